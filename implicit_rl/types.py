@@ -1,0 +1,100 @@
+"""The words every room shares: what a batch holds, what a loss returns, what a learner carries.
+
+Shapes: B batch, S frames in a state stack, A actions, d features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+Params = Any  # A pytree of arrays.
+PRNGKey = jax.Array
+
+
+class Batch(NamedTuple):
+  """Transitions from time t-1 to time t-1+n, where n is the update horizon.
+
+  Rewards are already summed over the horizon, so a one-step batch is the case n = 1. The discount
+  factor γⁿ belongs to the agent; `discount` says only whether the future exists.
+
+  Attributes:
+    state: [B, S, *observation_shape], the dataset's own dtype; frames oldest first, frames before
+      the episode's start are zero.
+    action: [B] int32, the action taken in `state`.
+    reward: [B] float32, Σ_{i<n} γ^i r_{t+i}; the sum stops at a terminal step.
+    next_state: [B, S, *observation_shape], n steps later; meaningless where `discount` is 0.
+    next_action: [B] int32, the logged action in `next_state`; meaningless where `discount` is 0.
+    discount: [B] float32, 0 where a terminal step lies within the horizon, else 1.
+    weight: [B] float32, importance weights of the sampling; 1 for uniform sampling.
+  """
+
+  state: Array
+  action: Array
+  reward: Array
+  next_state: Array
+  next_action: Array
+  discount: Array
+  weight: Array
+
+
+class QOutputs(NamedTuple):
+  """What a value network returns.
+
+  Attributes:
+    q_values: [B, A] float32.
+    features: [B, d] float32, the penultimate layer after its activation: Φ in the paper.
+  """
+
+  q_values: jax.Array
+  features: jax.Array
+
+
+class LossAux(NamedTuple):
+  """What a loss returns beside its value.
+
+  Attributes:
+    outputs: the network's outputs on `batch.state`, differentiable; the learner reads `features`.
+    td_error: [B] float32, target minus prediction.
+    metrics: scalars to log by name.
+  """
+
+  outputs: Any
+  td_error: jax.Array
+  metrics: Mapping[str, jax.Array]
+
+
+class Loss(Protocol):
+  """A pure loss: the one thing that tells agents apart."""
+
+  def __call__(
+    self, params: Params, target_params: Params, batch: Batch, key: PRNGKey
+  ) -> tuple[jax.Array, LossAux]:
+    """Returns the scalar loss to minimise and its by-products."""
+    ...
+
+
+class LearnerState(NamedTuple):
+  """Everything an update reads and writes.
+
+  Attributes:
+    params: the online network's parameters.
+    target_params: the target network's parameters.
+    optimizer_state: optax state.
+    key: PRNG key; update u uses `fold_in(key, u)`, so a resumed run draws what it would have drawn.
+    updates: [] int32, gradient updates done.
+  """
+
+  params: Params
+  target_params: Params
+  optimizer_state: Any
+  key: PRNGKey
+  updates: jax.Array
+
+
+Metrics = Mapping[str, jax.Array]
+Apply = Callable[..., Any]
