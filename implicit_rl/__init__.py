@@ -1,3 +1,3 @@
-"""implicit_rl: measuring and preventing rank collapse in value-based deep reinforcement learning."""
+"""implicit_rl: measure and prevent rank collapse in value-based deep reinforcement learning."""
 
 __version__ = '0.1.0'

@@ -1,0 +1,1 @@
+"""Agents: each a short file with one loss; `base` holds everything they share."""

@@ -1,0 +1,1 @@
+"""Logs to statistics to figures; reads files only."""

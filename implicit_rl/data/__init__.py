@@ -1,0 +1,1 @@
+"""Data sources: where batches of transitions come from."""

@@ -1,0 +1,1 @@
+"""Environments in the shape that Dopamine expects."""

@@ -1,0 +1,1 @@
+"""The gridworld laboratory: a small MDP with an exact oracle."""

@@ -1,0 +1,1 @@
+"""The paper's two theory models: kernel regression and deep linear networks."""

@@ -1,0 +1,302 @@
+"""The agent in Dopamine's shape: acts, learns from its data source, saves and restores itself.
+
+A subclass is one loss. Everything else is here once and bound once, as `Agent.*`, in gin.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import serialization
+
+from implicit_rl.data.source import DataSource
+from implicit_rl.learner import Learner
+from implicit_rl.metrics import make_measure
+from implicit_rl.networks import NatureCNN
+from implicit_rl.types import Array, Batch, Loss, Params, PRNGKey
+
+
+def linearly_decaying_epsilon(step: int, warmup: int, period: int, final: float) -> float:
+  """1 until `warmup` steps, then linear to `final` over `period` steps (Mnih et al., 2015)."""
+  left = 1.0 - (step - warmup) / max(period, 1)
+  return final + (1.0 - final) * min(max(left, 0.0), 1.0)
+
+
+@gin.configurable
+class Agent:
+  """A value-based agent; a subclass gives it a loss.
+
+  The learning curve of an agent depends on its arguments, its data source and its seed alone. With
+  a source that has `add` (a replay) it trains while it acts; without one it is offline, and acting
+  never changes it.
+
+  Args:
+    num_actions: number of actions A.
+    observation_shape: shape of one observation, without the stack.
+    observation_dtype: dtype of the observations.
+    stack_size: observations S in a state.
+    source: makes the data source; called with the observation shape and dtype, stack size, update
+      horizon, γ and seed, so that they agree with the agent's. None: the agent only acts.
+    network: Flax module class; called as `network(num_actions=A)`, returns `QOutputs`.
+    gamma: γ, discount per step.
+    update_horizon: n of n-step returns.
+    batch_size: transitions B in an update.
+    updates_per_step: online only, gradient updates per environment step (n in the paper's section
+      3): 0.25 is one update every fourth step.
+    min_replay_history: online only, environment steps before the first update.
+    epsilon_train: online only, final ε of ε-greedy acting.
+    epsilon_eval: ε while `eval_mode` is set.
+    epsilon_decay_period: online only, environment steps over which ε falls to its final value.
+    learner: the learner's class; called with the loss.
+    srank_delta: δ of the measured srank.
+    eval_mode: whether the agent starts in evaluation.
+    seed: everything random in the agent derives from it.
+    summary_writer: ignored; Dopamine's Runner passes it. The runner writes the logs.
+
+  Attributes:
+    apply: `apply(params, state [B, S, ...]) -> outputs`.
+    gamma_n: γⁿ, what a loss discounts the next state with.
+    eval_mode: while true the agent acts with `epsilon_eval` and does not learn.
+    state: the LearnerState.
+
+  Raises:
+    ValueError: for a hyperparameter out of its range.
+  """
+
+  def __init__(
+    self,
+    num_actions: int,
+    observation_shape: tuple[int, ...] = (84, 84),
+    observation_dtype: Any = np.uint8,
+    stack_size: int = 4,
+    source: Callable[..., DataSource] | None = None,
+    *,
+    network: type[nn.Module] = NatureCNN,
+    gamma: float = 0.99,
+    update_horizon: int = 1,
+    batch_size: int = 32,
+    updates_per_step: float = 0.25,
+    min_replay_history: int = 20_000,  # environment steps
+    epsilon_train: float = 0.01,
+    epsilon_eval: float = 0.001,
+    epsilon_decay_period: int = 250_000,  # environment steps
+    learner: type[Learner] = Learner,
+    srank_delta: float = 0.01,
+    eval_mode: bool = False,
+    seed: int = 0,
+    summary_writer: Any = None,
+  ):
+    del summary_writer
+    _check_ranges(gamma, update_horizon, batch_size, updates_per_step, epsilon_train, epsilon_eval)
+    self.num_actions = num_actions
+    self.gamma_n = gamma**update_horizon
+    self.update_horizon = update_horizon
+    self.batch_size = batch_size
+    self.updates_per_step = updates_per_step
+    self.min_replay_history = min_replay_history
+    self.epsilon_train = epsilon_train
+    self.epsilon_eval = epsilon_eval
+    self.epsilon_decay_period = epsilon_decay_period
+    self.eval_mode = eval_mode
+    self.summary_writer = None  # Dopamine's Runner reads it.
+
+    self.network = network(num_actions=num_actions)
+    self.apply = self.network.apply
+    init_key, learner_key, self._act_key = jax.random.split(jax.random.PRNGKey(seed), 3)
+    self._stack = np.zeros((stack_size, *observation_shape), observation_dtype)
+    params = self.network.init(init_key, self._stack[None])
+    loss = self.make_loss()
+    self.learner = learner(loss)
+    self.state = self.learner.init(params, learner_key)
+    self._measure = make_measure(loss, srank_delta)
+    self._select = jax.jit(self.select_actions)
+
+    self.source = source and source(
+      observation_shape=tuple(observation_shape),
+      observation_dtype=observation_dtype,
+      stack_size=stack_size,
+      update_horizon=update_horizon,
+      gamma=gamma,
+      seed=seed,
+    )
+
+    self._acted = 0  # actions selected, training and evaluation together
+    self._steps = 0  # environment steps of training
+    self._action = 0
+    # One worker samples the next chunk of batches while the current one trains.
+    self._sampler = futures.ThreadPoolExecutor(1, thread_name_prefix='sampler')
+
+  # --- what a subclass writes -------------------------------------------------------------------
+
+  def make_loss(self) -> Loss:
+    """Returns the pure loss that this agent minimises."""
+    raise NotImplementedError(f'{type(self).__name__} has no make_loss(); see docs/extending.md.')
+
+  # --- learning ---------------------------------------------------------------------------------
+
+  @property
+  def updates(self) -> int:
+    """Gradient updates done."""
+    return int(self.state.updates)
+
+  def train(self, num_updates: int, chunk: int = 64) -> dict[str, float]:
+    """Does gradient updates on batches from the source; the next chunk is sampled meanwhile.
+
+    Args:
+      num_updates: how many.
+      chunk: updates per sampled chunk; changes speed only, not the result.
+
+    Returns:
+      The mean of each training metric over the updates.
+    """
+    sums: dict[str, float] = {}
+    for batches in self._batches(num_updates, chunk):
+      self.state, metrics = self.learner.update_many(self.state, batches)
+      for name, values in metrics.items():
+        sums[name] = sums.get(name, 0.0) + float(np.asarray(values, np.float64).sum())
+    return {name: value / num_updates for name, value in sums.items()}
+
+  def train_step(self) -> None:
+    """One gradient update."""
+    self.train(1)
+
+  def _batches(self, num_updates: int, chunk: int) -> Iterator[Batch]:
+    if self.source is None:
+      raise ValueError(f'{type(self).__name__} has no data source to train from.')
+    first, last = self.updates, self.updates + num_updates
+    starts = range(first, last, chunk)
+    sample = functools.partial(self._sampler.submit, self.source.sample)
+    pending = sample(first, min(chunk, last - first), self.batch_size)
+    for start in starts:
+      batches = pending.result()
+      following = start + chunk
+      if following < last:
+        pending = sample(following, min(chunk, last - following), self.batch_size)
+      yield batches
+
+  def measure(self, batch: Batch) -> Mapping[str, jax.Array]:
+    """Rank metrics, TD error and Q of the current parameters on a fixed batch [B, ...]."""
+    return self._measure(self.state.params, self.state.target_params, batch, self.state.key)
+
+  # --- acting, in Dopamine's words --------------------------------------------------------------
+
+  def select_actions(
+    self, params: Params, states: Array, key: PRNGKey, epsilon: float | jax.Array
+  ) -> jax.Array:
+    """ε-greedy actions [E] int32 for states [E, S, ...]; pure, for any jitted loop."""
+    explore_key, action_key = jax.random.split(key)
+    greedy = jnp.argmax(self.apply(params, states).q_values, axis=-1)
+    uniform = jax.random.randint(action_key, greedy.shape, 0, self.num_actions)
+    explore = jax.random.uniform(explore_key, greedy.shape) < epsilon
+    return jnp.where(explore, uniform, greedy).astype(jnp.int32)
+
+  @property
+  def epsilon(self) -> float:
+    """The ε that the next action is chosen with."""
+    if self.eval_mode:
+      return self.epsilon_eval
+    return linearly_decaying_epsilon(
+      self._steps, self.min_replay_history, self.epsilon_decay_period, self.epsilon_train
+    )
+
+  def begin_episode(self, observation: np.ndarray) -> int:
+    """Starts an episode; returns the first action."""
+    self._stack[:] = 0
+    return self._act(observation)
+
+  def step(self, reward: float, observation: np.ndarray) -> int:
+    """Takes the reward of the last action and the observation it led to; returns an action."""
+    self._experience(reward, terminal=False, episode_end=False)
+    return self._act(observation)
+
+  def end_episode(self, reward: float, terminal: bool = True) -> None:
+    """Takes the last reward; `terminal` is false where a time limit cut the episode."""
+    self._experience(reward, terminal=terminal, episode_end=True)
+
+  def _act(self, observation: np.ndarray) -> int:
+    self._stack = np.roll(self._stack, -1, axis=0)
+    self._stack[-1] = np.reshape(observation, self._stack.shape[1:])
+    key = jax.random.fold_in(self._act_key, self._acted)
+    self._acted += 1
+    self._action = int(self._select(self.state.params, self._stack[None], key, self.epsilon)[0])
+    return self._action
+
+  def _experience(self, reward: float, terminal: bool, episode_end: bool) -> None:
+    add = getattr(self.source, 'add', None)
+    if self.eval_mode or add is None:
+      return
+    add(self._stack[-1], self._action, reward, terminal, episode_end)
+    self._steps += 1
+    trained = self._steps - self.min_replay_history
+    if trained > 0:
+      n = self.updates_per_step
+      due = int(trained * n) - int((trained - 1) * n)
+      if due:
+        self.train(due)
+
+  # --- saving -----------------------------------------------------------------------------------
+
+  def bundle_and_checkpoint(self, checkpoint_dir: str, iteration_number: int) -> dict[str, Any]:
+    """Returns everything that the agent's future depends on, as nested dicts of arrays."""
+    del checkpoint_dir, iteration_number  # The runner writes what is returned.
+    bundle = {
+      'learner': jax.tree.map(np.asarray, serialization.to_state_dict(self.state)),
+      'acted': self._acted,
+      'steps': self._steps,
+    }
+    if hasattr(self.source, 'state_dict'):
+      bundle['source'] = self.source.state_dict()
+    return bundle
+
+  def unbundle(
+    self, checkpoint_dir: str, iteration_number: int, bundle_dictionary: dict[str, Any] | None
+  ) -> bool:
+    """Restores what `bundle_and_checkpoint` returned; false if there is nothing to restore.
+
+    Raises:
+      ValueError: if the bundle belongs to another network or agent.
+    """
+    del checkpoint_dir
+    if bundle_dictionary is None:
+      return False
+    try:
+      state = serialization.from_state_dict(self.state, bundle_dictionary['learner'])
+    except (KeyError, ValueError) as error:
+      raise ValueError(
+        f'Checkpoint {iteration_number} was written by another agent or network; '
+        'use a new --base_dir or the gin settings it was made with.'
+      ) from error
+    for old, new in zip(jax.tree.leaves(self.state), jax.tree.leaves(state), strict=True):
+      if np.shape(old) != np.shape(new):
+        raise ValueError(
+          f'Checkpoint {iteration_number} holds an array of shape {np.shape(new)} where this '
+          f'network has {np.shape(old)}; use a new --base_dir or the gin settings it was made with.'
+        )
+    self.state = jax.tree.map(jnp.asarray, state)
+    self._acted = int(bundle_dictionary['acted'])
+    self._steps = int(bundle_dictionary['steps'])
+    if hasattr(self.source, 'load_state_dict'):
+      self.source.load_state_dict(bundle_dictionary['source'])
+    return True
+
+
+def _check_ranges(gamma, update_horizon, batch_size, updates_per_step, epsilon_train, epsilon_eval):
+  rules = {
+    f'Agent.gamma lies in [0, 1], not {gamma}': 0 <= gamma <= 1,
+    f'Agent.update_horizon is at least 1, not {update_horizon}': update_horizon >= 1,
+    f'Agent.batch_size is at least 1, not {batch_size}': batch_size >= 1,
+    f'Agent.updates_per_step is at least 0, not {updates_per_step}': updates_per_step >= 0,
+    f'Agent.epsilon_train lies in [0, 1], not {epsilon_train}': 0 <= epsilon_train <= 1,
+    f'Agent.epsilon_eval lies in [0, 1], not {epsilon_eval}': 0 <= epsilon_eval <= 1,
+  }
+  for message, holds in rules.items():
+    if not holds:
+      raise ValueError(f'{message}.')

@@ -1,0 +1,96 @@
+"""Pure losses. Each is the whole of what an agent adds to the shared learner.
+
+Time index: `tm1` marks what belongs to the state acted in, `t` the state that follows (n steps on).
+Elementwise losses come from optax; rlax, which has these targets too, is the reference in the tests
+(importing it here would import TensorFlow Probability into every process).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from implicit_rl.types import Apply, Batch, LossAux, Params, PRNGKey
+
+_ELEMENTWISE = {'huber': optax.huber_loss, 'mse': optax.squared_error}
+
+
+def q_learning_target(
+  reward: jax.Array, discount_t: jax.Array, q_t: jax.Array, selector_t: jax.Array
+) -> jax.Array:
+  """The n-step Q-learning target r + γⁿ·d·Q_t[argmax_a selector_t].
+
+  Args:
+    reward: [B] n-step rewards.
+    discount_t: [B] γⁿ, 0 where the episode terminated within the horizon.
+    q_t: [B, A] the target network's values of the next state.
+    selector_t: [B, A] the values that choose the action: `q_t` itself, or the online network's for
+      double Q-learning (van Hasselt et al., 2016).
+
+  Returns:
+    [B] targets that pass no gradient.
+  """
+  best = jnp.argmax(selector_t, axis=-1)[:, None]  # [B, 1]
+  value_t = jnp.take_along_axis(q_t, best, axis=-1)[:, 0]
+  return jax.lax.stop_gradient(reward + discount_t * value_t)
+
+
+def value_regression(
+  prediction: jax.Array, target: jax.Array, weight: jax.Array, error_loss: str
+) -> jax.Array:
+  """The importance-weighted mean elementwise loss.
+
+  Args:
+    prediction: [B].
+    target: [B].
+    weight: [B] importance weights.
+    error_loss: 'huber' (0.5·x² up to |x| = 1, then linear) or 'mse' (x², as in Dopamine).
+
+  Returns:
+    [] the loss.
+
+  Raises:
+    ValueError: if `error_loss` is neither.
+  """
+  if error_loss not in _ELEMENTWISE:
+    raise ValueError(f"error_loss is 'huber' or 'mse', not {error_loss!r}.")
+  return jnp.mean(weight * _ELEMENTWISE[error_loss](prediction, target))
+
+
+def dqn_loss(
+  params: Params,
+  target_params: Params,
+  batch: Batch,
+  key: PRNGKey,
+  *,
+  apply: Apply,
+  discount: float,
+  double: bool = False,
+  error_loss: str = 'huber',
+) -> tuple[jax.Array, LossAux]:
+  """The temporal-difference loss of DQN (Mnih et al., 2015), in the form of fitted Q-iteration.
+
+  Args:
+    params: online parameters.
+    target_params: target network's parameters.
+    batch: see `Batch`.
+    key: unused; part of every loss's signature.
+    apply: `apply(params, state) -> QOutputs`.
+    discount: γⁿ.
+    double: choose the next action with the online network (double DQN).
+    error_loss: 'huber' or 'mse'.
+
+  Returns:
+    [] loss, LossAux.
+  """
+  del key
+  outputs = apply(params, batch.state)
+  q_t = apply(target_params, batch.next_state).q_values
+  selector_t = apply(params, batch.next_state).q_values if double else q_t
+  target_tm1 = q_learning_target(batch.reward, discount * batch.discount, q_t, selector_t)
+  q_tm1 = jnp.take_along_axis(outputs.q_values, batch.action[:, None], axis=-1)[:, 0]
+  loss = value_regression(q_tm1, target_tm1, batch.weight, error_loss)
+  td_error = target_tm1 - q_tm1
+  metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
+  return loss, LossAux(outputs=outputs, td_error=td_error, metrics=metrics)

@@ -1,0 +1,146 @@
+"""Flax networks. Every one returns named outputs, the penultimate `features` among them.
+
+Inputs are state stacks with the frames first, [B, S, *observation_shape], as the data sources serve
+them: gathering frames first on the host costs a tenth of gathering them last, so each network does
+its own transpose on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from implicit_rl.types import QOutputs
+
+# Dopamine's initialisation for its JAX networks.
+_KERNEL_INIT = nn.initializers.xavier_uniform()
+
+
+def _stack_to_channels(state: jax.Array) -> jax.Array:
+  """[B, S, H, W] or [B, S, H, W, C] -> [B, H, W, S] or [B, H, W, C·S]; dtype unchanged."""
+  if state.ndim == 4:
+    return jnp.moveaxis(state, 1, -1)
+  if state.ndim == 5:
+    state = jnp.moveaxis(state, 1, -1)  # [B, H, W, C, S]
+    return state.reshape(*state.shape[:-2], -1)
+  raise ValueError(
+    f'An image network takes [B, S, H, W] or [B, S, H, W, C], not {state.shape}; '
+    'for flat observations bind an MLP to Agent.network.'
+  )
+
+
+@gin.configurable
+class NatureCNN(nn.Module):
+  """The network of Mnih et al. (2015), three convolutions and one hidden layer.
+
+  Attributes:
+    num_actions: number of actions A.
+    hidden_units: width d of the penultimate layer.
+    padding: 'SAME' as in Dopamine's networks (7744 inputs to the hidden layer) or 'VALID' as in the
+      original (3136 inputs). Their speeds and ranks are not comparable.
+  """
+
+  num_actions: int
+  hidden_units: int = 512
+  padding: str = 'SAME'
+
+  @nn.compact
+  def __call__(self, state: jax.Array) -> QOutputs:
+    """State [B, S, 84, 84] uint8 -> QOutputs."""
+    x = _stack_to_channels(state).astype(jnp.float32) / 255.0
+    for width, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+      x = nn.Conv(
+        width, (size, size), (stride, stride), padding=self.padding, kernel_init=_KERNEL_INIT
+      )(x)
+      x = nn.relu(x)
+    x = x.reshape(x.shape[0], -1)
+    features = nn.relu(nn.Dense(self.hidden_units, kernel_init=_KERNEL_INIT)(x))
+    q_values = nn.Dense(self.num_actions, kernel_init=_KERNEL_INIT)(features)
+    return QOutputs(q_values=q_values, features=features)
+
+
+class PatchConv(nn.Module):
+  """A stride-1 VALID convolution written as shifted slices and one matrix product.
+
+  The same function and parameters as `nn.Conv`. XLA's CPU backend runs a convolution inside a
+  compiled loop many times slower than outside it; a matrix product does not suffer, so networks for
+  small images use this to train in one compiled loop.
+
+  Attributes:
+    width: output channels.
+    size: side of the square kernel.
+  """
+
+  width: int
+  size: int = 3
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B, H, W, C] float32 -> [B, H-size+1, W-size+1, width] float32."""
+    height, breadth, channels = x.shape[1:]
+    kernel = self.param('kernel', _KERNEL_INIT, (self.size, self.size, channels, self.width))
+    bias = self.param('bias', nn.initializers.zeros, (self.width,))
+    rows, columns = height - self.size + 1, breadth - self.size + 1
+    patches = jnp.concatenate(
+      [x[:, i : i + rows, j : j + columns] for i in range(self.size) for j in range(self.size)],
+      axis=-1,
+    )  # [B, rows, columns, size²·C], ordered as the kernel's first three axes
+    y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, self.width)
+    return (y + bias[None, :]).reshape(-1, rows, columns, self.width)
+
+
+@gin.configurable
+class MinAtarCNN(nn.Module):
+  """The network of Young and Tian (2019) for MinAtar: one 3×3 convolution, one hidden layer.
+
+  Attributes:
+    num_actions: number of actions A.
+    hidden_units: width d of the penultimate layer.
+  """
+
+  num_actions: int
+  hidden_units: int = 128
+
+  @nn.compact
+  def __call__(self, state: jax.Array) -> QOutputs:
+    """State [B, S, 10, 10, C] of zeros and ones -> QOutputs."""
+    x = _stack_to_channels(state).astype(jnp.float32)
+    x = nn.relu(PatchConv(16)(x))
+    x = x.reshape(x.shape[0], -1)
+    features = nn.relu(nn.Dense(self.hidden_units, kernel_init=_KERNEL_INIT)(x))
+    q_values = nn.Dense(self.num_actions, kernel_init=_KERNEL_INIT)(features)
+    return QOutputs(q_values=q_values, features=features)
+
+
+@gin.configurable
+class MLP(nn.Module):
+  """Fully connected layers over the flattened state.
+
+  Attributes:
+    num_actions: number of actions A.
+    hidden_units: widths of the hidden layers; the last is d. (64, 64) is the paper's gridworld.
+    activation: 'relu', 'tanh', 'gelu' or 'linear' (a deep linear network).
+  """
+
+  num_actions: int
+  hidden_units: Sequence[int] = (64, 64)
+  activation: str = 'relu'
+
+  @nn.compact
+  def __call__(self, state: jax.Array) -> QOutputs:
+    """State [B, ...] of any numeric dtype -> QOutputs."""
+    if self.activation not in _ACTIVATIONS:
+      raise ValueError(f'MLP.activation is one of {sorted(_ACTIVATIONS)}, not {self.activation!r}.')
+    activation = _ACTIVATIONS[self.activation]
+    features = state.reshape(state.shape[0], -1).astype(jnp.float32)
+    for width in self.hidden_units:
+      features = activation(nn.Dense(width, kernel_init=_KERNEL_INIT)(features))
+    q_values = nn.Dense(self.num_actions, kernel_init=_KERNEL_INIT)(features)
+    return QOutputs(q_values=q_values, features=features)
+
+
+_ACTIVATIONS = {'relu': nn.relu, 'tanh': nn.tanh, 'gelu': nn.gelu, 'linear': lambda x: x}
