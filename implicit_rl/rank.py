@@ -1,0 +1,373 @@
+"""Measures of a feature matrix's rank, and the penalty that raises it. Needs jax alone.
+
+Φ [n, d] holds the features of n inputs, one per row; σ_1 ≥ … ≥ σ_m ≥ 0 with m = min(n, d) are its
+singular values, σ_min = σ_m the smallest of them (the smaller Gram matrix's, so a wide Φ of full
+row rank has σ_min > 0). Formulas: Kumar et al., "Implicit Under-Parameterization Inhibits
+Data-Efficient Deep Reinforcement Learning", ICLR 2021.
+
+What holds for every function here:
+  Input: anything `jnp.asarray` takes (JAX, NumPy, PyTorch on the CPU, nested lists) with two
+    dimensions. Other shapes raise ValueError (batch with `jax.vmap`), complex numbers TypeError.
+  Precision: integers, booleans, float16 and bfloat16 are computed in float32; float64 stays float64
+    where JAX has it enabled. Matrix products run at full precision on every backend.
+  Non-finite features: NaN, in values and in gradients; never a rank.
+  Zero matrix: every rank, the norm and the penalty are 0, the condition number is inf. A matrix
+    without rows or columns is measured as a zero matrix.
+  Scale: Φ is divided by a power of two near max|Φ| before anything is squared, so that features of
+    1e-20 or 1e20 are measured right. Subnormal numbers (below 1.2e-38 in float32) count as 0.
+  Gradients: exact wherever the singular values concerned are distinct. Where they repeat (identity,
+    duplicate directions) one subgradient comes back. Ranks that count have gradient 0.
+All are compiled with `jax.jit`, and may stand inside `jax.jit`, `jax.vmap` and `jax.grad`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np  # A part of every jax installation; used on the host by `eigenvalue_srank`.
+from jax import lax
+
+ArrayLike = Any  # Whatever `jnp.asarray` takes.
+
+
+def _as_array(values: ArrayLike, ndim: int, what: str) -> jax.Array:
+  """Converts to a float32 or float64 array and checks the number of dimensions."""
+  array = jnp.asarray(values)
+  if array.ndim != ndim:
+    raise ValueError(
+      f'{what} must have {ndim} dimension(s), got shape {array.shape}; '
+      'flatten them, or batch with jax.vmap'
+    )
+  if jnp.issubdtype(array.dtype, jnp.complexfloating):
+    raise TypeError(f'{what} must be real numbers, got {array.dtype}')
+  return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _check_delta(delta: ArrayLike) -> ArrayLike:
+  """Raises ValueError for a known δ outside (0, 1); a traced one gives NaN later instead."""
+  if jnp.ndim(delta) != 0:
+    raise ValueError(f'delta must be a single number, got shape {jnp.shape(delta)}; use jax.vmap')
+  if not isinstance(delta, jax.core.Tracer) and not 0 < float(delta) < 1:
+    raise ValueError(f'delta must lie strictly between 0 and 1, got {delta}')
+  return delta
+
+
+def _on_features(function: Callable[[jax.Array], jax.Array]) -> Callable[[ArrayLike], jax.Array]:
+  """Compiles a measure of an array [n, d] and converts and checks what it is given."""
+  compiled = jax.jit(function)
+
+  @functools.wraps(function)
+  def measure(features: ArrayLike) -> jax.Array:
+    return compiled(_as_array(features, 2, 'features'))
+
+  return measure
+
+
+def _poison(x: jax.Array) -> jax.Array:
+  """Returns 1, or NaN where any element of `x` is not finite: []."""
+  return jnp.where(jnp.all(jnp.isfinite(x)), 1, jnp.nan).astype(x.dtype)
+
+
+@jax.custom_jvp
+def _cleaned(x: jax.Array) -> jax.Array:
+  """Returns `x`, or zeros where any element is not finite: no decomposition ever meets a NaN."""
+  return jnp.where(jnp.all(jnp.isfinite(x)), x, 0)
+
+
+@_cleaned.defjvp
+def _cleaned_jvp(primals, tangents):
+  # Without this rule the gradient of non-finite features would be 0, which hides the fault.
+  return _cleaned(*primals), tangents[0] * _poison(*primals)
+
+
+def _normalised(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns (x / scale, scale [], 1 or NaN []), with `scale` a power of two near max|x|.
+
+  Dividing by a power of two is exact. The scale counts as a constant under differentiation, which
+  is right for functions that multiply it back and for functions that do not depend on it.
+  """
+  poison = _poison(x)
+  x = _cleaned(x)
+  if x.size == 0:
+    return jnp.zeros((1, 1), x.dtype), jnp.ones((), x.dtype), poison
+  _, exponent = jnp.frexp(lax.stop_gradient(jnp.max(jnp.abs(x))))
+  # Bounded so that neither the scale nor its reciprocal is subnormal, which devices flush to zero.
+  limits = jnp.finfo(x.dtype)
+  exponent = jnp.clip(exponent, limits.minexp + 1, limits.maxexp - 2)
+  scale = jnp.ldexp(jnp.ones((), x.dtype), exponent)
+  return x / scale, scale, poison
+
+
+def _spectrum(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns (σ / scale [m] descending, NaN for non-finite features; scale [])."""
+  x, scale, poison = _normalised(x)
+  return jnp.linalg.svd(x, compute_uv=False) * poison, scale
+
+
+def _safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+  """Returns 0 where the denominator is 0, with finite gradients there."""
+  zero = denominator == 0
+  return jnp.where(zero, 0, numerator) / jnp.where(zero, 1, denominator)
+
+
+@_on_features
+def singular_values(features: ArrayLike) -> jax.Array:
+  """Returns the singular values σ_1 ≥ … ≥ σ_m, m = min(n, d): [m].
+
+  From a true SVD: a float32 Gram matrix loses every σ below about 3e-4 σ_max. Values beyond the
+  dtype's largest number are inf. Differentiable.
+  """
+  if 0 in features.shape:
+    return jnp.zeros((0,), features.dtype)
+  values, scale = _spectrum(features)
+  return values * scale
+
+
+def _srank(values: jax.Array, delta: ArrayLike) -> jax.Array:
+  """srank_δ of values in descending order [m]; see `srank`. Gradient 0."""
+  values, delta = lax.stop_gradient((values, jnp.asarray(delta, values.dtype)))
+  relative = _safe_divide(values, values[0])  # Safe to sum, whatever the scale.
+  tails = jnp.cumsum(relative[::-1])[::-1]  # tails[k] = Σ_{i>k} σ_i, the small ones added first.
+  # Σ_{i≤k} σ_i ≥ (1 − δ) Σ_i σ_i says that the tail is at most δ of the whole. Tails shrink with k,
+  # so the least such k is the number of larger ones. The slack decides exact ties (a hundred equal
+  # values, δ = 0.01) as "at most", against the last bits of δ and of the sums.
+  slack = 1 + 16 * jnp.finfo(values.dtype).eps
+  count = jnp.sum(tails > delta * slack * tails[0]).astype(jnp.float32)
+  valid = jnp.all(jnp.isfinite(values) & (values >= 0)) & (delta > 0) & (delta < 1)
+  return jnp.where(valid, count, jnp.nan)
+
+
+_compiled_srank = jax.jit(lambda x, delta: _srank(_spectrum(lax.stop_gradient(x))[0], delta))
+
+
+def srank(features: ArrayLike, delta: ArrayLike = 0.01) -> jax.Array:
+  """Returns the effective rank srank_δ(Φ) = min{k : Σ_{i≤k} σ_i / Σ_i σ_i ≥ 1 − δ} (Section 3).
+
+  A count between 1 and min(n, d), 0 for a zero matrix. Not differentiable: its gradient is 0. A δ
+  below about min(n, d) times the dtype's epsilon (6e-5 for float32 and d = 512) counts rounding.
+
+  Args:
+    features: [n, d]; the paper takes the penultimate layer on 2048 transitions.
+    delta: the share of the spectrum left out, in (0, 1), a number or a traced scalar; another value
+      of it compiles nothing anew.
+
+  Returns:
+    [] float32, a whole number; NaN for non-finite features and for a traced δ outside (0, 1).
+
+  Raises:
+    ValueError: the features are not two-dimensional, or δ is known and outside (0, 1).
+  """
+  return _compiled_srank(_as_array(features, 2, 'features'), _check_delta(delta))
+
+
+@jax.jit
+def _compiled_srank_from_singular_values(values: jax.Array, delta: ArrayLike) -> jax.Array:
+  if values.size == 0:
+    values = jnp.zeros((1,), values.dtype)
+  return _srank(jnp.sort(values, descending=True), delta)
+
+
+def srank_from_singular_values(values: ArrayLike, delta: ArrayLike = 0.01) -> jax.Array:
+  """Returns `srank` of a spectrum that is at hand already, so that no SVD is paid twice.
+
+  Args:
+    values: [m] non-negative, in any order: singular values, or |eigenvalues| for srank_{δ,λ}.
+    delta: as in `srank`.
+
+  Returns:
+    [] float32, a whole number; NaN where a value is negative or not finite.
+
+  Raises:
+    ValueError: `values` is not one-dimensional, or δ is known and outside (0, 1).
+  """
+  values = _as_array(values, 1, 'singular values')
+  return _compiled_srank_from_singular_values(values, _check_delta(delta))
+
+
+def _host_eigenvalue_norms(x: jax.Array) -> jax.Array:
+  """Returns |eigenvalues| [d] of a square matrix, computed by NumPy on the host."""
+  result = jax.ShapeDtypeStruct(x.shape[:-1], x.dtype)
+  compute = lambda m: np.abs(np.linalg.eigvals(np.asarray(m))).astype(m.dtype)
+  return jax.pure_callback(compute, result, x, vmap_method='broadcast_all')
+
+
+@jax.jit
+def _compiled_eigenvalue_srank(x: jax.Array, delta: ArrayLike) -> jax.Array:
+  x, _, poison = _normalised(lax.stop_gradient(x))
+  norms = lax.platform_dependent(
+    x, cpu=lambda m: jnp.abs(jnp.linalg.eigvals(m)), default=_host_eigenvalue_norms
+  )
+  return _srank(jnp.sort(norms, descending=True) * poison, delta)
+
+
+def eigenvalue_srank(features: ArrayLike, delta: ArrayLike = 0.01) -> jax.Array:
+  """Returns srank_{δ,λ}(Φ), which is `srank` with |eigenvalues| of a square Φ (Appendix A.7).
+
+  Accelerators have no eigenvalue solver for general matrices: on CPU this is LAPACK inside the
+  compiled program, elsewhere the matrix travels to the host and NumPy computes (`pure_callback`).
+  Eigenvalues of strongly non-normal matrices are ill-conditioned: those of a nilpotent matrix come
+  out near eps^(1/d), not 0, and are counted.
+
+  Args:
+    features: [d, d], as many inputs as features.
+    delta: as in `srank`.
+
+  Returns:
+    [] float32, a whole number; NaN for non-finite features. Its gradient is 0.
+
+  Raises:
+    ValueError: the features are not a square matrix, or δ is known and outside (0, 1).
+  """
+  features = _as_array(features, 2, 'features')
+  if features.shape[0] != features.shape[1]:
+    raise ValueError(
+      f'eigenvalues need a square matrix, got shape {features.shape}; '
+      'measure as many inputs as there are features'
+    )
+  return _compiled_eigenvalue_srank(features, _check_delta(delta))
+
+
+def _stable_rank(values: jax.Array) -> jax.Array:
+  return jnp.sum(_safe_divide(values, values[0]) ** 2)
+
+
+def _effective_rank(values: jax.Array) -> jax.Array:
+  shares = _safe_divide(values, jnp.sum(values))
+  present = shares != 0  # NaN counts as present, so that it reaches the result.
+  entropy = -jnp.sum(shares * jnp.log(jnp.where(present, shares, 1)))
+  return jnp.where(values[0] == 0, 0, jnp.exp(entropy))
+
+
+def _numerical_rank(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  tolerance = values[0] * max(shape) * jnp.finfo(values.dtype).eps
+  count = jnp.sum(values > tolerance).astype(jnp.float32)
+  return jnp.where(jnp.isfinite(values[0]), count, jnp.nan)
+
+
+def _condition_number(values: jax.Array) -> jax.Array:
+  singular = values[-1] == 0
+  return jnp.where(singular, jnp.inf, values[0] / jnp.where(singular, 1, values[-1]))
+
+
+@_on_features
+def stable_rank(features: ArrayLike) -> jax.Array:
+  """Returns ‖Φ‖_F² / σ_max²: [], between 1 and the rank. Differentiable."""
+  return _stable_rank(_spectrum(features)[0])
+
+
+@_on_features
+def effective_rank(features: ArrayLike) -> jax.Array:
+  """Returns the entropy rank exp(−Σ_i p_i log p_i), p_i = σ_i / Σ_j σ_j: [], between 1 and m.
+
+  Roy and Vetterli, "The effective rank", EUSIPCO 2007. Differentiable; σ_i = 0 counts as constant.
+  """
+  return _effective_rank(_spectrum(features)[0])
+
+
+@_on_features
+def numerical_rank(features: ArrayLike) -> jax.Array:
+  """Returns the number of σ_i > σ_max · max(n, d) · eps, as `numpy.linalg.matrix_rank`: [] float32.
+
+  `eps` is that of the dtype computed in, 1.2e-7 for float32. Its gradient is 0.
+  """
+  return _numerical_rank(_spectrum(lax.stop_gradient(features))[0], features.shape)
+
+
+@_on_features
+def condition_number(features: ArrayLike) -> jax.Array:
+  """Returns σ_max / σ_min, with σ_min the min(n, d)-th singular value: [], from 1 to inf.
+
+  Values above 1 / eps (8e6 for float32) say only "singular to working precision". Differentiable
+  where it is finite.
+  """
+  return _condition_number(_spectrum(features)[0])
+
+
+@_on_features
+def feature_norm(features: ArrayLike) -> jax.Array:
+  """Returns the mean Euclidean norm of the rows: []. Differentiable; a zero row has gradient 0."""
+  x, scale, poison = _normalised(features)
+  squares = jnp.sum(x**2, axis=1)  # [n]
+  zero = squares == 0
+  norms = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
+  return scale * jnp.mean(norms) * poison
+
+
+@_on_features
+def dead_units(features: ArrayLike) -> jax.Array:
+  """Returns the share of units (columns) that are exactly 0 on every row: [] in [0, 1].
+
+  Meant for activations that can be 0, such as ReLU. A share, not a count, so that layers of
+  different width compare; 0 where there are no units, 1 where there are units but no rows. Its
+  gradient is 0.
+  """
+  if features.shape[1] == 0:
+    return jnp.zeros((), features.dtype)
+  dead = jnp.all(features == 0, axis=0)  # [d]
+  return jnp.mean(dead.astype(features.dtype)) * _poison(lax.stop_gradient(features))
+
+
+@_on_features
+def lp_penalty(features: ArrayLike) -> jax.Array:
+  """Returns the penalty L_p(Φ) = σ_max²(Φ) − σ_min²(Φ) (Section 5, Equation 6): [], at least 0.
+
+  The σ² are the extreme eigenvalues of the smaller Gram matrix: for the paper's minibatch of 32 and
+  512 features an eigenproblem of 32 × 32 instead of an SVD. Neither singular vectors nor square
+  roots of eigenvalues are differentiated, both of which give NaN on degenerate matrices. With one
+  row or one column the penalty is 0; with dead units in a tall Φ σ_min is 0 and σ_max² remains.
+
+  The square is only as large as the dtype: in float32 the value overflows to inf, and its gradient
+  to inf or NaN, once σ_max² − σ_min² passes 3.4e38 (features near 1e19); both underflow to 0 for
+  features below 1e-19.
+
+  Args:
+    features: [n, d], activations of the training minibatch.
+  """
+  x, scale, poison = _normalised(features)
+  wide = x if x.shape[0] <= x.shape[1] else x.T
+  gram = jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST)
+  squares = jnp.linalg.eigvalsh(gram)  # Ascending.
+  return scale * (scale * (squares[-1] - squares[0])) * poison
+
+
+@jax.jit
+def _compiled_rank_metrics(x: jax.Array, delta: ArrayLike) -> dict[str, jax.Array]:
+  values, scale = _spectrum(x)
+  sigma_max, sigma_min = values[0], values[-1]
+  gap = (sigma_max - sigma_min) * (sigma_max + sigma_min)
+  return {
+    'srank': _srank(values, delta),
+    'stable_rank': _stable_rank(values),
+    'effective_rank': _effective_rank(values),
+    'numerical_rank': _numerical_rank(values, x.shape),
+    'condition_number': _condition_number(values),
+    'sigma_max': scale * sigma_max,
+    'sigma_min': scale * sigma_min,
+    'lp_penalty': scale * (scale * gap),
+    'feature_norm': feature_norm(x),
+    'dead_units': dead_units(x),
+  }
+
+
+def rank_metrics(features: ArrayLike, delta: ArrayLike = 0.01) -> dict[str, jax.Array]:
+  """Returns every measure of this module that applies to any matrix, for the price of one SVD.
+
+  The penalty comes from the same SVD, so it differs from `lp_penalty` by rounding. Not here, for it
+  needs a square matrix: `eigenvalue_srank`.
+
+  Args:
+    features: [n, d].
+    delta: as in `srank`.
+
+  Returns:
+    Scalars named srank, stable_rank, effective_rank, numerical_rank, condition_number, sigma_max,
+    sigma_min, lp_penalty, feature_norm and dead_units.
+
+  Raises:
+    ValueError: the features are not two-dimensional, or δ is known and outside (0, 1).
+  """
+  return _compiled_rank_metrics(_as_array(features, 2, 'features'), _check_delta(delta))
