@@ -1,0 +1,268 @@
+"""Index maths shared by every store: which rows start a transition, and how one is cut out.
+
+A store keeps each frame once. Its columns have one row per logged environment step, episodes one
+after the other, and row t holds (o_t, a_t, r_t, terminal_t). Stacks, n-step sums and next states
+are assembled from those rows when a batch is drawn. Pure NumPy: a row number in, arrays out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from implicit_rl import types
+
+# Separate random streams of one seed, so that the fixed batch never depends on training.
+TRAINING_STREAM = 0
+FIXED_BATCH_STREAM = 1
+
+
+class Frames(Protocol):
+  """Anything that returns stored frames by row number."""
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """[N, *observation_shape]."""
+    ...
+
+  @property
+  def dtype(self) -> np.dtype:
+    """The data type of a frame."""
+    ...
+
+  def take(self, rows: np.ndarray) -> np.ndarray:
+    """Returns a new array [..., *observation_shape] for `rows` [...] int64, all within [0, N)."""
+    ...
+
+
+class Columns(NamedTuple):
+  """What a store knows of each row besides its frame.
+
+  A ring buffer uses row numbers that only grow; row t then lies at position t mod N.
+
+  Attributes:
+    action: [N] int32.
+    reward: [N] float32.
+    terminal: [N] bool, the episode ended here for good: nothing is worth anything afterwards.
+    episode_end: [N] bool, last row of its episode: terminal, or cut off by a time limit.
+    episode_start: [N] int64, row number of the first row of the episode.
+  """
+
+  action: np.ndarray
+  reward: np.ndarray
+  terminal: np.ndarray
+  episode_end: np.ndarray
+  episode_start: np.ndarray
+
+
+def make_columns(
+  action: np.ndarray, reward: np.ndarray, terminal: np.ndarray, episode_end: np.ndarray
+) -> Columns:
+  """Builds the columns of a finished store and checks that they fit together.
+
+  Args:
+    action: [N] integers.
+    reward: [N] floats.
+    terminal: [N] bool; every terminal row must also be an episode's end.
+    episode_end: [N] bool; the last row must be True, because nothing follows it.
+
+  Returns:
+    The columns, in the dtypes of `Columns`.
+
+  Raises:
+    ValueError: if lengths differ, or the flags contradict each other.
+  """
+  lengths = {np.shape(a) for a in (action, reward, terminal, episode_end)}
+  if len(lengths) != 1 or len(next(iter(lengths))) != 1:
+    raise ValueError(f'Columns must be 1-D and of one length, got shapes {sorted(lengths)}.')
+  terminal, episode_end = np.asarray(terminal, bool), np.asarray(episode_end, bool)
+  if len(episode_end) and not episode_end[-1]:
+    raise ValueError('The last row must be the end of an episode: mark it in episode_end.')
+  if np.any(terminal & ~episode_end):
+    row = int(np.argmax(terminal & ~episode_end))
+    raise ValueError(f'Row {row} is terminal but not the end of its episode.')
+  return Columns(
+    action=np.asarray(action, np.int32),
+    reward=np.asarray(reward, np.float32),
+    terminal=terminal,
+    episode_end=episode_end,
+    episode_start=episode_starts(episode_end),
+  )
+
+
+def episode_starts(episode_end: np.ndarray) -> np.ndarray:
+  """Returns, for each row, the first row of its episode: [N] bool -> [N] int64."""
+  ends = np.flatnonzero(episode_end)
+  starts = np.concatenate([[0], ends + 1])[: len(ends)]
+  return np.repeat(starts, ends - starts + 1).astype(np.int64)
+
+
+def valid_indices(terminal: np.ndarray, episode_end: np.ndarray, update_horizon: int) -> np.ndarray:
+  """Returns the rows that start a complete transition.
+
+  Row t does if, within its episode, row t+n exists or the episode ends in a terminal before it. The
+  last n rows of an episode cut off by a time limit have no next state, so they are left out.
+
+  Args:
+    terminal: [N] bool.
+    episode_end: [N] bool, True at N-1.
+    update_horizon: n, in environment steps.
+
+  Returns:
+    [M] int64, increasing.
+  """
+  if update_horizon < 1:
+    raise ValueError(f'update_horizon must be at least 1, got {update_horizon}.')
+  ends = np.flatnonzero(episode_end)  # [E]
+  lengths = np.diff(ends, prepend=-1)  # [E]
+  last = np.repeat(ends, lengths)  # [N]
+  rows = np.arange(len(last))
+  return np.flatnonzero((rows + update_horizon <= last) | terminal[last])
+
+
+def gather(
+  columns: Columns,
+  frames: Frames,
+  rows: np.ndarray,
+  *,
+  stack_size: int,
+  update_horizon: int,
+  gamma: float,
+) -> types.Batch:
+  """Cuts the transitions that start at `rows` out of a store.
+
+  Every frame of a transition is fetched once: with n = 1 that is S+1 frames, of which `state` and
+  `next_state` are overlapping views.
+
+  Args:
+    columns: the store's columns.
+    frames: the store's frames, same row order.
+    rows: [...] int64, rows that start a complete transition (see `valid_indices`).
+    stack_size: S, frames per state.
+    update_horizon: n.
+    gamma: discount per step, used only inside the n-step reward sum.
+
+  Returns:
+    A batch of host arrays with leading axes [...].
+  """
+  capacity = len(columns.action)
+  rows = np.asarray(rows, np.int64)
+  steps = rows[..., None] + np.arange(update_horizon + 1)  # [..., n+1]
+  at = steps % capacity
+  ended = np.logical_or.accumulate(columns.episode_end[at[..., :-1]], axis=-1)  # [..., n]
+  exists = np.concatenate([np.ones((*rows.shape, 1), bool), ~ended], axis=-1)  # [..., n+1]
+  within = exists[..., :-1]  # [..., n]: t+i belongs to the same episode
+  powers = float(gamma) ** np.arange(update_horizon)
+  reward = np.sum(columns.reward[at[..., :-1]] * within * powers, axis=-1)
+  terminal = np.any(columns.terminal[at[..., :-1]] & within, axis=-1)
+
+  # Offsets of the frames of both stacks, each once; the first S are the state, the last S the next.
+  offsets = _stack_offsets(stack_size, update_horizon)  # [F]
+  wanted = rows[..., None] + offsets  # [..., F]
+  present = (wanted >= columns.episode_start[rows % capacity][..., None]) & (
+    exists[..., np.maximum(offsets, 0)]
+  )
+  stacked = frames.take(wanted % capacity)  # [..., F, *obs]
+  if not present.all():
+    stacked[~present] = 0
+  axis = rows.ndim
+  first = (slice(None),) * axis
+  return types.Batch(
+    state=stacked[(*first, slice(None, stack_size))],
+    action=columns.action[at[..., 0]],
+    reward=reward.astype(np.float32),
+    next_state=stacked[(*first, slice(-stack_size, None))],
+    next_action=np.where(exists[..., -1], columns.action[at[..., -1]], 0).astype(np.int32),
+    discount=(~terminal).astype(np.float32),
+    weight=np.ones(rows.shape, np.float32),
+  )
+
+
+def rows_needed(
+  episode_end: np.ndarray, selected: np.ndarray, stack_size: int, update_horizon: int
+) -> np.ndarray:
+  """Returns which rows must be stored so that the selected rows keep their whole transition.
+
+  Args:
+    episode_end: [N] bool.
+    selected: [N] bool, rows that may start a transition.
+    stack_size: S; the S-1 rows before a selected row are needed.
+    update_horizon: n; the n rows after it, and their frames, are needed.
+
+  Returns:
+    [N] bool; never reaches beyond the selected row's own episode.
+  """
+  starts = episode_starts(episode_end)
+  needed = selected.copy()
+  for offset in _stack_offsets(stack_size, update_horizon):
+    shifted = _shift(selected, offset)
+    needed |= shifted & (_shift(starts, offset) == starts)
+  for offset in range(1, update_horizon):  # Rewards between the two stacks.
+    needed |= _shift(selected, offset) & (_shift(starts, offset) == starts)
+  return needed
+
+
+def segment_ends(episode_end: np.ndarray, keep: np.ndarray) -> np.ndarray:
+  """Returns which kept rows have no kept successor in their episode, over the kept rows.
+
+  Args:
+    episode_end: [N] bool.
+    keep: [N] bool.
+
+  Returns:
+    [sum(keep)] bool, the `episode_end` of a store that holds only the kept rows.
+  """
+  followed = np.append(keep[1:], False) & ~episode_end
+  return ~followed[keep]
+
+
+def uniform_indices(
+  seed: int, first_update: int, num_updates: int, batch_size: int, n: int, *, stream: int = 0
+) -> np.ndarray:
+  """Draws indices for a run of updates; update u always draws the same, however it is reached.
+
+  Counter-based (Philox): the draws of update u are a pure function of (seed, stream, u,
+  batch_size, n), so grouping updates into calls or resuming a run changes nothing, and no state has
+  to be saved. With replacement; 53 random bits per draw, so the bias is below n/2^53.
+
+  Args:
+    seed: non-negative.
+    first_update: number of the first update, from 0.
+    num_updates: K.
+    batch_size: B.
+    n: exclusive upper bound, 1 to 2^53.
+    stream: independent stream of the same seed.
+
+  Returns:
+    [K, B] int64 in [0, n).
+  """
+  if n < 1:
+    raise ValueError('There is nothing to sample from: the store holds no complete transition.')
+  if first_update < 0 or num_updates < 1 or batch_size < 1:
+    raise ValueError(
+      'first_update must be 0 or more, num_updates and batch_size 1 or more; got '
+      f'{first_update}, {num_updates}, {batch_size}.'
+    )
+  key = np.random.SeedSequence([seed, stream]).generate_state(2, np.uint64)
+  blocks = -(-batch_size // 4)  # Philox yields four words of 64 bits per counter value.
+  bits = np.random.Philox(key=key, counter=first_update * blocks)
+  words = bits.random_raw(num_updates * blocks * 4).reshape(num_updates, blocks * 4)
+  return ((words[:, :batch_size] >> np.uint64(11)) * (2.0**-53) * n).astype(np.int64)
+
+
+def _stack_offsets(stack_size: int, update_horizon: int) -> np.ndarray:
+  """Returns the row offsets of a state's and a next state's frames, each once, increasing."""
+  stack = np.arange(1 - stack_size, 1)
+  return np.union1d(stack, stack + update_horizon)
+
+
+def _shift(values: np.ndarray, offset: int) -> np.ndarray:
+  """Returns `values` moved `offset` rows later, with zeros where nothing moves in."""
+  shifted = np.zeros_like(values)
+  if offset == 0:
+    shifted[:] = values
+  elif abs(offset) < len(values):
+    target, source = slice(max(offset, 0), min(offset, 0) or None), slice(max(-offset, 0), None)
+    shifted[target] = values[source][: len(shifted[target])]
+  return shifted
