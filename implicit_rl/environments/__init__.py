@@ -1,1 +1,69 @@
-"""Environments in the shape that Dopamine expects."""
+"""Environments in Dopamine's shape: what the agents act in and are evaluated in.
+
+`atari` builds on Dopamine and so on TensorFlow; `minatar` is JAX alone. Neither is imported here,
+so importing one does not load the other. `python -m implicit_rl.environments` lists the games.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Environment(Protocol):
+  """What the runners and agents ask of an environment: Dopamine's interface and a few facts.
+
+  Attributes:
+    name: the game, as the user named it.
+    observation_shape: shape of one observation as agents stack it: (84, 84) or (10, 10, C).
+    observation_dtype: NumPy dtype of observations.
+    stack_size: observations in an agent's state.
+    num_actions: size of the discrete action set.
+    max_steps_per_episode: agent steps after which an episode is cut off.
+    game_over: True after a step that ended the game.
+    truncated: True after a step that reached `max_steps_per_episode` with the game still on.
+    action_space: has `n`, for Dopamine.
+    observation_space: has `shape` and `dtype` of what `step` returns.
+  """
+
+  name: str
+  observation_shape: tuple[int, ...]
+  observation_dtype: Any
+  stack_size: int
+  num_actions: int
+  max_steps_per_episode: int
+  game_over: bool
+  truncated: bool
+
+  @property
+  def action_space(self) -> Any:
+    """The discrete action space."""
+    ...
+
+  @property
+  def observation_space(self) -> Any:
+    """The space of what `step` returns."""
+    ...
+
+  def reset(self) -> np.ndarray:
+    """Starts an episode and returns its first observation."""
+    ...
+
+  def step(self, action: int) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+    """Takes one agent step: (observation, reward, is_terminal, info)."""
+    ...
+
+
+def check_game(game: str, games: Sequence[str], family: str) -> None:
+  """Raises ValueError in one line, with the nearest names, if `game` is none of `games`."""
+  if game in games:
+    return
+  by_lower = {name.lower(): name for name in games}
+  near = difflib.get_close_matches(str(game).lower(), by_lower, n=3, cutoff=0.65)
+  hint = f' Did you mean {" or ".join(repr(by_lower[name]) for name in near)}?' if near else ''
+  raise ValueError(
+    f'Unknown {family} game {game!r}.{hint} List them: python -m implicit_rl.environments'
+  )

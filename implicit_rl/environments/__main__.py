@@ -1,0 +1,21 @@
+"""Lists the games by family: `python -m implicit_rl.environments`."""
+
+from __future__ import annotations
+
+import textwrap
+
+from implicit_rl.environments import atari_games, minatar
+
+
+def main() -> None:
+  """Prints every game's name as gin files spell it."""
+  for family, games in (
+    (f'Atari ({len(atari_games.games())} games, AtariEnvironment.game)', atari_games.games()),
+    ('MinAtar (MinAtarEnvironment.game)', minatar.GAMES),
+  ):
+    print(family)
+    print(textwrap.fill(', '.join(games), width=100, initial_indent='  ', subsequent_indent='  '))
+
+
+if __name__ == '__main__':
+  main()

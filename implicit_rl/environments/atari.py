@@ -1,0 +1,106 @@
+"""Atari 2600 in the paper's protocol: Dopamine's preprocessing, seeded.
+
+Sticky actions with probability 0.25, frame skip 4, the last two frames max-pooled, greyscale 84×84,
+an episode ends with the game or after 27 000 agent steps (108 000 frames, 30 minutes of play).
+Machado et al. 2018, "Revisiting the Arcade Learning Environment".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ale_py
+import gin
+import numpy as np
+
+from implicit_rl import dopamine_compat  # noqa: F401
+from implicit_rl.environments import atari_games, check_game
+
+# isort: split
+from dopamine.discrete_domains import atari_lib
+
+
+@gin.configurable
+class AtariEnvironment:
+  """One Atari game with Dopamine's interface, the same frames for the same seed.
+
+  Two things differ from `atari_lib.create_atari_environment`, which does the rest:
+
+  * It takes a seed. ALE reads its seed only while a ROM is loaded, and unseeded it takes one from
+    the operating system, so the ROM is loaded again after the seed is set.
+  * ALE's own limit of 100 000 frames is off. It would end an episode 2 000 agent steps before the
+    protocol's 27 000 and report that end as game over.
+
+  Attributes are `environments.Environment`'s.
+
+  Args:
+    game: ALE's name for the game: 'Pong', 'MsPacman', ...
+    sticky_actions: repeat the previous action with probability 0.25 at every frame.
+    seed: of ALE's randomness (sticky actions and what the console's clock seeds), 0 to 2³²−1.
+    max_steps_per_episode: agent steps after which `truncated` is set.
+
+  Raises:
+    ValueError: for a game that is not installed.
+  """
+
+  observation_shape: tuple[int, ...] = (84, 84)
+  observation_dtype: Any = np.uint8
+  stack_size = 4
+
+  def __init__(
+    self,
+    game: str = 'Pong',
+    sticky_actions: bool = True,
+    seed: int = 0,
+    max_steps_per_episode: int = 27_000,
+  ):
+    check_game(game, atari_games.games(), 'Atari')
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner on every construction
+    self._environment = atari_lib.create_atari_environment(game, sticky_actions=sticky_actions)
+    gym_environment = self._environment.environment
+    gym_environment.unwrapped.ale.setInt('max_num_frames_per_episode', 0)
+    gym_environment.reset(seed=seed)  # sets ALE's seed and loads the ROM again, with both settings
+    self.name = game
+    self.num_actions = int(self._environment.action_space.n)
+    self.max_steps_per_episode = max_steps_per_episode
+    self.game_over = False
+    self.truncated = False
+    self._steps = 0
+
+  @property
+  def action_space(self) -> Any:
+    """Discrete space over the game's minimal action set."""
+    return self._environment.action_space
+
+  @property
+  def observation_space(self) -> Any:
+    """Box of shape (84, 84, 1), uint8."""
+    return self._environment.observation_space
+
+  def reset(self) -> np.ndarray:
+    """Starts an episode. Returns its first observation, [84, 84, 1] uint8."""
+    self.game_over = self.truncated = False
+    self._steps = 0
+    return self._environment.reset()
+
+  def step(self, action: int) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+    """Repeats `action` for four frames.
+
+    Args:
+      action: index into the minimal action set, 0 ≤ action < num_actions.
+
+    Returns:
+      observation: [84, 84, 1] uint8; of no meaning once the game is over.
+      reward: the score gained, unclipped.
+      is_terminal: the game is over.
+      info: gymnasium's.
+    """
+    observation, reward, is_terminal, info = self._environment.step(action)
+    self._steps += 1
+    self.game_over = bool(is_terminal)
+    self.truncated = not is_terminal and self._steps >= self.max_steps_per_episode
+    return observation, float(reward), self.game_over, info
+
+  def close(self) -> None:
+    """Frees the emulator."""
+    self._environment.close()

@@ -1,0 +1,236 @@
+"""MinAtar on the accelerator: gymnax's games with Dopamine's interface, and a jitted evaluation.
+
+Young and Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement
+Learning Experiments". gymnax ends no episode for us (its `step` resets by itself; here `step_env`
+and `reset_env` are called), so an episode's return never holds rewards of the next one.
+
+This module loads neither TensorFlow nor Dopamine.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gin
+import gymnasium
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from implicit_rl.environments import check_game
+from implicit_rl.types import Params, PRNGKey
+
+GAMES = ('Asterix', 'Breakout', 'Freeway', 'Seaquest', 'SpaceInvaders')
+
+Act = Callable[[Params, jax.Array, PRNGKey], jax.Array]
+
+
+class Moment(NamedTuple):
+  """A point within an episode.
+
+  Attributes:
+    state: gymnax's state, a pytree.
+    observation: [10, 10, C] uint8, 0 or 1.
+    action: [] int32, the action that was carried out last; 0, no operation, at the start.
+  """
+
+  state: Any
+  observation: jax.Array
+  action: jax.Array
+
+
+@gin.configurable
+class MinAtarEnvironment:
+  """One MinAtar game with Dopamine's interface; `evaluate` plays many copies at once.
+
+  Attributes are `environments.Environment`'s.
+
+  Args:
+    game: one of `GAMES`.
+    seed: of every episode played through `reset` and `step`.
+    sticky_probability: chance that a step repeats the last action instead of the one given; 0.1 in
+      the MinAtar paper. Without it Breakout has two possible courses for a fixed policy.
+    num_environments: copies that `evaluate` plays at once.
+    max_steps_per_episode: steps after which `truncated` is set. None means gymnax's limit, 2500 in
+      Freeway and 1000 in the others.
+
+  Raises:
+    ValueError: for an unknown game or a setting out of range.
+  """
+
+  observation_dtype: Any = np.uint8
+  stack_size = 1
+
+  def __init__(
+    self,
+    game: str = 'Breakout',
+    seed: int = 0,
+    sticky_probability: float = 0.1,
+    num_environments: int = 32,
+    max_steps_per_episode: int | None = None,
+  ):
+    check_game(game, GAMES, 'MinAtar')
+    if not 0 <= sticky_probability < 1:
+      raise ValueError(f'sticky_probability must lie in [0, 1), got {sticky_probability}')
+    if num_environments < 1:
+      raise ValueError(f'num_environments must be at least 1, got {num_environments}')
+    self._game, self._parameters = gymnax.make(f'{game}-MinAtar')
+    self.name = game
+    self.observation_shape: tuple[int, ...] = tuple(self._game.obs_shape)
+    self.num_actions = int(self._game.num_actions)
+    self.max_steps_per_episode = int(
+      self._parameters.max_steps_in_episode
+      if max_steps_per_episode is None
+      else max_steps_per_episode
+    )
+    self.num_environments = num_environments
+    self.sticky_probability = sticky_probability
+    self.action_space = gymnasium.spaces.Discrete(self.num_actions)
+    self.observation_space = gymnasium.spaces.Box(0, 1, self.observation_shape, np.uint8)
+    self.game_over = False
+    self.truncated = False
+    self._steps = 0
+    self._key = jax.random.key(seed)
+    self._moment: Moment | None = None
+    self._start = jax.jit(self.start)
+    self._advance = jax.jit(self.advance)
+    self._play = jax.jit(self._play_round, static_argnums=0)
+
+  def start(self, key: PRNGKey) -> Moment:
+    """Returns the first moment of an episode. Pure."""
+    observation, state = self._game.reset_env(key, self._parameters)
+    return Moment(state, observation.astype(jnp.uint8), jnp.int32(0))
+
+  def advance(
+    self, moment: Moment, action: jax.Array, key: PRNGKey
+  ) -> tuple[Moment, jax.Array, jax.Array]:
+    """Takes one step. Pure; it neither resets nor looks at the step limit.
+
+    Args:
+      moment: where the episode stands.
+      action: [] int32, 0 ≤ action < num_actions.
+      key: PRNG key of this step.
+
+    Returns:
+      The next moment, the reward [] float32, and whether the game is over [] bool.
+    """
+    sticky_key, game_key = jax.random.split(key)
+    sticks = jax.random.bernoulli(sticky_key, self.sticky_probability)
+    action = jnp.where(sticks, moment.action, jnp.asarray(action, jnp.int32))
+    observation, state, reward, terminated, _ = self._game.step_env(
+      game_key, moment.state, action, self._parameters
+    )
+    return Moment(state, observation.astype(jnp.uint8), action), reward, terminated
+
+  def reset(self) -> np.ndarray:
+    """Starts an episode. Returns its first observation, [10, 10, C] uint8."""
+    self.game_over = self.truncated = False
+    self._steps = 0
+    self._key, key = jax.random.split(self._key)
+    self._moment = self._start(key)
+    return np.asarray(self._moment.observation)
+
+  def step(self, action: int) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+    """Takes one step.
+
+    Args:
+      action: 0 ≤ action < num_actions.
+
+    Returns:
+      observation: [10, 10, C] uint8.
+      reward: float.
+      is_terminal: the game is over. A time limit is not the game's end: see `truncated`.
+      info: holds 'truncated'.
+
+    Raises:
+      RuntimeError: if the episode is over or was never started.
+    """
+    if self._moment is None or self.game_over or self.truncated:
+      raise RuntimeError(f'{self.name}: no episode is running, call reset() before step()')
+    self._key, key = jax.random.split(self._key)
+    self._moment, reward, terminated = self._advance(self._moment, action, key)
+    self._steps += 1
+    self.game_over = bool(terminated)
+    self.truncated = not self.game_over and self._steps >= self.max_steps_per_episode
+    observation = np.asarray(self._moment.observation)
+    return observation, float(reward), self.game_over, {'truncated': self.truncated}
+
+  def evaluate(
+    self,
+    act: Act,
+    params: Params,
+    key: PRNGKey,
+    num_steps: int,
+    max_steps_per_episode: int | None = None,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Plays whole episodes until at least `num_steps` environment steps were played.
+
+    A round starts one episode in each of the E = num_environments copies and lasts until all have
+    ended; rounds follow until the steps suffice. Every episode that was begun is counted, so short
+    episodes are not favoured, as they would be if the first to finish were taken.
+
+    Episode e of round r draws from `k = fold_in(fold_in(key, r), e)`: it starts with
+    `fold_in(k, 0)` and takes step t = 1, 2, ... with `fold_in(k, t)`. `act` at step t gets
+    `fold_in(fold_in(key, r), E + t)`.
+
+    Args:
+      act: (params, observations [E, 1, 10, 10, C] uint8, key) -> actions [E] int32. Pure. Pass the
+        same function object every time: it is compiled once for each.
+      params: handed to `act`.
+      key: PRNG key; the same key gives the same episodes.
+      num_steps: environment steps to play at the least.
+      max_steps_per_episode: cuts episodes off there; None means the environment's own.
+
+    Returns:
+      returns: [n] float32, undiscounted, n a multiple of E.
+      lengths: [n] int32, in environment steps.
+    """
+    limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
+    if num_steps < 1 or limit < 1:
+      raise ValueError(
+        f'num_steps and max_steps_per_episode must be positive: {num_steps}, {limit}'
+      )
+    rounds: list[tuple[np.ndarray, np.ndarray]] = []
+    played = 0
+    while played < num_steps:
+      returns, lengths = self._play(act, params, jax.random.fold_in(key, len(rounds)), limit)
+      rounds.append((np.asarray(returns), np.asarray(lengths)))
+      played += int(rounds[-1][1].sum())
+    return (
+      np.concatenate([returns for returns, _ in rounds]),
+      np.concatenate([lengths for _, lengths in rounds]),
+    )
+
+  def _play_round(
+    self, act: Act, params: Params, key: PRNGKey, limit: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Plays one episode in each copy. Returns (returns [E] float32, lengths [E] int32)."""
+    copies = self.num_environments
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(copies))
+
+    def one_step(carry):
+      moments, returns, lengths, running, t = carry
+      actions = act(
+        params, moments.observation[:, None], jax.random.fold_in(key, copies + t)
+      )  # [E], from one stack of one observation each
+      step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, t)
+      moments, rewards, terminated = jax.vmap(self.advance)(moments, actions, step_keys)
+      # Copies that have ended are stepped on, since a batch moves as one, but count no longer.
+      returns = returns + jnp.where(running, rewards, 0)
+      lengths = lengths + running
+      running = running & ~terminated & (t < limit)
+      return moments, returns, lengths, running, t + 1
+
+    first = jax.vmap(lambda k: self.start(jax.random.fold_in(k, 0)))(keys)
+    carry = (
+      first,
+      jnp.zeros(copies, jnp.float32),
+      jnp.zeros(copies, jnp.int32),
+      jnp.ones(copies, bool),
+      jnp.int32(1),
+    )
+    _, returns, lengths, _, _ = jax.lax.while_loop(lambda c: jnp.any(c[3]), one_step, carry)
+    return returns, lengths
