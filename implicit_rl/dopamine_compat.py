@@ -13,6 +13,7 @@ module applies them all, once. Nothing is mended where the real thing is there.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import sys
@@ -66,14 +67,21 @@ def restore_aval_mappings() -> None:
 
 
 def silence_gym() -> None:
-  """Keeps the old `gym`, which Dopamine still imports, from printing that it is unmaintained.
+  """Keeps the old `gym`, which Dopamine still imports, to itself.
+
+  On import it prints that it is unmaintained and makes Python show every library's
+  DeprecationWarnings to the user. It is imported here, its notice removed and the filters restored.
 
   Goes when: dopamine-rl no longer imports `gym`.
   """
-  if importlib.util.find_spec('gym_notices') is not None:
-    from gym_notices import notices
+  if importlib.util.find_spec('gym') is None:
+    return
+  from gym_notices import notices
 
-    notices.notices.clear()
+  notices.notices.clear()
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    importlib.import_module('gym')
 
 
 def tame_tensorflow() -> None:

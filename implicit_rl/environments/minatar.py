@@ -81,14 +81,12 @@ class MinAtarEnvironment:
     self.name = game
     self.observation_shape: tuple[int, ...] = tuple(self._game.obs_shape)
     self.num_actions = int(self._game.num_actions)
-    self.max_steps_per_episode = int(
-      self._parameters.max_steps_in_episode
-      if max_steps_per_episode is None
-      else max_steps_per_episode
-    )
+    if max_steps_per_episode is None:
+      max_steps_per_episode = self._parameters.max_steps_in_episode
+    self.max_steps_per_episode = int(max_steps_per_episode)
     self.num_environments = num_environments
     self.sticky_probability = sticky_probability
-    self.action_space = gymnasium.spaces.Discrete(self.num_actions)
+    self.action_space: Any = gymnasium.spaces.Discrete(self.num_actions)
     self.observation_space = gymnasium.spaces.Box(0, 1, self.observation_shape, np.uint8)
     self.game_over = False
     self.truncated = False
@@ -151,7 +149,7 @@ class MinAtarEnvironment:
     if self._moment is None or self.game_over or self.truncated:
       raise RuntimeError(f'{self.name}: no episode is running, call reset() before step()')
     self._key, key = jax.random.split(self._key)
-    self._moment, reward, terminated = self._advance(self._moment, action, key)
+    self._moment, reward, terminated = self._advance(self._moment, np.int32(action), key)
     self._steps += 1
     self.game_over = bool(terminated)
     self.truncated = not self.game_over and self._steps >= self.max_steps_per_episode
@@ -190,9 +188,7 @@ class MinAtarEnvironment:
     """
     limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
     if num_steps < 1 or limit < 1:
-      raise ValueError(
-        f'num_steps and max_steps_per_episode must be positive: {num_steps}, {limit}'
-      )
+      raise ValueError(f'num_steps ({num_steps}) and the step limit ({limit}) must be at least 1')
     rounds: list[tuple[np.ndarray, np.ndarray]] = []
     played = 0
     while played < num_steps:
