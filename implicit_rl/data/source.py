@@ -1,0 +1,191 @@
+"""What a learner samples from: the interface of every source, and the offline one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from implicit_rl import types
+from implicit_rl.data import transitions
+
+
+class DataSource(Protocol):
+  """A set of transitions that batches are drawn from, on the host."""
+
+  def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
+    """Draws the batches of a run of updates, uniformly and with replacement.
+
+    What update u draws depends on the seed, u and the content alone, never on how updates are
+    grouped into calls.
+
+    Args:
+      first_update: number of the first update, from 0.
+      num_updates: K.
+      batch_size: B.
+
+    Returns:
+      A batch of NumPy arrays with leading axes [K, B].
+    """
+    ...
+
+  def fixed_batch(self, size: int) -> types.Batch:
+    """Returns `size` i.i.d. transitions for metrics: the same ones for the same seed and content.
+
+    Returns:
+      A batch of NumPy arrays with leading axis [size].
+    """
+    ...
+
+  def __len__(self) -> int:
+    """The number of complete transitions."""
+    ...
+
+  @property
+  def observation_shape(self) -> tuple[int, ...]:
+    """Shape of one frame."""
+    ...
+
+  @property
+  def observation_dtype(self) -> np.dtype:
+    """Data type of a frame."""
+    ...
+
+  @property
+  def stack_size(self) -> int:
+    """Frames per state."""
+    ...
+
+  @property
+  def max_action(self) -> int:
+    """The largest action in the data; an agent needs more than this many actions."""
+    ...
+
+  def describe(self) -> dict[str, Any]:
+    """Returns what the data is, ready for JSON: the run records it beside its results."""
+    ...
+
+
+class StoredSource:
+  """Samples from a finished store: the offline `DataSource`.
+
+  Args:
+    columns: one row per stored step.
+    frames: the frames of the same rows.
+    stack_size: S, frames per state.
+    update_horizon: n, steps from state to next state.
+    gamma: discount per step, for the n-step reward sum.
+    seed: all sampling derives from it.
+    selected: [N] bool, rows that may start a transition; every row if None.
+    description: what the data is; `describe` adds the counts.
+
+  Raises:
+    ValueError: if the settings are out of range or no complete transition is left.
+  """
+
+  def __init__(
+    self,
+    columns: transitions.Columns,
+    frames: transitions.Frames,
+    *,
+    stack_size: int,
+    update_horizon: int,
+    gamma: float,
+    seed: int = 0,
+    selected: np.ndarray | None = None,
+    description: Mapping[str, Any] | None = None,
+  ):
+    check_settings(stack_size, update_horizon, gamma, seed)
+    if len(columns.action) != frames.shape[0]:
+      raise ValueError(f'{len(columns.action)} rows but {frames.shape[0]} frames.')
+    valid = transitions.valid_indices(columns.terminal, columns.episode_end, update_horizon)
+    if selected is not None:
+      valid = valid[selected[valid]]
+    if not len(valid):
+      raise ValueError(
+        f'No complete transition is left: the data holds {len(columns.action)} rows, and '
+        f'update_horizon is {update_horizon}. Choose a larger part of the dataset.'
+      )
+    self._columns, self._frames, self._valid = columns, frames, valid
+    self._stack_size, self._horizon = stack_size, update_horizon
+    self._gamma, self._seed = gamma, seed
+    self._description = dict(description or {})
+    self._max_action = int(columns.action.max())
+
+  def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
+    """See `DataSource.sample`."""
+    drawn = transitions.uniform_indices(
+      self._seed, first_update, num_updates, batch_size, len(self._valid)
+    )
+    return self._gather(self._valid[drawn])
+
+  def fixed_batch(self, size: int) -> types.Batch:
+    """See `DataSource.fixed_batch`."""
+    drawn = transitions.uniform_indices(
+      self._seed, 0, 1, size, len(self._valid), stream=transitions.FIXED_BATCH_STREAM
+    )
+    return self._gather(self._valid[drawn[0]])
+
+  def __len__(self) -> int:
+    return len(self._valid)
+
+  @property
+  def observation_shape(self) -> tuple[int, ...]:
+    """Shape of one frame."""
+    return tuple(self._frames.shape[1:])
+
+  @property
+  def observation_dtype(self) -> np.dtype:
+    """Data type of a frame."""
+    return self._frames.dtype
+
+  @property
+  def stack_size(self) -> int:
+    """Frames per state."""
+    return self._stack_size
+
+  @property
+  def max_action(self) -> int:
+    """The largest action in the data."""
+    return self._max_action
+
+  def describe(self) -> dict[str, Any]:
+    """Returns what the data is, ready for JSON."""
+    return {
+      **self._description,
+      'rows': len(self._columns.action),
+      'transitions': len(self),
+      'episodes': int(self._columns.episode_end.sum()),
+      'terminals': int(self._columns.terminal.sum()),
+      'reward_sum': float(self._columns.reward.sum(dtype=np.float64)),
+      'max_action': self.max_action,
+      'observation_shape': list(self.observation_shape),
+      'observation_dtype': str(self.observation_dtype),
+      'stack_size': self._stack_size,
+      'update_horizon': self._horizon,
+      'gamma': self._gamma,
+      'seed': self._seed,
+    }
+
+  def _gather(self, rows: np.ndarray) -> types.Batch:
+    return transitions.gather(
+      self._columns,
+      self._frames,
+      rows,
+      stack_size=self._stack_size,
+      update_horizon=self._horizon,
+      gamma=self._gamma,
+    )
+
+
+def check_settings(stack_size: int, update_horizon: int, gamma: float, seed: int) -> None:
+  """Raises ValueError, naming the setting, if one is out of range."""
+  if stack_size < 1:
+    raise ValueError(f'stack_size must be at least 1, got {stack_size}.')
+  if update_horizon < 1:
+    raise ValueError(f'update_horizon must be at least 1, got {update_horizon}.')
+  if not 0 <= gamma <= 1:
+    raise ValueError(f'gamma must lie in [0, 1], got {gamma}.')
+  if seed < 0:
+    raise ValueError(f'seed must be 0 or more, got {seed}.')

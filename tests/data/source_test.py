@@ -1,0 +1,93 @@
+"""The offline source: what it samples, repeats and describes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from implicit_rl.data import frame_store, source, transitions
+from tests.data import reference
+
+
+def make(seed=0, selected=None, horizon=1, lengths=(7, 5, 9), terminals=(True, False, True)):
+  episodes = reference.random_episodes(np.random.default_rng(0), lengths, terminals)
+  observation, *rest = reference.columns_of(episodes)
+  return episodes, source.StoredSource(
+    transitions.make_columns(*rest),
+    frame_store.RawFrames(observation),
+    stack_size=4,
+    update_horizon=horizon,
+    gamma=0.9,
+    seed=seed,
+    selected=selected,
+    description={'dataset': 'synthetic'},
+  )
+
+
+def test_samples_are_transitions_of_the_data_and_all_are_reached():
+  episodes, data = make()
+  expected = [
+    found
+    for episode in episodes
+    for t in range(len(episode))
+    if (found := reference.transition(episode, t, 4, 1, 0.9))
+  ]
+  assert len(data) == len(expected) == 20  # 21 rows less the tail of the truncated episode.
+  by_state = {e['state'].tobytes(): i for i, e in enumerate(expected)}
+  batch = data.sample(0, 10, 32)
+  assert batch.state.shape == (10, 32, 4, 2, 3)
+  seen = set()
+  for index in np.ndindex(10, 32):
+    which = by_state[batch.state[index].tobytes()]
+    reference.assert_transition(batch, index, expected[which])
+    seen.add(which)
+  assert seen == set(range(20))
+
+
+def test_grouping_of_updates_changes_nothing():
+  _, data = make()
+  whole = data.sample(3, 4, 5)
+  for k in range(4):
+    part = data.sample(3 + k, 1, 5)
+    for a, b in zip(whole, part, strict=True):
+      np.testing.assert_array_equal(a[k], b[0])
+
+
+def test_fixed_batch_depends_on_the_seed_alone():
+  a, b, other = make()[1], make()[1], make(seed=1)[1]
+  a.sample(0, 3, 8)
+  first = a.fixed_batch(64)
+  assert first.state.shape == (64, 4, 2, 3)
+  np.testing.assert_array_equal(first.state, b.fixed_batch(64).state)
+  assert not np.array_equal(first.state, other.fixed_batch(64).state)
+  assert not np.array_equal(first.state, a.sample(0, 1, 64).state[0])
+
+
+def test_only_selected_rows_start_transitions():
+  selected = np.zeros(21, bool)
+  selected[[0, 6, 11]] = True  # Row 11 is the tail of the truncated episode.
+  _, data = make(selected=selected)
+  assert len(data) == 2
+  selected[:] = False
+  with pytest.raises(ValueError, match='No complete transition is left'):
+    make(selected=selected)
+
+
+def test_description_is_json_with_counts():
+  _, data = make()
+  described = json.loads(json.dumps(data.describe()))
+  assert described['dataset'] == 'synthetic'
+  assert (described['rows'], described['transitions']) == (21, 20)
+  assert (described['episodes'], described['terminals']) == (3, 2)
+  assert data.max_action == described['max_action'] <= 5
+  assert data.observation_shape == (2, 3)
+  assert data.observation_dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+  'wrong', [{'stack_size': 0}, {'update_horizon': 0}, {'gamma': 1.5}, {'seed': -1}]
+)
+def test_settings_out_of_range_are_named(wrong):
+  settings = {'stack_size': 4, 'update_horizon': 1, 'gamma': 0.9, 'seed': 0, **wrong}
+  with pytest.raises(ValueError, match=next(iter(wrong))):
+    source.check_settings(**settings)
