@@ -1,0 +1,194 @@
+"""Which part of a dataset an experiment uses: the several things "5%" means in published code.
+
+Each subset is a pure function of the episodes' lengths and checkpoints. It returns, for each row of
+the dataset in the order it was logged, whether a transition may start there. A transition that
+starts there is always kept whole: the frames before and after it are stored even if they are not
+chosen themselves.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gin
+import numpy as np
+
+
+class Episodes(NamedTuple):
+  """The episodes of a dataset, in the order they were logged.
+
+  Attributes:
+    length: [E] int64, rows of each.
+    checkpoint: [E] int64, the stage of the logging agent's training each belongs to.
+  """
+
+  length: np.ndarray
+  checkpoint: np.ndarray
+
+
+Subset = Callable[[Episodes, float, int], np.ndarray]
+
+
+@gin.configurable
+def random_episodes(episodes: Episodes, fraction: float, seed: int = 0) -> np.ndarray:
+  """Whole episodes in random order until they hold `fraction` of the rows. The default.
+
+  The default because the paper subsamples at random and counts in transitions (5% of 50 million
+  is 2.5 million), as this does, while whole episodes keep every stack, n-step return and Monte
+  Carlo return complete and cost exactly their share of memory. Random single transitions need four
+  frames each, so 5% of the transitions would need almost a quarter of the frames.
+
+  Args:
+    episodes: the whole dataset.
+    fraction: in (0, 1].
+    seed: which random episodes.
+
+  Returns:
+    [N] bool; the count comes as near to the fraction as whole episodes allow, and at least one.
+  """
+  check_fraction(fraction)
+  order = np.random.default_rng(seed).permutation(len(episodes.length))
+  held = np.cumsum(episodes.length[order])
+  target = fraction * held[-1]
+  count = int(np.searchsorted(held, target)) + 1
+  if count > 1 and target - held[count - 2] < held[min(count, len(held)) - 1] - target:
+    count -= 1
+  chosen = np.zeros(len(order), bool)
+  chosen[order[:count]] = True
+  return np.repeat(chosen, episodes.length)
+
+
+@gin.configurable
+def random_transitions(episodes: Episodes, fraction: float, seed: int = 0) -> np.ndarray:
+  """Single transitions, drawn uniformly without replacement from the whole dataset.
+
+  Args:
+    episodes: the whole dataset.
+    fraction: in (0, 1].
+    seed: which random transitions.
+
+  Returns:
+    [N] bool, exactly round(fraction·N) of them True.
+  """
+  check_fraction(fraction)
+  total = int(episodes.length.sum())
+  chosen = np.zeros(total, bool)
+  count = max(1, round(fraction * total))
+  rng = np.random.default_rng(seed)
+  chosen[rng.choice(total, size=count, replace=False, shuffle=False)] = True
+  return chosen
+
+
+@gin.configurable
+def prefix_episodes_per_checkpoint(
+  episodes: Episodes, fraction: float, seed: int = 0
+) -> np.ndarray:
+  """The first episodes of each checkpoint, as Dopamine's reader of this dataset takes them.
+
+  Args:
+    episodes: the whole dataset.
+    fraction: in (0, 1], of each checkpoint's episodes, rounded down but at least one.
+    seed: not used; nothing here is random.
+
+  Returns:
+    [N] bool.
+  """
+  del seed
+  check_fraction(fraction)
+  place, count = _within_checkpoint(episodes.checkpoint)
+  return np.repeat(place < np.maximum(1, np.floor(fraction * count + 1e-9)), episodes.length)
+
+
+@gin.configurable
+def prefix_rows_per_checkpoint(
+  episodes: Episodes, fraction: float, seed: int = 0, rows: int | None = None
+) -> np.ndarray:
+  """The first rows of each checkpoint, whatever episode they fall in.
+
+  Dopamine's fixed replay and several public results take the first 50,000 of each million.
+
+  Args:
+    episodes: the whole dataset.
+    fraction: in (0, 1], of each checkpoint's rows; not used if `rows` is given.
+    seed: not used; nothing here is random.
+    rows: how many rows of each checkpoint.
+
+  Returns:
+    [N] bool.
+  """
+  del seed
+  if rows is None:
+    check_fraction(fraction)
+  elif rows < 1:
+    raise ValueError(f'prefix_rows_per_checkpoint.rows must be at least 1, got {rows}.')
+  checkpoint = np.repeat(episodes.checkpoint, episodes.length)
+  place, count = _within_checkpoint(checkpoint)
+  return place < (np.maximum(1, np.round(fraction * count)) if rows is None else rows)
+
+
+@gin.configurable
+def first_n(episodes: Episodes, fraction: float, seed: int = 0, n: int | None = None) -> np.ndarray:
+  """The first n rows of the whole dataset: the earliest experience.
+
+  Args:
+    episodes: the whole dataset.
+    fraction: in (0, 1], of all rows; not used if `n` is given.
+    seed: not used; nothing here is random.
+    n: how many rows.
+
+  Returns:
+    [N] bool.
+  """
+  del seed
+  total = int(episodes.length.sum())
+  if n is None:
+    check_fraction(fraction)
+    n = max(1, round(fraction * total))
+  elif n < 1:
+    raise ValueError(f'first_n.n must be at least 1, got {n}.')
+  return np.arange(total) < n
+
+
+SUBSETS: dict[str, Subset] = {
+  'random_episodes': random_episodes,
+  'random_transitions': random_transitions,
+  'prefix_episodes_per_checkpoint': prefix_episodes_per_checkpoint,
+  'prefix_rows_per_checkpoint': prefix_rows_per_checkpoint,
+  'first_n': first_n,
+}
+
+
+def by_name(subset: str | Subset) -> tuple[str, Subset]:
+  """Returns a subset's name and function.
+
+  Args:
+    subset: one of `SUBSETS`, or a function of one's own with the same arguments.
+
+  Raises:
+    ValueError: if the name is unknown.
+  """
+  if callable(subset):
+    return getattr(subset, '__name__', type(subset).__name__), subset
+  if subset not in SUBSETS:
+    near = difflib.get_close_matches(str(subset), SUBSETS, n=1)
+    hint = f' Did you mean {near[0]!r}?' if near else ''
+    raise ValueError(f'Unknown subset {subset!r}.{hint} Known: {", ".join(SUBSETS)}.')
+  return subset, SUBSETS[subset]
+
+
+def check_fraction(fraction: float) -> None:
+  """Raises ValueError unless 0 < fraction <= 1."""
+  if not 0 < fraction <= 1:
+    raise ValueError(f'fraction must lie in (0, 1], got {fraction}: 0.05 means 5%.')
+
+
+def _within_checkpoint(checkpoint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns each element's place within its checkpoint, and its checkpoint's size: [M], [M]."""
+  _, which = np.unique(checkpoint, return_inverse=True)
+  size = np.bincount(which)
+  order = np.argsort(which, kind='stable')
+  place = np.empty(len(which), np.int64)
+  place[order] = np.arange(len(which)) - np.repeat(np.cumsum(size) - size, size)
+  return place, size[which]
