@@ -93,9 +93,10 @@ def _normalised(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
   poison = _poison(x)
   x = _cleaned(x)
   if x.size == 0:
-    return jnp.zeros((1, 1), x.dtype), jnp.ones((), x.dtype), poison
+    return jnp.zeros((1,) * x.ndim, x.dtype), jnp.ones((), x.dtype), poison
   _, exponent = jnp.frexp(lax.stop_gradient(jnp.max(jnp.abs(x))))
-  # Bounded so that neither the scale nor its reciprocal is subnormal, which devices flush to zero.
+  # Bounded so that neither the scale nor its reciprocal, by which XLA may multiply instead, is a
+  # subnormal number, which devices flush to zero.
   limits = jnp.finfo(x.dtype)
   exponent = jnp.clip(exponent, limits.minexp + 1, limits.maxexp - 2)
   scale = jnp.ldexp(jnp.ones((), x.dtype), exponent)
@@ -128,10 +129,9 @@ def singular_values(features: ArrayLike) -> jax.Array:
 
 
 def _srank(values: jax.Array, delta: ArrayLike) -> jax.Array:
-  """srank_δ of values in descending order [m]; see `srank`. Gradient 0."""
+  """Returns srank_δ of normalised values in descending order [m]; see `srank`. Gradient 0."""
   values, delta = lax.stop_gradient((values, jnp.asarray(delta, values.dtype)))
-  relative = _safe_divide(values, values[0])  # Safe to sum, whatever the scale.
-  tails = jnp.cumsum(relative[::-1])[::-1]  # tails[k] = Σ_{i>k} σ_i, the small ones added first.
+  tails = jnp.cumsum(values[::-1])[::-1]  # tails[k] = Σ_{i>k} σ_i, the small ones added first.
   # Σ_{i≤k} σ_i ≥ (1 − δ) Σ_i σ_i says that the tail is at most δ of the whole. Tails shrink with k,
   # so the least such k is the number of larger ones. The slack decides exact ties (a hundred equal
   # values, δ = 0.01) as "at most", against the last bits of δ and of the sums.
@@ -166,9 +166,8 @@ def srank(features: ArrayLike, delta: ArrayLike = 0.01) -> jax.Array:
 
 @jax.jit
 def _compiled_srank_from_singular_values(values: jax.Array, delta: ArrayLike) -> jax.Array:
-  if values.size == 0:
-    values = jnp.zeros((1,), values.dtype)
-  return _srank(jnp.sort(values, descending=True), delta)
+  values, _, poison = _normalised(lax.stop_gradient(values))
+  return _srank(jnp.sort(values, descending=True) * poison, delta)
 
 
 def srank_from_singular_values(values: ArrayLike, delta: ArrayLike = 0.01) -> jax.Array:
