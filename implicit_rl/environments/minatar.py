@@ -9,6 +9,7 @@ This module loads neither TensorFlow nor Dopamine.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -40,6 +41,94 @@ class Moment(NamedTuple):
   state: Any
   observation: jax.Array
   action: jax.Array
+
+
+@functools.cache
+def _make(name: str) -> tuple[Any, Any]:
+  """Returns gymnax's environment and its parameters, the same objects at every call."""
+  return gymnax.make(f'{name}-MinAtar')
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """A game's pure functions. Equal rules share compiled code, so a second environment starts fast.
+
+  Attributes:
+    name: one of `GAMES`.
+    sticky_probability: chance that a step repeats the last action.
+  """
+
+  name: str
+  sticky_probability: float
+
+  @property
+  def game(self) -> Any:
+    """gymnax's environment."""
+    return _make(self.name)[0]
+
+  @property
+  def parameters(self) -> Any:
+    """gymnax's settings of the game."""
+    return _make(self.name)[1]
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def start(self, key: PRNGKey) -> Moment:
+    """Returns the first moment of an episode. Pure."""
+    observation, state = self.game.reset_env(key, self.parameters)
+    return Moment(state, observation.astype(jnp.uint8), jnp.int32(0))
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def advance(
+    self, moment: Moment, action: jax.Array, key: PRNGKey
+  ) -> tuple[Moment, jax.Array, jax.Array]:
+    """Takes one step. Pure; it neither resets nor looks at the step limit.
+
+    Args:
+      moment: where the episode stands.
+      action: [] int32, 0 ≤ action < num_actions.
+      key: PRNG key of this step.
+
+    Returns:
+      The next moment, the reward [] float32, and whether the game is over [] bool.
+    """
+    sticky_key, game_key = jax.random.split(key)
+    sticks = jax.random.bernoulli(sticky_key, self.sticky_probability)
+    action = jnp.where(sticks, moment.action, jnp.asarray(action, jnp.int32))
+    observation, state, reward, terminated, _ = self.game.step_env(
+      game_key, moment.state, action, self.parameters
+    )
+    return Moment(state, observation.astype(jnp.uint8), action), reward, terminated
+
+  @functools.partial(jax.jit, static_argnums=(0, 1, 2))
+  def play_round(
+    self, act: Act, copies: int, params: Params, key: PRNGKey, limit: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Plays one episode in each of E copies. Returns (returns [E] float32, lengths [E] int32)."""
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(copies))
+
+    def one_step(carry):
+      moments, returns, lengths, running, t = carry
+      actions = act(
+        params, moments.observation[:, None], jax.random.fold_in(key, copies + t)
+      )  # [E], from one stack of one observation each
+      step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, t)
+      moments, rewards, terminated = jax.vmap(self.advance)(moments, actions, step_keys)
+      # Copies that have ended are stepped on, since a batch moves as one, but count no longer.
+      returns = returns + jnp.where(running, rewards, 0)
+      lengths = lengths + running
+      running = running & ~terminated & (t < limit)
+      return moments, returns, lengths, running, t + 1
+
+    first = jax.vmap(lambda k: self.start(jax.random.fold_in(k, 0)))(keys)
+    carry = (
+      first,
+      jnp.zeros(copies, jnp.float32),
+      jnp.zeros(copies, jnp.int32),
+      jnp.ones(copies, bool),
+      jnp.int32(1),
+    )
+    _, returns, lengths, _, _ = jax.lax.while_loop(lambda c: jnp.any(c[3]), one_step, carry)
+    return returns, lengths
 
 
 @gin.configurable
@@ -77,15 +166,14 @@ class MinAtarEnvironment:
       raise ValueError(f'sticky_probability must lie in [0, 1), got {sticky_probability}')
     if num_environments < 1:
       raise ValueError(f'num_environments must be at least 1, got {num_environments}')
-    self._game, self._parameters = gymnax.make(f'{game}-MinAtar')
+    self.rules = Rules(game, float(sticky_probability))
     self.name = game
-    self.observation_shape: tuple[int, ...] = tuple(self._game.obs_shape)
-    self.num_actions = int(self._game.num_actions)
+    self.observation_shape: tuple[int, ...] = tuple(self.rules.game.obs_shape)
+    self.num_actions = int(self.rules.game.num_actions)
     if max_steps_per_episode is None:
-      max_steps_per_episode = self._parameters.max_steps_in_episode
+      max_steps_per_episode = self.rules.parameters.max_steps_in_episode
     self.max_steps_per_episode = int(max_steps_per_episode)
     self.num_environments = num_environments
-    self.sticky_probability = sticky_probability
     self.action_space: Any = gymnasium.spaces.Discrete(self.num_actions)
     self.observation_space = gymnasium.spaces.Box(0, 1, self.observation_shape, np.uint8)
     self.game_over = False
@@ -93,42 +181,13 @@ class MinAtarEnvironment:
     self._steps = 0
     self._key = jax.random.key(seed)
     self._moment: Moment | None = None
-    self._start = jax.jit(self.start)
-    self._advance = jax.jit(self.advance)
-    self._play = jax.jit(self._play_round, static_argnums=0)
-
-  def start(self, key: PRNGKey) -> Moment:
-    """Returns the first moment of an episode. Pure."""
-    observation, state = self._game.reset_env(key, self._parameters)
-    return Moment(state, observation.astype(jnp.uint8), jnp.int32(0))
-
-  def advance(
-    self, moment: Moment, action: jax.Array, key: PRNGKey
-  ) -> tuple[Moment, jax.Array, jax.Array]:
-    """Takes one step. Pure; it neither resets nor looks at the step limit.
-
-    Args:
-      moment: where the episode stands.
-      action: [] int32, 0 ≤ action < num_actions.
-      key: PRNG key of this step.
-
-    Returns:
-      The next moment, the reward [] float32, and whether the game is over [] bool.
-    """
-    sticky_key, game_key = jax.random.split(key)
-    sticks = jax.random.bernoulli(sticky_key, self.sticky_probability)
-    action = jnp.where(sticks, moment.action, jnp.asarray(action, jnp.int32))
-    observation, state, reward, terminated, _ = self._game.step_env(
-      game_key, moment.state, action, self._parameters
-    )
-    return Moment(state, observation.astype(jnp.uint8), action), reward, terminated
 
   def reset(self) -> np.ndarray:
     """Starts an episode. Returns its first observation, [10, 10, C] uint8."""
     self.game_over = self.truncated = False
     self._steps = 0
     self._key, key = jax.random.split(self._key)
-    self._moment = self._start(key)
+    self._moment = self.rules.start(key)
     return np.asarray(self._moment.observation)
 
   def step(self, action: int) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
@@ -149,7 +208,7 @@ class MinAtarEnvironment:
     if self._moment is None or self.game_over or self.truncated:
       raise RuntimeError(f'{self.name}: no episode is running, call reset() before step()')
     self._key, key = jax.random.split(self._key)
-    self._moment, reward, terminated = self._advance(self._moment, np.int32(action), key)
+    self._moment, reward, terminated = self.rules.advance(self._moment, np.int32(action), key)
     self._steps += 1
     self.game_over = bool(terminated)
     self.truncated = not self.game_over and self._steps >= self.max_steps_per_episode
@@ -192,41 +251,12 @@ class MinAtarEnvironment:
     rounds: list[tuple[np.ndarray, np.ndarray]] = []
     played = 0
     while played < num_steps:
-      returns, lengths = self._play(act, params, jax.random.fold_in(key, len(rounds)), limit)
+      returns, lengths = self.rules.play_round(
+        act, self.num_environments, params, jax.random.fold_in(key, len(rounds)), limit
+      )
       rounds.append((np.asarray(returns), np.asarray(lengths)))
       played += int(rounds[-1][1].sum())
     return (
       np.concatenate([returns for returns, _ in rounds]),
       np.concatenate([lengths for _, lengths in rounds]),
     )
-
-  def _play_round(
-    self, act: Act, params: Params, key: PRNGKey, limit: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """Plays one episode in each copy. Returns (returns [E] float32, lengths [E] int32)."""
-    copies = self.num_environments
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(copies))
-
-    def one_step(carry):
-      moments, returns, lengths, running, t = carry
-      actions = act(
-        params, moments.observation[:, None], jax.random.fold_in(key, copies + t)
-      )  # [E], from one stack of one observation each
-      step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, t)
-      moments, rewards, terminated = jax.vmap(self.advance)(moments, actions, step_keys)
-      # Copies that have ended are stepped on, since a batch moves as one, but count no longer.
-      returns = returns + jnp.where(running, rewards, 0)
-      lengths = lengths + running
-      running = running & ~terminated & (t < limit)
-      return moments, returns, lengths, running, t + 1
-
-    first = jax.vmap(lambda k: self.start(jax.random.fold_in(k, 0)))(keys)
-    carry = (
-      first,
-      jnp.zeros(copies, jnp.float32),
-      jnp.zeros(copies, jnp.int32),
-      jnp.ones(copies, bool),
-      jnp.int32(1),
-    )
-    _, returns, lengths, _, _ = jax.lax.while_loop(lambda c: jnp.any(c[3]), one_step, carry)
-    return returns, lengths

@@ -1,0 +1,1 @@
+"""Tests of implicit_rl.environments."""
