@@ -66,6 +66,8 @@ class Agent:
     gamma_n: γⁿ, what a loss discounts the next state with.
     eval_mode: while true the agent acts with `epsilon_eval` and does not learn.
     state: the LearnerState.
+    policy: pure `policy(params, states [E, S, ...], key) -> actions [E]` with ε of evaluation.
+    evaluation_key: PRNG key for evaluations that run as one compiled call.
 
   Raises:
     ValueError: for a hyperparameter out of its range.
@@ -118,6 +120,8 @@ class Agent:
     self.state = self.learner.init(params, learner_key)
     self._measure = make_measure(loss, srank_delta)
     self._select = jax.jit(self.select_actions)
+    self.policy = functools.partial(self.select_actions, epsilon=epsilon_eval)
+    self.evaluation_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 1))
 
     self.source = source and source(
       observation_shape=tuple(observation_shape),
@@ -147,21 +151,24 @@ class Agent:
     """Gradient updates done."""
     return int(self.state.updates)
 
-  def train(self, num_updates: int, chunk: int = 64) -> dict[str, float]:
+  def train(
+    self, num_updates: int, progress: Callable[[int], Any] = lambda done: None
+  ) -> dict[str, float]:
     """Does gradient updates on batches from the source; the next chunk is sampled meanwhile.
 
     Args:
       num_updates: how many.
-      chunk: updates per sampled chunk; changes speed only, not the result.
+      progress: called after every chunk with the number of updates in it.
 
     Returns:
       The mean of each training metric over the updates.
     """
     sums: dict[str, float] = {}
-    for batches in self._batches(num_updates, chunk):
+    for batches in self._batches(num_updates, _chunk_size(num_updates)):
       self.state, metrics = self.learner.update_many(self.state, batches)
       for name, values in metrics.items():
         sums[name] = sums.get(name, 0.0) + float(np.asarray(values, np.float64).sum())
+      progress(len(batches.action))
     return {name: value / num_updates for name, value in sums.items()}
 
   def train_step(self) -> None:
@@ -172,10 +179,9 @@ class Agent:
     if self.source is None:
       raise ValueError(f'{type(self).__name__} has no data source to train from.')
     first, last = self.updates, self.updates + num_updates
-    starts = range(first, last, chunk)
     sample = functools.partial(self._sampler.submit, self.source.sample)
     pending = sample(first, min(chunk, last - first), self.batch_size)
-    for start in starts:
+    for start in range(first, last, chunk):
       batches = pending.result()
       following = start + chunk
       if following < last:
@@ -286,6 +292,14 @@ class Agent:
     if hasattr(self.source, 'load_state_dict'):
       self.source.load_state_dict(bundle_dictionary['source'])
     return True
+
+
+def _chunk_size(num_updates: int, most: int = 64) -> int:
+  """Updates per compiled call: a divisor of `num_updates` if one is near, so one program serves."""
+  for size in range(min(most, num_updates), most // 2, -1):
+    if num_updates % size == 0:
+      return size
+  return min(most, num_updates)
 
 
 def _check_ranges(gamma, update_horizon, batch_size, updates_per_step, epsilon_train, epsilon_eval):

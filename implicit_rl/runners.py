@@ -1,0 +1,249 @@
+"""Runners on Dopamine's Runner: train, evaluate, measure, log and checkpoint, iteration by iteration.
+
+Dopamine's own loop calls the phases and writes its log pickles; what is different here is that an
+offline training phase is gradient updates on a fixed dataset, that rank is measured, that a
+checkpoint is one atomic file and that evaluation may be one compiled call.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+import tqdm.auto as tqdm
+from absl import logging
+
+from implicit_rl import checkpoints, dopamine_compat, metrics_log  # noqa: F401
+
+# isort: split
+from dopamine.discrete_domains import iteration_statistics, run_experiment
+from dopamine.discrete_domains import logger as dopamine_logger
+from dopamine.metrics import statistics_instance
+
+# The keys of a row that everything else relies on come first, in this order.
+_LEADING = (
+  'iteration',
+  'updates',
+  'srank',
+  'sigma_max',
+  'sigma_min',
+  'td_error',
+  'q_mean',
+  'eval_return',
+  'updates_per_second',
+)
+
+
+@gin.configurable
+class OfflineRunner(run_experiment.Runner):
+  """Trains an agent from its data source alone; the environment serves to evaluate it.
+
+  Args:
+    base_dir: directory of the run: `metrics.jsonl`, `spectra.jsonl` (singular values), `logs/`
+      (Dopamine's pickles), `metrics/` (TensorBoard), `checkpoints/`. A run that finds a checkpoint
+      there goes on from it.
+    create_agent_fn: as Dopamine's: (sess, environment, summary_writer) -> agent.
+    create_environment_fn: () -> environment.
+    num_iterations: iterations in the whole run.
+    training_steps: gradient updates in an iteration.
+    evaluation_steps: least environment steps in an evaluation; episodes are played to their end.
+    max_steps_per_episode: environment steps after which an evaluation episode is cut; None takes
+      the environment's own limit.
+    measure_size: transitions that the features are measured on; 2048 in the paper.
+    keep_checkpoints: how many of the newest checkpoints stay.
+
+  Raises:
+    ValueError: for counts out of range, or a checkpoint of another agent or dataset.
+  """
+
+  def __init__(
+    self,
+    base_dir: str,
+    create_agent_fn: Callable[..., Any],
+    create_environment_fn: Callable[[], Any],
+    *,
+    num_iterations: int = 500,
+    training_steps: int = 62_500,  # gradient updates
+    evaluation_steps: int = 125_000,  # environment steps
+    max_steps_per_episode: int | None = None,
+    measure_size: int = 2048,
+    keep_checkpoints: int = 3,
+  ):
+    for name, value, least in (
+      ('num_iterations', num_iterations, 1),
+      ('training_steps', training_steps, 1),
+      ('evaluation_steps', evaluation_steps, 0),
+      ('measure_size', measure_size, 1),
+      ('keep_checkpoints', keep_checkpoints, 1),
+    ):
+      if value < least:
+        raise ValueError(f'{type(self).__name__}.{name} is at least {least}, not {value}.')
+    self._keep_checkpoints = keep_checkpoints
+    self._metrics_path = os.path.join(base_dir, 'metrics.jsonl')
+    self._spectra_path = os.path.join(base_dir, 'spectra.jsonl')
+    self._progress: tqdm.tqdm | None = None
+    super().__init__(
+      base_dir,
+      create_agent_fn,
+      create_environment_fn,
+      num_iterations=num_iterations,
+      training_steps=training_steps,
+      evaluation_steps=evaluation_steps,
+      max_steps_per_episode=max_steps_per_episode,
+      fine_grained_print_to_console=False,
+    )
+    if self._max_steps_per_episode is None:
+      self._max_steps_per_episode = self._environment.max_steps_per_episode
+    self._reference = self._agent.source.fixed_batch(measure_size)
+
+  # --- phases -----------------------------------------------------------------------------------
+
+  def _run_one_iteration(self, iteration: int) -> dict[str, list[Any]]:
+    statistics = iteration_statistics.IterationStatistics()
+    row: dict[str, Any] = {'iteration': iteration}
+    row |= self._train(statistics)
+    row |= self._measure(iteration)
+    row |= self._evaluate(iteration, statistics)
+    row['updates'] = self._agent.updates
+    row = {name: row[name] for name in _LEADING} | row
+    metrics_log.append(self._metrics_path, row)
+    self._report(iteration, row)
+    scalars = {name: value for name, value in row.items() if np.ndim(value) == 0}
+    statistics.append(scalars)
+    self._collector_dispatcher.write(
+      [
+        statistics_instance.StatisticsInstance(name, float(value), iteration)
+        for name, value in scalars.items()
+      ]
+    )
+    return statistics.data_lists
+
+  def _train(self, statistics: iteration_statistics.IterationStatistics) -> dict[str, Any]:
+    """The training phase: `training_steps` gradient updates."""
+    self._agent.eval_mode = False
+    start = time.monotonic()
+    with self._bar('training', self._training_steps, 'updates') as bar:
+      metrics = self._agent.train(self._training_steps, progress=bar.update)
+    speed = self._training_steps / (time.monotonic() - start)
+    statistics.append({'train_average_steps_per_second': speed})
+    return {'updates_per_second': speed, **metrics}
+
+  def _measure(self, iteration: int) -> dict[str, Any]:
+    """Rank, TD error and Q on the fixed transitions; the spectrum goes to a file of its own."""
+    measured = dict(self._agent.measure(self._reference))
+    spectrum = {'iteration': iteration, 'updates': self._agent.updates}
+    spectrum['singular_values'] = measured.pop('singular_values')
+    metrics_log.append(self._spectra_path, spectrum)
+    return {name: np.asarray(value).item() for name, value in measured.items()}
+
+  def _evaluate(
+    self, iteration: int, statistics: iteration_statistics.IterationStatistics
+  ) -> dict[str, Any]:
+    """The evaluation phase, in one compiled call where the environment offers it."""
+    if not self._evaluation_steps:
+      return {'eval_return': None, 'eval_episodes': 0}
+    self._agent.eval_mode = True
+    start = time.monotonic()
+    if hasattr(self._environment, 'evaluate'):
+      returns = self._evaluate_compiled(iteration, statistics)
+    else:
+      self._environment.seed(iteration)
+      with self._bar('evaluating', self._evaluation_steps, 'steps') as self._progress:
+        self._run_eval_phase(statistics)
+      self._progress = None
+      returns = statistics.data_lists['eval_episode_returns']
+    return {
+      'eval_return': float(np.mean(returns)),
+      'eval_return_std': float(np.std(returns)),
+      'eval_episodes': len(returns),
+      'eval_seconds': time.monotonic() - start,
+    }
+
+  def _evaluate_compiled(
+    self, iteration: int, statistics: iteration_statistics.IterationStatistics
+  ) -> np.ndarray:
+    returns, lengths = self._environment.evaluate(
+      self._agent.policy,
+      self._agent.state.params,
+      jax.random.fold_in(self._agent.evaluation_key, iteration),
+      self._evaluation_steps,
+      self._max_steps_per_episode,
+    )
+    for length, episode_return in zip(lengths, returns, strict=True):
+      statistics.append(
+        {'eval_episode_lengths': int(length), 'eval_episode_returns': float(episode_return)}
+      )
+    statistics.append({'eval_average_return': float(np.mean(returns))})
+    return np.asarray(returns)
+
+  def _run_one_episode(self) -> tuple[int, float]:
+    length, episode_return = super()._run_one_episode()
+    if self._progress is not None:
+      self._progress.update(length)
+    return length, episode_return
+
+  def _end_episode(self, reward: float, terminal: bool = True) -> None:
+    # Dopamine tells only its own JaxDQNAgent whether an episode ended or was cut.
+    self._agent.end_episode(reward, terminal)
+
+  # --- what a person sees -----------------------------------------------------------------------
+
+  def _bar(self, what: str, total: int, unit: str) -> tqdm.tqdm:
+    return tqdm.tqdm(desc=what, total=total, unit=f' {unit}', leave=False, dynamic_ncols=True)
+
+  def _report(self, iteration: int, row: dict[str, Any]) -> None:
+    evaluated = row['eval_return']
+    tqdm.tqdm.write(
+      f'iteration {iteration + 1}/{self._num_iterations}  updates {row["updates"]:,}  '
+      f'return {"–" if evaluated is None else f"{evaluated:.2f}"}  srank {row["srank"]:.0f}  '
+      f'TD error {row["td_error"]:.3g}  Q {row["q_mean"]:.3g}  '
+      f'{row["updates_per_second"]:.0f} updates/s'
+    )
+
+  # --- saving -----------------------------------------------------------------------------------
+
+  def _create_directories(self) -> None:
+    # Dopamine's version prints a deprecation warning about the very logs that its users plot.
+    self._checkpoint_dir = os.path.join(self._base_dir, 'checkpoints')
+    self._logger = dopamine_logger.Logger(os.path.join(self._base_dir, 'logs'))
+
+  def _initialize_checkpointer_and_maybe_resume(self, checkpoint_file_prefix: str) -> None:
+    del checkpoint_file_prefix
+    self._start_iteration = 0
+    newest = checkpoints.load_newest(self._checkpoint_dir)
+    if newest is not None:
+      iteration, tree = newest
+      dataset = self._agent.source.describe()
+      if tree['dataset'] != dataset:
+        raise ValueError(
+          f'{self._checkpoint_dir} was trained on {tree["dataset"]}, not on {dataset}; '
+          'use a new --base_dir.'
+        )
+      self._agent.unbundle(self._checkpoint_dir, iteration, tree['agent'])
+      self._logger.data = tree['logs']
+      self._start_iteration = iteration + 1
+      logging.warning('Resuming from iteration %d in %s.', iteration + 1, self._base_dir)
+    for path in (self._metrics_path, self._spectra_path):
+      metrics_log.keep_before(path, self._start_iteration)
+
+  def _checkpoint_experiment(self, iteration: int) -> None:
+    tree = {
+      'agent': self._agent.bundle_and_checkpoint(self._checkpoint_dir, iteration),
+      'dataset': self._agent.source.describe(),
+      'logs': self._logger.data,
+    }
+    checkpoints.save(self._checkpoint_dir, iteration, tree, self._keep_checkpoints)
+
+  def describe(self) -> dict[str, Any]:
+    """What the run's record says of its parts."""
+    return {
+      'agent': type(self._agent).__name__,
+      'environment': self._environment.name,
+      'dataset': self._agent.source.describe(),
+      'start_iteration': self._start_iteration,
+    }

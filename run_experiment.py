@@ -1,0 +1,46 @@
+"""Trains an agent: python run_experiment.py --base_dir=runs/first --gin_files=GIN_FILE."""
+
+import os
+
+from absl import app, flags, logging
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('base_dir', None, 'Directory of the run. A run found there is resumed.')
+flags.DEFINE_multi_string('gin_files', [], 'Gin files, in order; a later one wins.')
+flags.DEFINE_multi_string(
+  'gin_bindings', [], "Gin lines that win over the files, such as 'OfflineRunner.num_iterations=5'."
+)
+flags.DEFINE_string(
+  'data_dir',
+  None,
+  'Directory of TFDS datasets; without it the embedded sample of the game is used.',
+)
+flags.DEFINE_alias('replay_dir', 'data_dir')
+flags.DEFINE_integer('seed', 0, 'Everything random derives from it.', lower_bound=0)
+flags.mark_flag_as_required('base_dir')
+
+
+def main(argv: list[str]) -> None:
+  """Checks the arguments, builds the runner and runs it."""
+  try:
+    if len(argv) > 1:
+      raise ValueError(f'Unexpected argument {argv[1]!r}: every argument is a --flag=value.')
+    for path in FLAGS.gin_files:
+      if not os.path.isfile(path):
+        raise FileNotFoundError(f'--gin_files: no such file: {path}')
+    if FLAGS.data_dir is not None and not os.path.isdir(FLAGS.data_dir):
+      raise FileNotFoundError(f'--data_dir: no such directory: {FLAGS.data_dir}')
+    # Imported late: what is wrong with the flags is said before TensorFlow and Dopamine load.
+    from implicit_rl import experiment
+
+    experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings, FLAGS.data_dir)
+    runner = experiment.create_runner(FLAGS.base_dir, FLAGS.seed)
+  except (AttributeError, ImportError, OSError, SyntaxError, TypeError, ValueError) as error:
+    logging.debug('Where it happened (--verbosity=1):', exc_info=error)
+    message = ' '.join(str(error).split('\n  In call to configurable')[0].split())
+    raise SystemExit(f'run_experiment.py: {message}') from None
+  runner.run_experiment()
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,111 @@
+"""Losses against rlax, Dopamine's conventions by hand, and the reductions that must hold."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+
+from implicit_rl import losses, networks
+from implicit_rl.types import Batch
+
+B, A = 32, 5
+
+
+@pytest.fixture(name='batch')
+def random_batch() -> Batch:
+  rng = np.random.default_rng(0)
+  return Batch(
+    state=rng.normal(size=(B, 1, 7)).astype(np.float32),
+    action=rng.integers(0, A, B).astype(np.int32),
+    reward=rng.normal(size=B).astype(np.float32),
+    next_state=rng.normal(size=(B, 1, 7)).astype(np.float32),
+    next_action=rng.integers(0, A, B).astype(np.int32),
+    discount=rng.integers(0, 2, B).astype(np.float32),
+    weight=rng.uniform(0.5, 2, B).astype(np.float32),
+  )
+
+
+@pytest.fixture(name='setting')
+def online_and_target_network(batch):
+  network = networks.MLP(num_actions=A, hidden_units=(16, 8))
+  params, target = (network.init(jax.random.PRNGKey(i), batch.state) for i in (0, 1))
+  return network.apply, params, target
+
+
+@pytest.mark.parametrize('double', [False, True])
+def test_td_errors_equal_rlax(batch, setting, double):
+  apply, params, target = setting
+  _, aux = losses.dqn_loss(
+    params, target, batch, jax.random.PRNGKey(0), apply=apply, discount=0.9, double=double
+  )
+  q_tm1 = apply(params, batch.state).q_values
+  q_t = apply(target, batch.next_state).q_values
+  selector = apply(params, batch.next_state).q_values
+  discount = 0.9 * batch.discount
+  if double:
+    expected = jax.vmap(rlax.double_q_learning)(
+      q_tm1, batch.action, batch.reward, discount, q_t, selector
+    )
+  else:
+    expected = jax.vmap(rlax.q_learning)(q_tm1, batch.action, batch.reward, discount, q_t)
+  np.testing.assert_allclose(aux.td_error, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('error_loss', ['huber', 'mse'])
+def test_loss_is_the_weighted_mean_in_numpy(batch, setting, error_loss):
+  apply, params, target = setting
+  loss, aux = losses.dqn_loss(
+    params,
+    target,
+    batch,
+    jax.random.PRNGKey(0),
+    apply=apply,
+    discount=0.9,
+    error_loss=error_loss,
+  )
+  x = np.abs(np.asarray(aux.td_error, np.float64))
+  assert (x > 1).any() and (x < 1).any(), 'both arms of the Huber loss must be reached'
+  elementwise = np.where(x <= 1, 0.5 * x**2, x - 0.5) if error_loss == 'huber' else x**2
+  np.testing.assert_allclose(loss, np.mean(batch.weight * elementwise), rtol=1e-5)
+
+
+def test_gradient_flows_through_the_prediction_only(batch, setting):
+  """The gradient equals that of a regression on targets computed outside."""
+  apply, params, target = setting
+  loss = functools.partial(losses.dqn_loss, apply=apply, discount=0.9, double=True)
+
+  def regression(params, fixed):
+    q = jnp.take_along_axis(apply(params, batch.state).q_values, batch.action[:, None], 1)[:, 0]
+    return losses.value_regression(q, fixed, batch.weight, 'huber')
+
+  best = jnp.argmax(apply(params, batch.next_state).q_values, 1)[:, None]
+  q_t = apply(target, batch.next_state).q_values
+  value = jnp.take_along_axis(q_t, best, 1)[:, 0]
+  fixed = batch.reward + 0.9 * batch.discount * value
+  ours = jax.grad(lambda p: loss(p, target, batch, jax.random.PRNGKey(0))[0])(params)
+  expected = jax.grad(regression)(params, fixed)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), ours, expected)
+
+
+def test_with_gamma_zero_the_target_is_the_reward(batch, setting):
+  apply, params, target = setting
+  _, aux = losses.dqn_loss(params, target, batch, jax.random.PRNGKey(0), apply=apply, discount=0.0)
+  q = np.asarray(aux.outputs.q_values)[np.arange(B), batch.action]
+  np.testing.assert_allclose(aux.td_error + q, batch.reward, rtol=1e-5, atol=1e-6)
+
+
+def test_unknown_error_loss_is_named(batch, setting):
+  apply, params, target = setting
+  with pytest.raises(ValueError, match="'huber' or 'mse', not 'hubris'"):
+    losses.dqn_loss(
+      params,
+      target,
+      batch,
+      jax.random.PRNGKey(0),
+      apply=apply,
+      discount=0.9,
+      error_loss='hubris',
+    )

@@ -1,0 +1,80 @@
+"""Networks: shapes, named features, and equality with Flax's and Dopamine's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from implicit_rl import networks
+
+KEY = jax.random.PRNGKey(0)
+
+
+@pytest.mark.parametrize(
+  ('network', 'shape', 'dtype', 'width'),
+  [
+    (networks.NatureCNN, (3, 4, 84, 84), np.uint8, 512),
+    (networks.MinAtarCNN, (3, 1, 10, 10, 6), np.uint8, 128),
+    (networks.MLP, (3, 1, 16), np.float32, 64),
+  ],
+)
+def test_outputs(network, shape, dtype, width):
+  module = network(num_actions=5)
+  state = np.ones(shape, dtype)
+  outputs = module.apply(module.init(KEY, state), state)
+  assert outputs.q_values.shape == (3, 5)
+  assert outputs.features.shape == (3, width)
+  assert outputs.q_values.dtype == outputs.features.dtype == np.float32
+  assert (np.asarray(outputs.features) >= 0).all(), 'features are taken after the activation'
+
+
+@pytest.mark.parametrize(('padding', 'inputs'), [('SAME', 7744), ('VALID', 3136)])
+def test_nature_cnn_flat_size(padding, inputs):
+  module = networks.NatureCNN(num_actions=4, padding=padding)
+  params = module.init(KEY, np.zeros((1, 4, 84, 84), np.uint8))
+  assert params['params']['Dense_0']['kernel'].shape == (inputs, 512)
+
+
+def test_nature_cnn_equals_dopamines():
+  """The same parameters give the same Q-values, frames last there and first here."""
+  from implicit_rl import dopamine_compat  # noqa: F401
+
+  # isort: split
+  from dopamine.jax import networks as dopamine_networks
+
+  state = np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8)
+  ours, theirs = networks.NatureCNN(num_actions=6), dopamine_networks.NatureDQNNetwork(6)
+  params = ours.init(KEY, state)
+  expected = jax.vmap(lambda s: theirs.apply(params, s).q_values)(state.transpose(0, 2, 3, 1))
+  np.testing.assert_allclose(ours.apply(params, state).q_values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_patch_conv_equals_flax_conv_with_its_gradient():
+  x = jax.random.normal(KEY, (2, 10, 10, 4))
+  ours, theirs = networks.PatchConv(16), nn.Conv(16, (3, 3), padding='VALID')
+  params = ours.init(KEY, x)
+  assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, theirs.init(KEY, x))
+  params = jax.tree.map(lambda p: p + 0.1, params)  # So that the bias counts too.
+  np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), rtol=1e-4, atol=1e-4)
+  gradients = [
+    jax.grad(lambda p, m=m: jnp.sum(jnp.sin(m.apply(p, x))))(params) for m in (ours, theirs)
+  ]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), *gradients)
+
+
+def test_stacked_colour_frames_become_channels():
+  state = np.arange(2 * 3 * 2 * 2 * 5).reshape(2, 3, 2, 2, 5)
+  channels = networks._stack_to_channels(jnp.asarray(state))
+  assert channels.shape == (2, 2, 2, 15)
+  np.testing.assert_array_equal(np.sort(channels[1, 0, 1]), np.sort(state[1, :, 0, 1].ravel()))
+
+
+def test_flat_observations_are_refused_by_image_networks():
+  with pytest.raises(ValueError, match='MLP'):
+    networks.MinAtarCNN(num_actions=3).init(KEY, np.zeros((1, 4)))
+
+
+def test_unknown_activation_is_named():
+  with pytest.raises(ValueError, match="not 'rleu'"):
+    networks.MLP(num_actions=3, activation='rleu').init(KEY, np.zeros((1, 4)))
