@@ -81,7 +81,7 @@ class ZstdFrames:
     self._data, self._offsets = data, offsets
     self._shape, self._dtype, self._chunk_size = tuple(shape), np.dtype(dtype), chunk_size
     self._frame_bytes = int(np.prod(shape[1:])) * self._dtype.itemsize
-    self._threads = _cores()
+    self._threads = cores()
     self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
   @property
@@ -138,7 +138,7 @@ class ZstdFrames:
     return {**self.__dict__, '_pool': None}
 
 
-def _cores() -> int:
+def cores() -> int:
   """Returns how many cores this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))

@@ -80,7 +80,8 @@ def write_dataset(
     )
     shapes.add(np.shape(episode['observation'])[1:])
   if len(shapes) != 1:
-    raise ValueError(f'Expected episodes of one observation shape, got shapes {sorted(shapes)}.')
+    found = f'shapes {sorted(shapes)}' if shapes else 'no episodes'
+    raise ValueError(f'Expected episodes of one observation shape, got {found}.')
 
   directory.mkdir(parents=True, exist_ok=True)
   aside = pathlib.Path(tempfile.mkdtemp(prefix='.writing.', dir=directory))

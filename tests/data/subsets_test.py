@@ -21,6 +21,7 @@ def rows(mask):
   fraction=st.floats(0.001, 1),
   seed=st.integers(0, 5),
 )
+@hypothesis.settings(deadline=None)
 def test_random_episodes_are_whole_and_as_near_as_can_be(lengths, fraction, seed):
   episodes = subsets.Episodes(np.array(lengths), np.zeros(len(lengths), int))
   mask = subsets.random_episodes(episodes, fraction, seed)

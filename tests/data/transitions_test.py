@@ -25,6 +25,7 @@ class _Frames:
   stack_size=st.integers(1, 4),
   horizon=st.integers(1, 6),
 )
+@hypothesis.settings(deadline=None)
 def test_every_transition_equals_the_definition(lengths, data, stack_size, horizon):
   terminals = data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
   rng = np.random.default_rng(len(lengths))
@@ -60,6 +61,7 @@ def test_every_transition_equals_the_definition(lengths, data, stack_size, horiz
   stack_size=st.integers(1, 4),
   horizon=st.integers(1, 6),
 )
+@hypothesis.settings(deadline=None)
 def test_dropping_unneeded_rows_changes_no_selected_transition(lengths, data, stack_size, horizon):
   terminals = data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
   rng = np.random.default_rng(len(lengths))

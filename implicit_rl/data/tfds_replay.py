@@ -1,0 +1,267 @@
+"""The offline data source: a subset of DQN Replay, or of our own agents' data, as TFDS has it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import pathlib
+from typing import Any
+
+import gin
+import numpy as np
+
+from implicit_rl.data import frame_store, source, store_files, subsets, tfds_files, transitions
+
+EMBEDDED = pathlib.Path(__file__).parent / 'embedded'
+TERMINAL_CONVENTIONS = ('logged_row', 'rlds')
+_log = logging.getLogger(__name__)
+
+
+@gin.configurable
+class TFDSReplay(source.StoredSource):
+  """Transitions of `{data_dir}/{dataset}/{game}_run_{run}`, decoded once into memory.
+
+  Frames keep the dataset's own dtype; Atari's single grey channel is dropped, so a state is
+  [S, 84, 84] uint8, and of MinAtar [S, 10, 10, C] bool.
+
+  About `terminal_convention`: the official conversion marks an episode's last logged step as
+  terminal and calls it "observation only". Dopamine's loader believes it: the transition before it
+  ends the episode, and the last action and reward are dropped. But the agent that made the data
+  logged (o, a, r, terminal) in one row and never the frame after a terminal, so the last row is a
+  transition like any other: 'logged_row' (default) keeps it, and with it the last reward (in Pong,
+  the last point of every game). 'rlds' reproduces Dopamine's reading.
+
+  Args:
+    stack_size: S, frames per state. As the agent's.
+    update_horizon: n. As the agent's.
+    gamma: discount per step. As the agent's.
+    seed: all sampling derives from it. Which subset is used does not.
+    observation_shape: what the environment shows the agent; checked against the data. None: not.
+    observation_dtype: ignored, since a network takes either; the data keeps its own.
+    dataset: `rlu_atari_checkpoints_ordered`, `rlu_atari_checkpoints`, `rlu_atari`,
+      `minatar_checkpoints_ordered`, or any other with the same fields.
+    game: as 'Pong'.
+    run: which of the dataset's independent runs of the logging agent, 1 to 5.
+    data_dir: the `data_dir` of TFDS. None means the data inside this package, which is a small
+      sample already and is used whole.
+    subset: a name from `subsets`, or a function with the same arguments.
+    fraction: in (0, 1]; 0.05 is the paper's 5%.
+    subset_seed: which random subset.
+    terminal_convention: 'logged_row' or 'rlds'.
+    codec: 'zstd', compressed, or 'raw', about 7 kB an Atari frame and several times as fast.
+    cache_dir: where to keep decoded frames, so that the next run starts at once; None keeps none.
+
+  Raises:
+    FileNotFoundError: if the data is not there; says what is and how to get it.
+    ValueError: if a setting is out of range or the data is damaged.
+  """
+
+  def __init__(
+    self,
+    *,
+    stack_size: int,
+    update_horizon: int,
+    gamma: float,
+    seed: int = 0,
+    observation_shape: tuple[int, ...] | None = None,
+    observation_dtype: Any = None,
+    dataset: str = 'rlu_atari_checkpoints_ordered',
+    game: str = 'Pong',
+    run: int = 1,
+    data_dir: str | os.PathLike | None = None,
+    subset: str | subsets.Subset = 'random_episodes',
+    fraction: float = 0.05,
+    subset_seed: int = 0,
+    terminal_convention: str = 'logged_row',
+    codec: str = 'zstd',
+    cache_dir: str | os.PathLike | None = None,
+  ):
+    del observation_dtype
+    source.check_settings(stack_size, update_horizon, gamma, seed)
+    frame_store.check_codec(codec)
+    subset_name, choose = subsets.by_name(subset)
+    if subset in subsets.SUBSETS:
+      subsets.check_fraction(fraction)
+    if terminal_convention not in TERMINAL_CONVENTIONS:
+      raise ValueError(
+        f'Unknown terminal_convention {terminal_convention!r}; choose one of '
+        f'{", ".join(TERMINAL_CONVENTIONS)}.'
+      )
+    config = f'{game}_run_{run}'
+    files = _open_embedded(dataset, config) if data_dir is None else None
+    if files is None:
+      assert data_dir is not None
+      files = tfds_files.open_dataset(data_dir, dataset, config)
+    else:
+      subset_name, fraction, choose = 'embedded', 1.0, _everything
+    if observation_shape is not None and tuple(observation_shape) != files.frame_shape:
+      raise ValueError(
+        f'{files.name} has observations of shape {files.frame_shape}, the environment '
+        f'{tuple(observation_shape)}: they are not the same game.'
+      )
+    cache = None if cache_dir is None else pathlib.Path(cache_dir).expanduser()
+
+    index = _index(files, cache)
+    if terminal_convention == 'rlds':  # The last row of a finished episode is not a transition.
+      index = index._replace(length=index.length - index.terminal)
+    end = np.cumsum(index.length)
+    total = int(end[-1])
+    episode_end = np.zeros(total, bool)
+    episode_end[end[index.length > 0] - 1] = True
+    selected = np.asarray(
+      choose(subsets.Episodes(index.length, index.checkpoint), fraction, subset_seed)
+    )
+    if selected.shape != (total,) or selected.dtype != bool:
+      raise ValueError(f'Subset {subset_name} must return [{total}] bool, one per row.')
+    keep = transitions.rows_needed(episode_end, selected, stack_size, update_horizon)
+    if not keep.any():
+      raise ValueError(f'Subset {subset_name} of {files.path} is empty: raise the fraction.')
+
+    columns, frames = _stored(files, index, episode_end, keep, codec, cache, terminal_convention)
+    super().__init__(
+      columns,
+      frames,
+      stack_size=stack_size,
+      update_horizon=update_horizon,
+      gamma=gamma,
+      seed=seed,
+      selected=selected[keep],
+      description={
+        'dataset': files.name,
+        'version': files.version,
+        'embedded': data_dir is None,
+        'subset': subset_name,
+        'fraction': fraction,
+        'subset_seed': subset_seed,
+        'terminal_convention': terminal_convention,
+        'codec': codec,
+        'stored_bytes': frames.nbytes,
+        'splits': len(files.splits),
+        'dataset_rows': total,
+        'dataset_episodes': len(index.length),
+        'selected_rows': int(selected.sum()),
+        'realised_fraction': float(selected.mean()),
+        'fingerprint': _fingerprint(columns, index),
+      },
+    )
+
+
+def _open_embedded(dataset: str, config: str) -> tfds_files.Dataset:
+  """Opens a dataset that ships with the package."""
+  there = sorted(f'{p.parent.name}/{p.name}' for p in EMBEDDED.glob('*/*') if p.is_dir())
+  if f'{dataset}/{config}' not in there:
+    raise FileNotFoundError(
+      f'{dataset}/{config} does not ship with this package, only {", ".join(there) or "nothing"}. '
+      'Give the folder that holds it: --data_dir, or TFDSReplay.data_dir in gin.'
+    )
+  files = tfds_files.open_dataset(EMBEDDED, dataset, config)
+  _log.info(
+    'Using all of the small %s that ships with the package; no fraction applies.', files.name
+  )
+  return files
+
+
+def _everything(episodes: subsets.Episodes, fraction: float, seed: int) -> np.ndarray:
+  """The subset of data that is a subset already."""
+  del fraction, seed
+  return np.ones(int(episodes.length.sum()), bool)
+
+
+def _index(files: tfds_files.Dataset, cache: pathlib.Path | None) -> tfds_files.Index:
+  """Returns the index of a dataset, from the cache if it is there."""
+  if cache is None:
+    return tfds_files.read_index(files)
+  folder = cache / f'index-{files.stamp()[:32]}'
+  found = store_files.load(folder)
+  if found:
+    return tfds_files.Index(**found[0])
+  index = tfds_files.read_index(files)
+  store_files.save(folder, index._asdict(), {'dataset': files.name})
+  return index
+
+
+def _stored(
+  files: tfds_files.Dataset,
+  index: tfds_files.Index,
+  episode_end: np.ndarray,
+  keep: np.ndarray,
+  codec: str,
+  cache: pathlib.Path | None,
+  terminal_convention: str,
+) -> tuple[transitions.Columns, frame_store.AnyFrames]:
+  """Returns the kept rows of a dataset, from the cache if they are there."""
+  if cache is None:
+    return _decode(files, index, episode_end, keep, codec)
+  key = json.dumps([files.stamp(), terminal_convention, codec, frame_store.CHUNK_SIZE])
+  digest = hashlib.sha256(key.encode())
+  digest.update(np.packbits(keep).tobytes())
+  folder = cache / f'frames-{digest.hexdigest()[:32]}'
+  found = store_files.load(folder)
+  if found:
+    arrays, settings = found
+    _log.info('Read %s, decoded earlier, from %s.', files.name, folder)
+    names = ('action', 'reward', 'terminal', 'episode_end')
+    return (
+      transitions.make_columns(*(arrays[name] for name in names)),
+      frame_store.from_arrays(settings, arrays),
+    )
+  columns, frames = _decode(files, index, episode_end, keep, codec)
+  kept = {n: a for n, a in columns._asdict().items() if n != 'episode_start'}
+  store_files.save(
+    folder,
+    {**kept, **frames.arrays()},
+    {**frame_store.layout(frames), 'dataset': files.name, 'version': files.version},
+  )
+  return columns, frames
+
+
+def _decode(
+  files: tfds_files.Dataset,
+  index: tfds_files.Index,
+  episode_end: np.ndarray,
+  keep: np.ndarray,
+  codec: str,
+) -> tuple[transitions.Columns, frame_store.AnyFrames]:
+  """Decodes the kept rows."""
+  end = np.cumsum(index.length)
+  start = end - index.length
+
+  def wanted(episode: int) -> np.ndarray:
+    return np.flatnonzero(keep[start[episode] : end[episode]])
+
+  kept_before = np.concatenate([[0], np.cumsum(keep)])
+  episodes = np.flatnonzero(kept_before[end] > kept_before[start])
+  terminal = np.zeros(len(keep), bool)
+  finished = index.terminal & (index.length > 0)
+  terminal[end[finished] - 1] = True
+  action, reward = [], []
+  writer = None
+  for episode, steps in zip(
+    episodes, tfds_files.read_steps(files, index, wanted, episodes), strict=True
+  ):
+    frames = steps.observation
+    if writer is None:
+      count = int(kept_before[-1])
+      writer = frame_store.FrameWriter(count, frames.shape[1:], frames.dtype, codec)
+    writer.append(frames)
+    rows = wanted(int(episode))
+    action.append(steps.action[rows])
+    reward.append(steps.reward[rows])
+  assert writer is not None  # The caller made sure that some row is kept.
+  columns = transitions.make_columns(
+    np.concatenate(action),
+    np.concatenate(reward),
+    terminal[keep],
+    transitions.segment_ends(episode_end, keep),
+  )
+  return columns, writer.finish()
+
+
+def _fingerprint(columns: transitions.Columns, index: tfds_files.Index) -> str:
+  """Returns a short hash of what is learnt from: every action, reward and end, and record sizes."""
+  digest = hashlib.sha256()
+  for array in (*columns, index.size):
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()[:16]
