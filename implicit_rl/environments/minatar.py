@@ -63,12 +63,12 @@ class Rules:
 
   @property
   def game(self) -> Any:
-    """gymnax's environment."""
+    """Gymnax's environment."""
     return _make(self.name)[0]
 
   @property
   def parameters(self) -> Any:
-    """gymnax's settings of the game."""
+    """Gymnax's settings of the game."""
     return _make(self.name)[1]
 
   @functools.partial(jax.jit, static_argnums=0)

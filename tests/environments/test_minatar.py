@@ -25,7 +25,7 @@ def act_at_random(params, observations, key):
 
 @functools.cache
 def by_hand(game):
-  """gymnax's own functions, compiled: reset(key) and step(key, state, action)."""
+  """Gymnax's own functions, compiled: reset(key) and step(key, state, action)."""
   raw, parameters = gymnax.make(f'{game}-MinAtar')
   return (
     jax.jit(lambda key: raw.reset_env(key, parameters)),

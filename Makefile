@@ -1,0 +1,42 @@
+# Everything one does here, by one command each. `make help` lists it.
+
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The newest supported Python that actually starts; override with PYTHON=/path/to/python.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+  $$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+  && { echo $$p; break; }; done)
+# Test processes at once. Each takes about 1 GB.
+JOBS ?= 2
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check clean
+
+help:  ## Lists these commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## Makes .venv with all that running and testing need (3.8 GB)
+
+$(STAMP): setup.py
+	@test -n '$(PYTHON)' || { echo 'No Python 3.11, 3.12 or 3.13 found; name one: make install PYTHON=/path/to/python' >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Creating $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## Trains offline DQN with and without the rank penalty and draws the comparison
+	$(BIN)/python -m implicit_rl.demo
+
+test: $(STAMP)  ## Runs the tests (JOBS=2 processes at once)
+	$(BIN)/python -m pytest -n $(JOBS)
+
+check: $(STAMP)  ## Checks style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## Removes caches and build leavings; .venv and runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""Packaging: what implicit_rl needs, and why each bound is there.
+
+Measured in a fresh environment (Python 3.12, Linux x86-64): the plain install takes 3.5 GB, of which
+TensorFlow is 1.9 GB, jaxlib 0.35 GB, pyarrow with tensorflow-datasets 0.2 GB, OpenCV 0.2 GB. All but
+pyarrow and tensorflow-datasets are dopamine-rl's own requirements, so extras for Atari or for TFDS
+would save a few percent and leave the newcomer with an install that cannot do the main job: there
+are none.
+"""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+# Lower bounds are what the tests run with; an upper bound has its reason beside it. pip picks the
+# newest that fit: jax 0.10 on Python 3.11, which newer jax has left, jax 0.11 on 3.12 and 3.13.
+CORE = [
+  'absl-py>=2.5',
+  'ale-py>=0.12',
+  'diffrax>=0.7.2',
+  'dopamine-rl>=4.1.2,<4.2',  # 4.0 fails on current gymnasium; a 4.2 needs dopamine_compat re-read
+  'flax>=0.12.8',
+  'gin-config>=0.5',
+  'gymnasium>=1.3',
+  'gymnax>=1.0.1,<1.1',  # its `step_env` and `reset_env` are called; it holds jax below 0.12
+  'importlib_resources>=7',  # tensorflow-datasets imports it undeclared
+  'jax>=0.10.2',
+  'matplotlib>=3.11',
+  'numpy>=2.4',
+  'optax>=0.2.8',
+  'scipy>=1.17',
+  'setuptools>=77',  # tensorflow-probability imports distutils, which left Python with 3.12
+  'tensorboard>=2.21',  # Dopamine's runner imports it; TensorFlow 2.21 installs it no longer
+  'tensorflow>=2.21',
+  'tensorflow-datasets>=4.9.10',
+  'tqdm>=4.70',
+  'zstandard>=0.25',
+]
+
+EXTRAS = {
+  'gpu': ['jax[cuda12]'],  # runs on the widest range of drivers; newer ones may take jax[cuda13]
+  'tpu': ['jax[tpu]'],
+  'dev': [
+    'hypothesis>=6.170',
+    'mypy==2.4.1',  # pinned: a new checker must not turn an unchanged tree red
+    'packaging>=26',
+    'pre-commit>=4.7',
+    'pytest>=9',
+    'pytest-timeout>=2.4',
+    'pytest-xdist>=3.8',
+    'rlax>=0.1.9',  # reference of the loss tests; brings tfp-nightly (see dopamine_compat)
+    'ruff==0.17.6',  # pinned, like mypy
+  ],
+}
+
+HERE = pathlib.Path(__file__).parent
+README = HERE / 'README.md'
+VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'implicit_rl/__init__.py').read_text())
+
+setup(
+  name='implicit_rl',
+  version=VERSION.group(1),
+  description='Do value networks trained by bootstrapping lose rank, and what prevents it?',
+  long_description=README.read_text(encoding='utf-8') if README.exists() else '',
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11,<3.14',  # TensorFlow 2.21 has no wheel for 3.14
+  packages=find_packages(include=['implicit_rl', 'implicit_rl.*']),
+  package_data={'implicit_rl': ['data/embedded/**/*']},
+  install_requires=CORE,
+  extras_require=EXTRAS,
+)
