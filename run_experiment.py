@@ -20,6 +20,12 @@ flags.DEFINE_integer('seed', 0, 'Everything random derives from it.', lower_boun
 flags.mark_flag_as_required('base_dir')
 
 
+def one_line(error: Exception) -> str:
+  """What an error says, without gin's trace of configurables; with the place in a gin file."""
+  message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+  return ' '.join(message.split('\n  In call to configurable')[0].split())
+
+
 def main(argv: list[str]) -> None:
   """Checks the arguments, builds the runner and runs it."""
   try:
@@ -35,10 +41,9 @@ def main(argv: list[str]) -> None:
 
     experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings, FLAGS.data_dir)
     runner = experiment.create_runner(FLAGS.base_dir, FLAGS.seed)
-  except (AttributeError, ImportError, OSError, SyntaxError, TypeError, ValueError) as error:
+  except (ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError) as error:
     logging.debug('Where it happened (--verbosity=1):', exc_info=error)
-    message = ' '.join(str(error).split('\n  In call to configurable')[0].split())
-    raise SystemExit(f'run_experiment.py: {message}') from None
+    raise SystemExit(f'run_experiment.py: {one_line(error)}') from None
   runner.run_experiment()
 
 

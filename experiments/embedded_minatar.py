@@ -17,6 +17,8 @@ from absl import app, flags
 from tqdm import tqdm
 
 from implicit_rl.agents.dqn import DQNAgent
+from implicit_rl.data import subsets, tfds_writer
+from implicit_rl.data.tfds_replay import EMBEDDED
 from implicit_rl.environments.minatar import MinAtarEnvironment
 from implicit_rl.learner import make_update
 from implicit_rl.networks import MinAtarCNN
@@ -34,6 +36,7 @@ _CAPACITY = 100_000 // _GAMES_AT_ONCE  # steps a game, as in Young and Tian (201
 _WARMUP = 5_000 // _GAMES_AT_ONCE
 _EPSILON = (1.0, 0.01, 100_000 // _GAMES_AT_ONCE)  # from, to, over steps a game
 _CHUNK = 500
+_CHECKPOINTS = 50  # As in DQN Replay: stages of equal length.
 
 
 class Carry(NamedTuple):
@@ -162,5 +165,34 @@ def train() -> None:
   np.savez_compressed(FLAGS.replay, **whole)
 
 
+def write() -> None:
+  """Draws 5% of the episodes and writes them as the dataset inside the package."""
+  with np.load(FLAGS.replay) as file:
+    replay = {name: file[name] for name in file.files}
+  ends = np.flatnonzero(replay['episode_end']) + 1
+  starts = np.append(0, ends[:-1])
+  order = np.argsort(replay['step'][starts], kind='stable')  # As they were begun.
+  starts, ends = starts[order], ends[order]
+  checkpoints = replay['step'][starts] * _CHECKPOINTS // (replay['step'].max() + 1)
+  chosen = subsets.random_episodes(
+    subsets.Episodes(ends - starts, checkpoints), fraction=0.05, seed=FLAGS.seed
+  )
+  chosen = chosen[np.cumsum(ends - starts) - 1]  # [N] -> [episodes]
+
+  def episodes():
+    for start, end, checkpoint in zip(
+      starts[chosen], ends[chosen], checkpoints[chosen], strict=True
+    ):
+      names = ('observation', 'action', 'reward', 'terminal')
+      yield int(checkpoint), {name: replay[name][start:end] for name in names}
+
+  path = tfds_writer.write_dataset(
+    EMBEDDED, tfds_writer.MINATAR, f'{FLAGS.game}_run_1', episodes(), overwrite=True
+  )
+  steps, rewards = (ends - starts)[chosen], np.add.reduceat(replay['reward'], np.sort(starts))
+  print(f'{path}: {chosen.sum()} of {len(chosen)} episodes, {steps.sum()} of {ends.max()} steps')
+  print(f'mean return of all episodes {rewards.mean():.2f}')
+
+
 if __name__ == '__main__':
-  app.run(lambda argv: {'train': train}[argv[1]]())
+  app.run(lambda argv: {'train': train, 'write': write}[argv[1]]())

@@ -81,7 +81,7 @@ def load(directory: str | os.PathLike, iteration: int) -> dict[str, Any]:
   version, digest, length = fields
   if version != b'%d' % _VERSION:
     raise CorruptCheckpointError(
-      f'{path} has format version {version.decode(errors="replace")}; this version reads {_VERSION}.'
+      f'{path} has format {version.decode(errors="replace")}; this version reads {_VERSION}.'
     )
   if length != b'%d' % len(body) or hashlib.sha256(body).hexdigest().encode() != digest:
     raise CorruptCheckpointError(f'{path} is damaged: its checksum does not match its content.')

@@ -32,6 +32,7 @@ def make_measure(loss: Loss, delta: float = 0.01) -> Measure:
     q_values = aux.outputs.q_values
     return {
       **rank.rank_metrics(aux.outputs.features, delta),
+      'singular_values': rank.singular_values(aux.outputs.features),
       'loss': loss_value,
       'td_error': jnp.sqrt(jnp.mean(jnp.square(aux.td_error))),
       'q_mean': jnp.mean(q_values),

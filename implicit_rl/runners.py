@@ -1,4 +1,4 @@
-"""Runners on Dopamine's Runner: train, evaluate, measure, log and checkpoint, iteration by iteration.
+"""Runners on Dopamine's Runner: train, evaluate, measure, log, checkpoint, each iteration.
 
 Dopamine's own loop calls the phases and writes its log pickles; what is different here is that an
 offline training phase is gradient updates on a fixed dataset, that rank is measured, that a
@@ -200,7 +200,7 @@ class OfflineRunner(run_experiment.Runner):
     evaluated = row['eval_return']
     tqdm.tqdm.write(
       f'iteration {iteration + 1}/{self._num_iterations}  updates {row["updates"]:,}  '
-      f'return {"–" if evaluated is None else f"{evaluated:.2f}"}  srank {row["srank"]:.0f}  '
+      f'return {"-" if evaluated is None else f"{evaluated:.2f}"}  srank {row["srank"]:.0f}  '
       f'TD error {row["td_error"]:.3g}  Q {row["q_mean"]:.3g}  '
       f'{row["updates_per_second"]:.0f} updates/s'
     )

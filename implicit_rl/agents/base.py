@@ -131,6 +131,11 @@ class Agent:
       gamma=gamma,
       seed=seed,
     )
+    if self.source is not None and self.source.max_action >= num_actions:
+      raise ValueError(
+        f'The data holds action {self.source.max_action}, but the environment has {num_actions} '
+        'actions: they are not the same game.'
+      )
 
     self._acted = 0  # actions selected, training and evaluation together
     self._steps = 0  # environment steps of training

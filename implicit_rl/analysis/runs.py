@@ -25,7 +25,7 @@ class Curve(NamedTuple):
 
 
 def load(base_dirs: Sequence[str | os.PathLike], metric: str) -> Curve:
-  """Reads a metric of runs that were logged at the same updates; longer runs are cut to the shortest.
+  """Reads a metric of runs logged at the same updates; longer runs are cut to the shortest.
 
   Args:
     base_dirs: directories with a `metrics.jsonl`, one per seed.

@@ -16,6 +16,7 @@ from implicit_rl.data import frame_store, source, store_files, subsets, tfds_fil
 
 EMBEDDED = pathlib.Path(__file__).parent / 'embedded'
 TERMINAL_CONVENTIONS = ('logged_row', 'rlds')
+_RAW_BYTES = 1 << 30  # One gibibyte: 152 thousand Atari frames, or 2.6 million of MinAtar.
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +51,8 @@ class TFDSReplay(source.StoredSource):
     fraction: in (0, 1]; 0.05 is the paper's 5%.
     subset_seed: which random subset.
     terminal_convention: 'logged_row' or 'rlds'.
-    codec: 'zstd', compressed, or 'raw', about 7 kB an Atari frame and several times as fast.
+    codec: 'zstd', compressed; 'raw', about 7 kB an Atari frame and several times as fast; or
+      'auto', which is 'raw' as long as the frames fit in `_RAW_BYTES`.
     cache_dir: where to keep decoded frames, so that the next run starts at once; None keeps none.
 
   Raises:
@@ -75,12 +77,13 @@ class TFDSReplay(source.StoredSource):
     fraction: float = 0.05,
     subset_seed: int = 0,
     terminal_convention: str = 'logged_row',
-    codec: str = 'zstd',
+    codec: str = 'auto',
     cache_dir: str | os.PathLike | None = None,
   ):
     del observation_dtype
     source.check_settings(stack_size, update_horizon, gamma, seed)
-    frame_store.check_codec(codec)
+    if codec != 'auto':
+      frame_store.check_codec(codec)
     subset_name, choose = subsets.by_name(subset)
     if subset in subsets.SUBSETS:
       subsets.check_fraction(fraction)
@@ -119,6 +122,9 @@ class TFDSReplay(source.StoredSource):
     if not keep.any():
       raise ValueError(f'Subset {subset_name} of {files.path} is empty: raise the fraction.')
 
+    if codec == 'auto':
+      frame_bytes = int(np.prod(files.frame_shape)) * np.dtype(files.observation.np_dtype).itemsize
+      codec = 'raw' if keep.sum() * frame_bytes <= _RAW_BYTES else 'zstd'
     columns, frames = _stored(files, index, episode_end, keep, codec, cache, terminal_convention)
     super().__init__(
       columns,
