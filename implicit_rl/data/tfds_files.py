@@ -30,6 +30,7 @@ KNOWN_DATASETS = (
   'minatar_checkpoints_ordered',
 )
 _RECORD_HEADER = 12  # Bytes before a TFRecord's content: its length (8) and that length's checksum.
+_RECORD_FOOTER = 4  # Bytes after it: the content's checksum.
 
 
 class Dataset(NamedTuple):
@@ -40,6 +41,7 @@ class Dataset(NamedTuple):
     version: as '1.1.0'.
     path: the folder of that version.
     splits: file paths of each split, in order.
+    episodes: how many episodes each file holds, in the order of `files`.
     observation: TFDS's feature that decodes one observation.
   """
 
@@ -47,6 +49,7 @@ class Dataset(NamedTuple):
   version: str
   path: pathlib.Path
   splits: dict[str, list[pathlib.Path]]
+  episodes: list[int]
   observation: Any
 
   @property
@@ -143,33 +146,33 @@ def read_index(dataset: Dataset) -> Index:
   """
   tf = _tensorflow()
   rows = []
-  total = sum(f.stat().st_size for f in dataset.files)
-  with _bar(total, 'Indexing ' + dataset.name, unit='B', unit_scale=True) as bar:
-    number = 0
-    for split, files in dataset.splits.items():
-      for file in files:
-        offset = 0
-        try:
-          for record in tf.data.TFRecordDataset(os.fspath(file)).as_numpy_iterator():
-            feature = tf.train.Example.FromString(record).features.feature
-            rows.append(
-              (
-                _checkpoint(split, feature),
-                feature['episode_id'].int64_list.value[0],
-                len(feature['steps/action'].int64_list.value),
-                feature['steps/is_terminal'].int64_list.value[-1],
-                number,
-                offset + _RECORD_HEADER,
-                len(record),
-              )
+  files = dataset.files
+  # One pipeline over all files: starting one for each takes longer than reading a small file.
+  records = tf.data.TFRecordDataset([os.fspath(f) for f in files]).as_numpy_iterator()
+  with _bar(sum(f.stat().st_size for f in files), 'Indexing ' + dataset.name, 'B') as bar:
+    for number, file in enumerate(files):
+      offset = 0
+      try:
+        for _ in range(dataset.episodes[number]):
+          record = next(records)
+          feature = tf.train.Example.FromString(record).features.feature
+          rows.append(
+            (
+              _checkpoint(file.name, feature),
+              feature['episode_id'].int64_list.value[0],
+              len(feature['steps/action'].int64_list.value),
+              feature['steps/is_terminal'].int64_list.value[-1],
+              number,
+              offset + _RECORD_HEADER,
+              len(record),
             )
-            offset += _RECORD_HEADER + len(record) + 4
-            bar.update(_RECORD_HEADER + len(record) + 4)
-        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-          raise ValueError(_damaged(dataset, file, error.message)) from error
-        except Exception as error:  # The parser's own error class is not public.
-          raise ValueError(_damaged(dataset, file, repr(error))) from error
-        number += 1
+          )
+          offset += _RECORD_HEADER + len(record) + _RECORD_FOOTER
+          bar.update(_RECORD_HEADER + len(record) + _RECORD_FOOTER)
+        if offset != file.stat().st_size:
+          raise ValueError('it does not end where its episodes do')
+      except Exception as error:  # TensorFlow's, or the parser's, whose own class is not public.
+        raise ValueError(_damaged(dataset, file, str(error) or 'it ends too early')) from error
   if not rows:
     raise ValueError(f'{dataset.path} holds no episodes. Delete it and prepare it again.')
   # The ordered dataset is in this order already; `rlu_atari` is shuffled.
@@ -226,7 +229,7 @@ def read_steps(
   threads = frame_store.cores()
   with (
     concurrent.futures.ThreadPoolExecutor(threads) as pool,
-    _bar(int(index.length[episodes].sum()), 'Decoding ' + dataset.name, unit=' steps') as bar,
+    _bar(int(index.length[episodes].sum()), 'Decoding ' + dataset.name, ' steps') as bar,
   ):
     ahead: collections.deque[concurrent.futures.Future[Steps]] = collections.deque()
     try:
@@ -272,7 +275,8 @@ def _open_version(path: pathlib.Path, name: str, version: str, remedy: str) -> D
     raise ValueError(f'{path} is not a dataset of episodes with steps.') from error
   if fields or not {'checkpoint_id', 'episode_id'} <= set(features):
     raise ValueError(f'{path} lacks fields of DQN Replay: its features are {features}.')
-  return Dataset(name, version, path, splits, observation)
+  episodes = [n for split in splits for n in builder.info.splits[split].shard_lengths]
+  return Dataset(name, version, path, splits, episodes, observation)
 
 
 def _decoder(feature: Any) -> Callable[[bytes], np.ndarray]:
@@ -298,9 +302,9 @@ def _is_grey(feature: Any) -> bool:
   return isinstance(feature, tfds.features.Image) and feature.shape[-1] == 1
 
 
-def _checkpoint(split: str, feature: Any) -> int:
-  """Returns the checkpoint a split's name gives, else the one the episode gives."""
-  match = re.fullmatch(r'checkpoint_(\d+)', split)
+def _checkpoint(file: str, feature: Any) -> int:
+  """Returns the checkpoint a file's split gives, else the one the episode gives."""
+  match = re.search(r'-checkpoint_(\d+)\.', file)
   return int(match[1]) if match else feature['checkpoint_id'].int64_list.value[0]
 
 
@@ -315,9 +319,11 @@ def _tensorflow() -> Any:
   return tf
 
 
-def _bar(total: int, what: str, **settings: Any) -> tqdm.tqdm:
-  """Returns a progress bar that shows only if the work takes more than two seconds."""
-  return tqdm.tqdm(total=total, desc=what, delay=2, dynamic_ncols=True, **settings)
+def _bar(total: int, what: str, unit: str) -> tqdm.tqdm:
+  """Returns a progress bar that shows only if the work takes more than five seconds."""
+  return tqdm.tqdm(
+    total=total, desc=what, unit=unit, unit_scale=True, delay=5, mininterval=0.5, dynamic_ncols=True
+  )
 
 
 def _damaged(dataset: Dataset, file: pathlib.Path, why: str) -> str:

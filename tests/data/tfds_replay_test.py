@@ -213,13 +213,20 @@ def test_incomplete_datasets_are_named(copy):
     load(data_dir)
 
 
-@pytest.mark.parametrize('damage', ['flipped', 'cut'])
+@pytest.mark.parametrize('damage', ['flipped', 'cut', 'an episode lost'])
 def test_damaged_records_are_named(copy, damage):
   data_dir, folder = copy
   file = folder / f'{ATARI}-checkpoint_01.tfrecord-00000-of-00001'
-  content = bytearray(file.read_bytes())
-  content[len(content) // 2] ^= 1
-  file.write_bytes(content if damage == 'flipped' else content[:-100])
+  content = file.read_bytes()
+  middle = len(content) // 2
+  first_record = 16 + int.from_bytes(content[:8], 'little')
+  file.write_bytes(
+    {
+      'flipped': content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+      'cut': content[:-100],
+      'an episode lost': content[:first_record],
+    }[damage]
+  )
   with pytest.raises(ValueError, match=r'checkpoint_01.*is damaged.*prepare it again'):
     load(data_dir)
 
@@ -243,6 +250,17 @@ def test_an_environment_that_shows_something_else_is_refused(official_dir):
   load(official_dir, observation_shape=(84, 84), observation_dtype=np.uint8)
   with pytest.raises(ValueError, match=r'shape \(84, 84\), the environment \(10, 10, 4\)'):
     load(official_dir, observation_shape=(10, 10, 4))
+
+
+def test_small_data_is_kept_plain_and_large_data_compressed(official_dir, monkeypatch):
+  small = load(official_dir)
+  assert small.describe()['codec'] == 'raw'
+  monkeypatch.setattr(tfds_replay, '_RAW_BYTES', 49 * 84 * 84 - 1)
+  large = load(official_dir)
+  assert large.describe()['codec'] == 'zstd'
+  assert large.describe()['fingerprint'] == small.describe()['fingerprint']
+  for a, b in zip(all_of(small), all_of(large), strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 def test_row_bookkeeping_of_sparse_subsets(official_dir):

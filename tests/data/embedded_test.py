@@ -1,0 +1,33 @@
+"""The data inside the package: small, complete, and readable by TFDS alone."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from implicit_rl.data import tfds_replay
+
+LIMITS = {'minatar_checkpoints_ordered': 2_000_000, 'rlu_atari_checkpoints_ordered': 3_000_000}
+SETS = sorted(p for p in tfds_replay.EMBEDDED.glob('*/*') if p.is_dir())
+
+
+@pytest.mark.parametrize('folder', SETS, ids=lambda p: p.name)
+def test_it_is_small_and_loads_as_tfds_reads_it(folder):
+  dataset = folder.parent.name
+  game, _, run = folder.name.rpartition('_run_')
+  assert sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) <= LIMITS[dataset]
+  data = tfds_replay.TFDSReplay(
+    stack_size=1, update_horizon=1, gamma=0.99, dataset=dataset, game=game, run=int(run)
+  )
+  described = data.describe()
+  assert described['transitions'] >= 2000
+  assert described['terminals'] > 0
+
+  loaded = tfds.load(f'{dataset}/{folder.name}', data_dir=tfds_replay.EMBEDDED)
+  [episode] = loaded['checkpoint_00'].take(1)
+  steps = list(tfds.as_numpy(episode['steps']))[:-1]
+  batch = data._gather(data._valid[: len(steps)])
+  shape = data.observation_shape
+  for i, step in enumerate(steps):
+    np.testing.assert_array_equal(batch.state[i, 0], step['observation'].reshape(shape))
+    assert batch.action[i] == step['action']
+    assert batch.reward[i] == step['reward']
