@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -34,7 +36,7 @@ def parse_gin(
   gin_bindings: Sequence[str],
   data_dir: str | None = None,
 ) -> None:
-  """Parses gin files and bindings; later ones win, flags win over all.
+  """Parses gin files and bindings afresh; later ones win, flags win over all.
 
   Args:
     gin_files: paths; at least one.
@@ -47,11 +49,31 @@ def parse_gin(
   """
   if not gin_files:
     raise ValueError('Give at least one --gin_files, such as gin_configs/minatar/offline_dqn.gin.')
+  gin.clear_config()
+  gin.parse_config(_DEFAULTS)
+  for path in gin_files:
+    gin.parse_config_file(path)
   bindings = list(gin_bindings)
+  _check_macros(bindings)
   if data_dir is not None:
     bindings.append(f'TFDSReplay.data_dir = {str(data_dir)!r}')
-  gin.parse_config(_DEFAULTS)
-  gin.parse_config_files_and_bindings(list(gin_files), bindings)
+  for binding in bindings:
+    try:
+      gin.parse_config(binding)
+    except SyntaxError as error:
+      raise ValueError(f'--gin_bindings: {binding!r} is not gin: {error.msg}') from error
+  gin.finalize()
+
+
+def _check_macros(bindings: Sequence[str]) -> None:
+  """Raises ValueError for a bare name that no file defines: gin would bind it without a word."""
+  known = set(re.findall(r'^([A-Za-z_]\w*)\s*=', gin.config_str(), re.MULTILINE))
+  for binding in bindings:
+    bare = re.match(r'\s*([A-Za-z_]\w*)\s*=', binding)
+    if bare and bare[1] not in known:
+      near = difflib.get_close_matches(bare[1], known, n=1, cutoff=0.5)
+      hint = f' Did you mean {near[0]}?' if near else ''
+      raise ValueError(f'--gin_bindings: no gin file defines {bare[1]}.{hint}')
 
 
 @gin.configurable('Experiment')
