@@ -120,16 +120,19 @@ def decreasing_rounds(eigenvalues: np.ndarray, candidates: np.ndarray) -> np.nda
   """Greedy subsequence of `candidates` along which every labelled ratio of Theorem 4.1 falls.
 
   Labelled: σ_i(M_k) belongs to the eigenvalue λ_i of the normal S; the pair (i, j) counts when
-  |λ_i| < |λ_j|. Rounds that would raise any ratio are left out.
+  |λ_i| < |λ_j|. Rounds that would raise any ratio, or take it below its limit (from where it could
+  only rise again), are left out.
   """
   order = np.argsort(np.abs(eigenvalues))
   sizes = np.abs(eigenvalues)[order]
+  strict = np.diff(sizes) > 1e-12  # conjugate pairs have the same size and ratio 1 for ever
   chosen: list[int] = []
   last = np.full(len(sizes) - 1, np.inf)
+  final = np.abs(eigenvalues / (1 - eigenvalues))[order]  # σ(M_k) as k grows
+  limit = final[:-1] / final[1:]
   for k, values in zip(candidates, normal_m_singular_values(eigenvalues, candidates), strict=True):
     ratios = values[order][:-1] / values[order][1:]
-    strict = np.diff(sizes) > 1e-12  # conjugate pairs have the same size and ratio 1 for ever
-    if np.all(ratios[strict] < last[strict]):
+    if np.all((limit < ratios) & (ratios < last) | ~strict):
       chosen.append(int(k))
       last = ratios
   return np.array(chosen)

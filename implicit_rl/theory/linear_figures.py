@@ -1,7 +1,7 @@
 """The experiments on gradient flow in deep linear networks: Lemma D.0.1, Prop. 4.1, Figure D.1.
 
-Each writes its CSV and figure, takes (output folder, number of seeds) and returns {name: one value per seed}, which
-`__main__` turns into summary.csv.
+Every function takes (output folder, number of seeds), writes its CSV and figure, and returns
+{name: one value per seed}, which `__main__` turns into summary.csv.
 """
 
 from pathlib import Path
@@ -161,9 +161,9 @@ def singular_values(output: Path, seeds: int) -> Numbers:
           for t, values, rank in zip(times, sigma, ranks[-1], strict=True)
         ]
         if seed == 0:
-          ax[column].semilogy(times, sigma[:, 1:], color=BLUE, lw=0.8)
+          ax[column].semilogy(times, sigma[:, 1::2], color=BLUE, lw=0.8)
           ax[column].semilogy(times, sigma[:, 0], color=RED, label='σ_1')
-          ax[column].plot([], [], color=BLUE, label='σ_2 ... σ_24')
+          ax[column].plot([], [], color=BLUE, label='σ_2, σ_4, ... σ_24')
           ax[column].set(title=f'start {size:g}, N = {depth}', ylabel='singular value')
           ax[column].legend(loc='center right')
         name = f'start {size:g}, N = {depth}'
