@@ -1,10 +1,10 @@
 """Packaging: what implicit_rl needs, and why each bound is there.
 
-Measured in a fresh environment (Python 3.12, Linux x86-64): the plain install takes 3.5 GB, of which
-TensorFlow is 1.9 GB, jaxlib 0.35 GB, pyarrow with tensorflow-datasets 0.2 GB, OpenCV 0.2 GB. All but
-pyarrow and tensorflow-datasets are dopamine-rl's own requirements, so extras for Atari or for TFDS
-would save a few percent and leave the newcomer with an install that cannot do the main job: there
-are none.
+Measured in a fresh environment (Python 3.12, Linux x86-64): the plain install takes 3.5 GB, of
+which TensorFlow is 1.9 GB, jaxlib 0.35 GB, pyarrow with tensorflow-datasets 0.2 GB, OpenCV 0.2 GB.
+All but pyarrow and tensorflow-datasets are dopamine-rl's own requirements, so extras for Atari or
+for TFDS would save a few percent and leave the newcomer with an install that cannot do the main
+job: there are none.
 """
 
 import pathlib
@@ -64,7 +64,7 @@ setup(
   long_description=README.read_text(encoding='utf-8') if README.exists() else '',
   long_description_content_type='text/markdown',
   license='Apache-2.0',
-  python_requires='>=3.11,<3.14',  # TensorFlow 2.21 has no wheel for 3.14
+  python_requires='>=3.11,<3.14',  # TensorFlow has only a pre-release for 3.14
   packages=find_packages(include=['implicit_rl', 'implicit_rl.*']),
   package_data={'implicit_rl': ['data/embedded/**/*']},
   install_requires=CORE,
