@@ -1,0 +1,89 @@
+"""Command line of the gridworld: `python -m implicit_rl.gridworld figures|map --output=DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from implicit_rl.gridworld import experiments, figures, rank_map, runs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Parses the command line and runs it; returns the exit status."""
+  parser = argparse.ArgumentParser(prog='python -m implicit_rl.gridworld', description=__doc__)
+  parser.add_argument('command', choices=('figures', 'map'))
+  parser.add_argument('--output', type=pathlib.Path, required=True, help='directory of results')
+  parser.add_argument('--seeds', type=int, default=5, help='runs for each configuration')
+  parser.add_argument('--first_seed', type=int, default=10, help='seeds count up from here')
+  parser.add_argument('--processes', type=int, default=2, help='runs at a time')
+  parser.add_argument('--only', nargs='*', help='figures: names such as figure_2')
+  parser.add_argument('--limit', type=int, help='map: run only that many cells')
+  parser.add_argument('--draw_only', action='store_true', help='run nothing, draw what is there')
+  options = parser.parse_args(arguments)
+  for name in ('seeds', 'processes'):
+    if getattr(options, name) < 1:
+      parser.error(f'--{name} must be at least 1.')
+  unknown = set(options.only or ()) - set(experiments.FIGURES)
+  if unknown:
+    parser.error(f'Unknown figures {sorted(unknown)}; known: {", ".join(experiments.FIGURES)}.')
+  if options.limit is not None and options.limit < 1:
+    parser.error('--limit must be at least 1.')
+  seeds = range(options.first_seed, options.first_seed + options.seeds)
+  try:
+    options.output.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    parser.error(f'--output {options.output} cannot be a directory: {error}')
+  return (_figures if options.command == 'figures' else _map)(options, seeds)
+
+
+def _say(line: str) -> None:
+  print(line, flush=True)
+
+
+def _figures(options: argparse.Namespace, seeds: Sequence[int]) -> int:
+  chosen = {n: f for n, f in experiments.FIGURES.items() if not options.only or n in options.only}
+  configs = [config for figure in chosen.values() for config in figure.variants.values()]
+  if not options.draw_only:
+    runs.run_all(options.output, configs, seeds, options.processes, _say)
+  summaries = {}
+  for name, figure in chosen.items():
+    try:
+      found = figures.collect(options.output, figure, seeds)
+    except FileNotFoundError as error:
+      print(f'{name}: {error.filename} is missing; run again without --draw_only.', file=sys.stderr)
+      return 1
+    stem = options.output / name
+    figures.draw(stem, figure, found)
+    figures.write_csv(stem.with_suffix('.csv'), found, seeds)
+    figures.write_spectra_csv(options.output / f'{name}_spectra.csv', found, seeds)
+    summaries[name] = figures.summary(found)
+    _say(f'\n{name}: {figure.title}')
+    for line in summaries[name]:
+      _say('  ' + '; '.join(f'{key} {value}' for key, value in line.items()))
+  figures.write_summary(options.output / 'figures_summary.csv', summaries)
+  _say(str(options.output / 'figures_summary.csv'))
+  return 0
+
+
+def _map(options: argparse.Namespace, seeds: Sequence[int]) -> int:
+  cells = list(experiments.map_cells())[: options.limit]
+  if not options.draw_only:
+    runs.run_all(options.output, cells, seeds, options.processes, _say)
+  table = rank_map.read_table(options.output, seeds)
+  if not table:
+    print('No finished cell; run again without --draw_only.', file=sys.stderr)
+    return 1
+  rank_map.write_csv(options.output / 'map.csv', table, seeds)
+  rank_map.draw(options.output / 'map', table)
+  lines = rank_map.counts(table)
+  (options.output / 'map_counts.txt').write_text('\n'.join(lines) + '\n')
+  for line in lines:
+    _say(line)
+  _say(str(options.output / 'map.png'))
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

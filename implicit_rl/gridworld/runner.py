@@ -1,0 +1,75 @@
+"""Runs one gridworld experiment from gin, so that `run_experiment.py` can launch it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gin
+
+from implicit_rl import metrics_log
+from implicit_rl.gridworld import fitted_q
+from implicit_rl.gridworld.config import FittedQConfig
+
+
+@gin.configurable
+class GridworldTask:
+  """Stands where other experiments have their environment; the world is drawn from the seed.
+
+  Args:
+    seed: everything random in the run derives from it.
+  """
+
+  name = 'Gridworld'
+
+  def __init__(self, seed: int = 0):
+    self.seed = seed
+
+
+@gin.configurable
+class FittedQRunner:
+  """Runs `FittedQConfig` and writes BASE_DIR/metrics.jsonl.
+
+  The whole run is one compiled call of seconds, so its rows are written together at the end, and a
+  run that was interrupted starts over.
+
+  Args:
+    base_dir: directory of the run.
+    create_agent: unused; the network is part of `FittedQConfig`.
+    create_environment: returns the `GridworldTask`.
+  """
+
+  def __init__(
+    self,
+    base_dir: str,
+    create_agent: Callable[..., Any],
+    create_environment: Callable[[], GridworldTask],
+  ):
+    del create_agent
+    self._path = pathlib.Path(base_dir) / 'metrics.jsonl'
+    self._task = create_environment()
+    self._config = FittedQConfig()
+
+  def describe(self) -> dict[str, Any]:
+    """What the run's record says of its parts."""
+    return {'environment': self._task.name, 'config': dataclasses.asdict(self._config)}
+
+  def run_experiment(self) -> None:
+    """Runs and writes one row for each logged fitting iteration."""
+    began = time.monotonic()
+    rows = fitted_q.run(self._config, self._task.seed)
+    speed = float(rows['updates'][-1]) / (time.monotonic() - began)  # compiling included
+    part = self._path.with_suffix('.part')
+    part.unlink(missing_ok=True)
+    for index in range(len(rows['iteration'])):
+      row = {name: value[index] for name, value in rows.items()}
+      metrics_log.append(part, {**row, 'updates_per_second': speed})
+    os.replace(part, self._path)
+    print(
+      f'{self._path}: return {rows["eval_return"][-1]:.2f}, srank {rows["srank"][-1]:.0f}, '
+      f'{speed:.0f} updates/s'
+    )

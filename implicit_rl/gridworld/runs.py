@@ -1,0 +1,139 @@
+"""Runs many experiments on a few processes and keeps what each measured, so that work resumes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from implicit_rl.gridworld.config import FittedQConfig
+
+# A dense network of this size is fastest on one thread; seeds and cells run side by side instead.
+_WORKER_ENVIRONMENT = {
+  'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1',
+  'OMP_NUM_THREADS': '1',
+  'OPENBLAS_NUM_THREADS': '1',
+  'JAX_PLATFORMS': 'cpu',
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
+}
+Rows = dict[str, np.ndarray]
+
+
+def digest(config: FittedQConfig) -> str:
+  """Returns 12 hexadecimal digits that name a configuration."""
+  text = json.dumps(dataclasses.asdict(config), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def path_of(directory: pathlib.Path, config: FittedQConfig, seed: int) -> pathlib.Path:
+  """Returns where the measures of a run lie."""
+  return directory / 'runs' / f'{digest(config)}-{seed}.npz'
+
+
+def load(directory: pathlib.Path, config: FittedQConfig, seed: int) -> Rows:
+  """Reads the measures of a finished run."""
+  with np.load(path_of(directory, config, seed)) as file:
+    return dict(file)
+
+
+def cost(config: FittedQConfig) -> float:
+  """A rough number of microseconds for one seed, to start long work first and foretell the end."""
+  widths = (16, *config.hidden_units, 5)
+  weights = sum(a * b for a, b in itertools.pairwise(widths))
+  update = 60.0 * max(1.0, weights / 5500)
+  if config.penalty_weight:
+    update += 250.0
+  acting = 8.0 * config.env_steps if config.data == 'online' else 0.0
+  return config.iterations * (config.steps * update + acting + 60.0)
+
+
+def _work(directory: str, config: FittedQConfig, seeds: Sequence[int]) -> float:
+  """Runs and saves the seeds of one configuration in a worker; returns its seconds."""
+  from implicit_rl.gridworld import fitted_q  # Here: the worker's settings precede jax.
+
+  began = time.monotonic()
+  for seed in seeds:
+    target = path_of(pathlib.Path(directory), config, seed)
+    rows = fitted_q.run(config, seed)
+    part = target.with_suffix('.part.npz')
+    np.savez_compressed(part, **rows)  # type: ignore[arg-type]
+    os.replace(part, target)  # A run that is there is whole.
+  return time.monotonic() - began
+
+
+def run_all(
+  directory: pathlib.Path,
+  configs: Sequence[FittedQConfig],
+  seeds: Sequence[int],
+  processes: int = 2,
+  report: Callable[[str], None] = print,
+) -> None:
+  """Runs every configuration with every seed that `directory` does not hold yet.
+
+  Args:
+    directory: gets runs/*.npz, one file a run, and compiled programs to share.
+    configs: what to run; repetitions count once.
+    seeds: for each configuration.
+    processes: how many at a time, each on one thread.
+    report: called with a line after each configuration.
+
+  Raises:
+    RuntimeError: a run failed; the message names its configuration.
+  """
+  (directory / 'runs').mkdir(parents=True, exist_ok=True)
+  wanted = {
+    config: [s for s in seeds if not path_of(directory, config, s).exists()]
+    for config in dict.fromkeys(configs)
+  }
+  todo = sorted(
+    ((c, missing) for c, missing in wanted.items() if missing), key=lambda item: -cost(item[0])
+  )
+  total = sum(cost(c) * len(missing) for c, missing in todo)
+  done, began = 0.0, time.monotonic()
+  if not todo:
+    return
+  context = multiprocessing.get_context('spawn')
+  with (
+    _environment(directory),
+    concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool,
+  ):
+    futures = {pool.submit(_work, str(directory), *item): item for item in todo}
+    for number, future in enumerate(concurrent.futures.as_completed(futures), start=1):
+      config, missing = futures[future]
+      try:
+        seconds = future.result()
+      except Exception as error:
+        pool.shutdown(cancel_futures=True)
+        raise RuntimeError(f'{config} failed: {error}') from error
+      done += cost(config) * len(missing)
+      elapsed = time.monotonic() - began
+      report(
+        f'{number}/{len(todo)} {seconds:.0f} s for {len(missing)} seeds; '
+        f'{elapsed:.0f} s gone, about {elapsed * (total / done - 1):.0f} s left'
+      )
+
+
+@contextlib.contextmanager
+def _environment(directory: pathlib.Path) -> Iterator[None]:
+  """Sets what spawned workers inherit, for as long as they start."""
+  changes = {**_WORKER_ENVIRONMENT, 'JAX_COMPILATION_CACHE_DIR': str(directory / 'compiled')}
+  before = {name: os.environ.get(name) for name in changes}
+  os.environ.update(changes)
+  try:
+    yield
+  finally:
+    for name, value in before.items():
+      if value is None:
+        del os.environ[name]
+      else:
+        os.environ[name] = value
