@@ -152,7 +152,9 @@ class OfflineRunner(run_experiment.Runner):
     if hasattr(self._environment, 'evaluate'):
       returns = self._evaluate_compiled(iteration, statistics)
     else:
-      self._environment.seed(iteration)
+      # So that a resumed run plays the games that it would have played.
+      key = jax.random.fold_in(self._agent.evaluation_key, iteration)
+      self._environment.seed(int(jax.random.bits(key, dtype='uint32')))
       with self._bar('evaluating', self._evaluation_steps, 'steps') as self._progress:
         self._run_eval_phase(statistics)
       self._progress = None

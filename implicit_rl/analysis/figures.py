@@ -56,9 +56,8 @@ def learning_curves(
     axis.set_ylabel(LABELS.get(metric, metric))
     axis.xaxis.set_major_formatter(ticker.FuncFormatter(_thousands))
     axis.grid(alpha=0.3)
-    low, high = axis.get_ylim()
-    if 0 < low < 0.5 * high:
-      axis.set_ylim(bottom=0)
+    if metric in ('srank', 'eval_return'):
+      axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))  # A change is seen against the whole.
   axes[0, 0].legend()
   figure.suptitle(title)
   figure.savefig(path, dpi=150)

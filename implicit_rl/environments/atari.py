@@ -57,9 +57,8 @@ class AtariEnvironment:
     check_game(game, atari_games.games(), 'Atari')
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner on every construction
     self._environment = atari_lib.create_atari_environment(game, sticky_actions=sticky_actions)
-    gym_environment = self._environment.environment
-    gym_environment.unwrapped.ale.setInt('max_num_frames_per_episode', 0)
-    gym_environment.reset(seed=seed)  # sets ALE's seed and loads the ROM again, with both settings
+    self._environment.environment.unwrapped.ale.setInt('max_num_frames_per_episode', 0)
+    self.seed(seed)
     self.name = game
     self.num_actions = int(self._environment.action_space.n)
     self.max_steps_per_episode = max_steps_per_episode
@@ -76,6 +75,14 @@ class AtariEnvironment:
   def observation_space(self) -> Any:
     """Box of shape (84, 84, 1), uint8."""
     return self._environment.observation_space
+
+  def seed(self, seed: int) -> None:
+    """Starts the game's randomness afresh: the same frames follow as in a new environment.
+
+    Args:
+      seed: 0 to 2³²−1.
+    """
+    self._environment.environment.reset(seed=seed)  # Loads the ROM again, with all settings.
 
   def reset(self) -> np.ndarray:
     """Starts an episode. Returns its first observation, [84, 84, 1] uint8."""

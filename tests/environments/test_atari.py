@@ -40,6 +40,22 @@ def test_same_seed_same_episodes_other_seed_others():
   assert rewards.sum() > 0  # the comparison would be empty in a game that never moved
 
 
+def test_seeding_again_plays_what_a_new_environment_would():
+  environment = AtariEnvironment('Breakout', seed=5)
+  environment.reset()
+  for action in (1, 2, 3, 0):
+    environment.step(action)
+  environment.seed(1)
+  fresh = AtariEnvironment('Breakout', seed=1)
+  np.testing.assert_array_equal(environment.reset(), fresh.reset())
+  for action in np.random.default_rng(0).integers(fresh.num_actions, size=300):
+    ours, theirs = environment.step(action), fresh.step(action)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    if fresh.game_over:
+      environment.reset()
+      fresh.reset()
+
+
 def test_only_sticky_actions_make_seeds_differ():
   frames, _ = play(seed=1, steps=200, sticky_actions=False)
   others, _ = play(seed=2, steps=200, sticky_actions=False)
