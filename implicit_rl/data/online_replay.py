@@ -8,32 +8,13 @@ from typing import Any
 import gin
 import numpy as np
 
-from implicit_rl import types
-from implicit_rl.data import source, transitions
+from implicit_rl.data import frame_store, source, transitions
 
 _MAX_ROUNDS = 64
 
 
-class _Ring:
-  """Frames of a ring buffer; row t lies at position t mod capacity."""
-
-  def __init__(self, array: np.ndarray):
-    self.array = array
-
-  @property
-  def shape(self) -> tuple[int, ...]:
-    return self.array.shape
-
-  @property
-  def dtype(self) -> np.dtype:
-    return self.array.dtype
-
-  def take(self, rows: np.ndarray) -> np.ndarray:
-    return self.array[rows]
-
-
 @gin.configurable
-class OnlineReplay:
+class OnlineReplay(source.RowSource):
   """First-in-first-out replay that holds each frame once; a `DataSource` that grows.
 
   Rows are numbered from 0 for the whole run, so neither an n-step window nor a stack can pass for
@@ -65,21 +46,26 @@ class OnlineReplay:
     seed: int = 0,
     capacity: int = 1_000_000,
   ):
-    source.check_settings(stack_size, update_horizon, gamma, seed)
     if capacity < stack_size + update_horizon:
       raise ValueError(
         f'capacity must be at least stack_size + update_horizon = {stack_size + update_horizon}, '
         f'got {capacity}.'
       )
-    self._capacity, self._stack_size, self._horizon = capacity, stack_size, update_horizon
-    self._gamma, self._seed = gamma, seed
-    self._frames = _Ring(np.zeros((capacity, *observation_shape), observation_dtype))
-    self._columns = transitions.Columns(
-      action=np.zeros(capacity, np.int32),
-      reward=np.zeros(capacity, np.float32),
-      terminal=np.zeros(capacity, bool),
-      episode_end=np.zeros(capacity, bool),
-      episode_start=np.zeros(capacity, np.int64),
+    self._capacity = capacity
+    self._observations = np.zeros((capacity, *observation_shape), observation_dtype)
+    super().__init__(
+      transitions.Columns(
+        action=np.zeros(capacity, np.int32),
+        reward=np.zeros(capacity, np.float32),
+        terminal=np.zeros(capacity, bool),
+        episode_end=np.zeros(capacity, bool),
+        episode_start=np.zeros(capacity, np.int64),
+      ),
+      frame_store.RawFrames(self._observations),  # Row t lies at position t mod capacity.
+      stack_size=stack_size,
+      update_horizon=update_horizon,
+      gamma=gamma,
+      seed=seed,
     )
     self._added = 0  # Rows ever added; the next row's number.
     self._current_start = 0  # First row of the episode being written.
@@ -111,7 +97,7 @@ class OnlineReplay:
     if terminal and not episode_end:
       raise ValueError('A terminal step ends its episode: episode_end must be True.')
     at = self._added % self._capacity
-    self._frames.array[at] = observation
+    self._observations[at] = observation
     self._columns.action[at] = action
     self._columns.reward[at] = reward
     self._columns.terminal[at] = terminal
@@ -127,15 +113,6 @@ class OnlineReplay:
       self._columns.episode_end[(self._added - 1) % self._capacity] = True
       self._current_start = self._added
       self._counted = (-1, 0)
-
-  def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
-    """See `DataSource.sample`."""
-    rows = self._draw(first_update, num_updates, batch_size, transitions.TRAINING_STREAM)
-    return self._gather(rows)
-
-  def fixed_batch(self, size: int) -> types.Batch:
-    """See `DataSource.fixed_batch`; the content changes as the memory does."""
-    return self._gather(self._draw(0, 1, size, transitions.FIXED_BATCH_STREAM)[0])
 
   def __len__(self) -> int:
     if self._counted[0] != self._added:
@@ -159,21 +136,6 @@ class OnlineReplay:
     return self._capacity
 
   @property
-  def observation_shape(self) -> tuple[int, ...]:
-    """Shape of one frame."""
-    return tuple(self._frames.shape[1:])
-
-  @property
-  def observation_dtype(self) -> np.dtype:
-    """Data type of a frame."""
-    return self._frames.dtype
-
-  @property
-  def stack_size(self) -> int:
-    """Frames per state."""
-    return self._stack_size
-
-  @property
   def max_action(self) -> int:
     """The largest action held now; -1 when empty."""
     held = self._columns.action[: self.size]
@@ -186,20 +148,14 @@ class OnlineReplay:
       'capacity': self._capacity,
       'rows': self.size,
       'rows_added': self._added,
-      'transitions': len(self),
-      'observation_shape': list(self.observation_shape),
-      'observation_dtype': str(self.observation_dtype),
-      'stack_size': self._stack_size,
-      'update_horizon': self._horizon,
-      'gamma': self._gamma,
-      'seed': self._seed,
+      **super().describe(),
     }
 
   def state_dict(self) -> dict[str, np.ndarray]:
     """Returns all that a checkpoint needs, as arrays: only the rows held, oldest first."""
     at = np.arange(self._oldest, self._added) % self._capacity
     state = {name: column[at] for name, column in self._columns._asdict().items()}
-    state['observation'] = self._frames.array[at]
+    state['observation'] = self._observations[at]
     state['added'] = np.array(self._added, np.int64)
     state['current_start'] = np.array(self._current_start, np.int64)
     return state
@@ -228,7 +184,7 @@ class OnlineReplay:
         f'capacity {self._capacity}. Resume with the settings the run started with.'
       )
     at = np.arange(added - len(observation), added) % self._capacity
-    self._frames.array[at] = observation
+    self._observations[at] = observation
     for name, column in self._columns._asdict().items():
       column[at] = state[name]
     self._added, self._current_start = added, int(state['current_start'])
@@ -270,13 +226,3 @@ class OnlineReplay:
       self._seed, first_update, num_updates, batch_size, len(candidates), stream=stream
     )
     return np.where(todo, candidates[drawn], rows)
-
-  def _gather(self, rows: np.ndarray) -> types.Batch:
-    return transitions.gather(
-      self._columns,
-      self._frames,
-      rows,
-      stack_size=self._stack_size,
-      update_horizon=self._horizon,
-      gamma=self._gamma,
-    )

@@ -67,7 +67,96 @@ class DataSource(Protocol):
     ...
 
 
-class StoredSource:
+class RowSource:
+  """What sources share that keep rows and frames: drawing, gathering, describing.
+
+  A subclass says which rows a batch takes (`_draw`) and how many there are (`__len__`).
+
+  Args:
+    columns: what is known of each row.
+    frames: the frames of the same rows.
+    stack_size: S, frames per state.
+    update_horizon: n, steps from state to next state.
+    gamma: discount per step, for the n-step reward sum.
+    seed: all sampling derives from it.
+
+  Raises:
+    ValueError: if a setting is out of range or the columns don't fit the frames.
+  """
+
+  def __init__(
+    self,
+    columns: transitions.Columns,
+    frames: transitions.Frames,
+    *,
+    stack_size: int,
+    update_horizon: int,
+    gamma: float,
+    seed: int,
+  ):
+    check_settings(stack_size, update_horizon, gamma, seed)
+    if len(columns.action) != frames.shape[0]:
+      raise ValueError(f'{len(columns.action)} rows but {frames.shape[0]} frames.')
+    self._columns, self._frames = columns, frames
+    self._stack_size, self._horizon = stack_size, update_horizon
+    self._gamma, self._seed = gamma, seed
+
+  def _draw(self, first_update: int, num_updates: int, batch_size: int, stream: int) -> np.ndarray:
+    """Returns the rows [K, B] that start the transitions of a run of updates."""
+    raise NotImplementedError
+
+  def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
+    """See `DataSource.sample`."""
+    return self._gather(
+      self._draw(first_update, num_updates, batch_size, transitions.TRAINING_STREAM)
+    )
+
+  def fixed_batch(self, size: int) -> types.Batch:
+    """See `DataSource.fixed_batch`."""
+    return self._gather(self._draw(0, 1, size, transitions.FIXED_BATCH_STREAM)[0])
+
+  def __len__(self) -> int:
+    raise NotImplementedError
+
+  @property
+  def observation_shape(self) -> tuple[int, ...]:
+    """Shape of one frame."""
+    return tuple(self._frames.shape[1:])
+
+  @property
+  def observation_dtype(self) -> np.dtype:
+    """Data type of a frame."""
+    return self._frames.dtype
+
+  @property
+  def stack_size(self) -> int:
+    """Frames per state."""
+    return self._stack_size
+
+  def describe(self) -> dict[str, Any]:
+    """Returns what the data is, ready for JSON."""
+    return {
+      'transitions': len(self),
+      'observation_shape': list(self.observation_shape),
+      'observation_dtype': str(self.observation_dtype),
+      'stack_size': self._stack_size,
+      'update_horizon': self._horizon,
+      'gamma': self._gamma,
+      'seed': self._seed,
+    }
+
+  def _gather(self, rows: np.ndarray) -> types.Batch:
+    return transitions.gather(
+      self._columns,
+      self._frames,
+      rows,
+      stack_size=self._stack_size,
+      update_horizon=self._horizon,
+      gamma=self._gamma,
+    )
+
+
+class StoredSource(RowSource):
   """Samples from a finished store: the offline `DataSource`.
 
   Args:
@@ -96,9 +185,14 @@ class StoredSource:
     selected: np.ndarray | None = None,
     description: Mapping[str, Any] | None = None,
   ):
-    check_settings(stack_size, update_horizon, gamma, seed)
-    if len(columns.action) != frames.shape[0]:
-      raise ValueError(f'{len(columns.action)} rows but {frames.shape[0]} frames.')
+    super().__init__(
+      columns,
+      frames,
+      stack_size=stack_size,
+      update_horizon=update_horizon,
+      gamma=gamma,
+      seed=seed,
+    )
     valid = transitions.valid_indices(columns.terminal, columns.episode_end, update_horizon)
     if selected is not None:
       valid = valid[selected[valid]]
@@ -107,43 +201,18 @@ class StoredSource:
         f'No complete transition is left: the data holds {len(columns.action)} rows, and '
         f'update_horizon is {update_horizon}. Choose a larger part of the dataset.'
       )
-    self._columns, self._frames, self._valid = columns, frames, valid
-    self._stack_size, self._horizon = stack_size, update_horizon
-    self._gamma, self._seed = gamma, seed
+    self._valid = valid
     self._description = dict(description or {})
     self._max_action = int(columns.action.max())
 
-  def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
-    """See `DataSource.sample`."""
+  def _draw(self, first_update: int, num_updates: int, batch_size: int, stream: int) -> np.ndarray:
     drawn = transitions.uniform_indices(
-      self._seed, first_update, num_updates, batch_size, len(self._valid)
+      self._seed, first_update, num_updates, batch_size, len(self._valid), stream=stream
     )
-    return self._gather(self._valid[drawn])
-
-  def fixed_batch(self, size: int) -> types.Batch:
-    """See `DataSource.fixed_batch`."""
-    drawn = transitions.uniform_indices(
-      self._seed, 0, 1, size, len(self._valid), stream=transitions.FIXED_BATCH_STREAM
-    )
-    return self._gather(self._valid[drawn[0]])
+    return self._valid[drawn]
 
   def __len__(self) -> int:
     return len(self._valid)
-
-  @property
-  def observation_shape(self) -> tuple[int, ...]:
-    """Shape of one frame."""
-    return tuple(self._frames.shape[1:])
-
-  @property
-  def observation_dtype(self) -> np.dtype:
-    """Data type of a frame."""
-    return self._frames.dtype
-
-  @property
-  def stack_size(self) -> int:
-    """Frames per state."""
-    return self._stack_size
 
   @property
   def max_action(self) -> int:
@@ -155,28 +224,12 @@ class StoredSource:
     return {
       **self._description,
       'rows': len(self._columns.action),
-      'transitions': len(self),
       'episodes': int(self._columns.episode_end.sum()),
       'terminals': int(self._columns.terminal.sum()),
       'reward_sum': float(self._columns.reward.sum(dtype=np.float64)),
       'max_action': self.max_action,
-      'observation_shape': list(self.observation_shape),
-      'observation_dtype': str(self.observation_dtype),
-      'stack_size': self._stack_size,
-      'update_horizon': self._horizon,
-      'gamma': self._gamma,
-      'seed': self._seed,
+      **super().describe(),
     }
-
-  def _gather(self, rows: np.ndarray) -> types.Batch:
-    return transitions.gather(
-      self._columns,
-      self._frames,
-      rows,
-      stack_size=self._stack_size,
-      update_horizon=self._horizon,
-      gamma=self._gamma,
-    )
 
 
 def check_settings(stack_size: int, update_horizon: int, gamma: float, seed: int) -> None:
