@@ -50,25 +50,22 @@ def cost(config: FittedQConfig) -> float:
   """A rough number of microseconds for one seed, to start long work first and foretell the end."""
   widths = (16, *config.hidden_units, 5)
   weights = sum(a * b for a, b in itertools.pairwise(widths))
-  update = 60.0 * max(1.0, weights / 5500)
+  update = 60.0 * max(1.0, weights / 4000)
   if config.penalty_weight:
     update += 250.0
   acting = 8.0 * config.env_steps if config.data == 'online' else 0.0
   return config.iterations * (config.steps * update + acting + 60.0)
 
 
-def _work(directory: str, config: FittedQConfig, seeds: Sequence[int]) -> float:
-  """Runs and saves the seeds of one configuration in a worker; returns its seconds."""
+def _work(directory: str, config: FittedQConfig, seed: int) -> None:
+  """Runs and saves one seed of one configuration in a worker, which keeps compiled programs."""
   from implicit_rl.gridworld import fitted_q  # Here: the worker's settings precede jax.
 
-  began = time.monotonic()
-  for seed in seeds:
-    target = path_of(pathlib.Path(directory), config, seed)
-    rows = fitted_q.run(config, seed)
-    part = target.with_suffix('.part.npz')
-    np.savez_compressed(part, **rows)  # type: ignore[arg-type]
-    os.replace(part, target)  # A run that is there is whole.
-  return time.monotonic() - began
+  target = path_of(pathlib.Path(directory), config, seed)
+  rows = fitted_q.run(config, seed)
+  part = target.with_suffix('.part.npz')
+  np.savez_compressed(part, **rows)  # type: ignore[arg-type]
+  os.replace(part, target)  # A run that is there is whole.
 
 
 def run_all(
@@ -85,23 +82,21 @@ def run_all(
     configs: what to run; repetitions count once.
     seeds: for each configuration.
     processes: how many at a time, each on one thread.
-    report: called with a line after each configuration.
+    report: called with a line of progress every so many runs.
 
   Raises:
     RuntimeError: a run failed; the message names its configuration.
   """
   (directory / 'runs').mkdir(parents=True, exist_ok=True)
-  wanted = {
-    config: [s for s in seeds if not path_of(directory, config, s).exists()]
-    for config in dict.fromkeys(configs)
-  }
-  todo = sorted(
-    ((c, missing) for c, missing in wanted.items() if missing), key=lambda item: -cost(item[0])
-  )
-  total = sum(cost(c) * len(missing) for c, missing in todo)
-  done, began = 0.0, time.monotonic()
+  todo = [
+    (config, seed)
+    for config in sorted(dict.fromkeys(configs), key=cost, reverse=True)
+    for seed in seeds
+    if not path_of(directory, config, seed).exists()
+  ]
   if not todo:
     return
+  total, done, began = sum(cost(config) for config, _ in todo), 0.0, time.monotonic()
   context = multiprocessing.get_context('spawn')
   with (
     _environment(directory),
@@ -109,18 +104,17 @@ def run_all(
   ):
     futures = {pool.submit(_work, str(directory), *item): item for item in todo}
     for number, future in enumerate(concurrent.futures.as_completed(futures), start=1):
-      config, missing = futures[future]
+      config, seed = futures[future]
       try:
-        seconds = future.result()
+        future.result()
       except Exception as error:
         pool.shutdown(cancel_futures=True)
-        raise RuntimeError(f'{config} failed: {error}') from error
-      done += cost(config) * len(missing)
+        raise RuntimeError(f'{config} with seed {seed} failed: {error}') from error
+      done += cost(config)
       elapsed = time.monotonic() - began
-      report(
-        f'{number}/{len(todo)} {seconds:.0f} s for {len(missing)} seeds; '
-        f'{elapsed:.0f} s gone, about {elapsed * (total / done - 1):.0f} s left'
-      )
+      if number % len(seeds) == 0 or number == len(todo):
+        left = elapsed * (total / done - 1)
+        report(f'{number}/{len(todo)} runs; {elapsed:.0f} s gone, about {left:.0f} s left')
 
 
 @contextlib.contextmanager
