@@ -51,14 +51,12 @@ def make_update(
   Returns:
     update(state, batch) -> (state, metrics), where metrics are scalars.
   """
-  penalised = penalty is not None and penalty_weight != 0.0
-
   def objective(params, target_params, batch, key):
     loss_value, aux = loss(params, target_params, batch, key)
     metrics = dict(aux.metrics)
     total = loss_value
-    if penalised:
-      penalty_value = sum(penalty(phi) for phi in jax.tree.leaves(aux.outputs.features))
+    if penalty is not None and penalty_weight != 0.0:
+      penalty_value = sum(map(penalty, jax.tree.leaves(aux.outputs.features)), jnp.zeros(()))
       metrics['Losses/Penalty'] = penalty_value
       total = loss_value + penalty_weight * penalty_value
     metrics['Losses/Total'] = total

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from implicit_rl.types import Apply, Batch, LossAux, Params, PRNGKey
+from implicit_rl.types import Apply, Array, Batch, LossAux, Params, PRNGKey
 
 _ELEMENTWISE = {'huber': optax.huber_loss, 'mse': optax.squared_error}
 
 
 def q_learning_target(
-  reward: jax.Array, discount_t: jax.Array, q_t: jax.Array, selector_t: jax.Array
+  reward: Array, discount_t: Array, q_t: Array, selector_t: Array
 ) -> jax.Array:
   """The n-step Q-learning target r + γⁿ·d·Q_t[argmax_a selector_t].
 
@@ -33,11 +33,11 @@ def q_learning_target(
   """
   best = jnp.argmax(selector_t, axis=-1)[:, None]  # [B, 1]
   value_t = jnp.take_along_axis(q_t, best, axis=-1)[:, 0]
-  return jax.lax.stop_gradient(reward + discount_t * value_t)
+  return jax.lax.stop_gradient(jnp.add(reward, discount_t * value_t))
 
 
 def value_regression(
-  prediction: jax.Array, target: jax.Array, weight: jax.Array, error_loss: str
+  prediction: Array, target: Array, weight: Array, error_loss: str
 ) -> jax.Array:
   """The importance-weighted mean elementwise loss.
 

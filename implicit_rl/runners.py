@@ -97,8 +97,7 @@ class OfflineRunner(run_experiment.Runner):
       max_steps_per_episode=max_steps_per_episode,
       fine_grained_print_to_console=False,
     )
-    if self._max_steps_per_episode is None:
-      self._max_steps_per_episode = self._environment.max_steps_per_episode
+    self._max_steps_per_episode = max_steps_per_episode or self._environment.max_steps_per_episode
     self._reference = self._agent.source.fixed_batch(measure_size)
 
   # --- phases -----------------------------------------------------------------------------------

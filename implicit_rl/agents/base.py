@@ -17,11 +17,12 @@ import numpy as np
 from flax import linen as nn
 from flax import serialization
 
+from implicit_rl.data.online_replay import OnlineReplay
 from implicit_rl.data.source import DataSource
 from implicit_rl.learner import Learner
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN
-from implicit_rl.types import Array, Batch, Loss, Params, PRNGKey
+from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
 
 
 def linearly_decaying_epsilon(step: int, warmup: int, period: int, final: float) -> float:
@@ -35,8 +36,8 @@ class Agent:
   """A value-based agent; a subclass gives it a loss.
 
   The learning curve of an agent depends on its arguments, its data source and its seed alone. With
-  a source that has `add` (a replay) it trains while it acts; without one it is offline, and acting
-  never changes it.
+  an `OnlineReplay` it trains while it acts; with any other source it is offline, and acting never
+  changes its parameters.
 
   Args:
     num_actions: number of actions A.
@@ -111,7 +112,7 @@ class Agent:
     self.summary_writer = None  # Dopamine's Runner reads it.
 
     self.network = network(num_actions=num_actions)
-    self.apply = self.network.apply
+    self.apply: Apply = self.network.apply
     init_key, learner_key, self._act_key = jax.random.split(jax.random.PRNGKey(seed), 3)
     self._stack = np.zeros((stack_size, *observation_shape), observation_dtype)
     params = self.network.init(init_key, self._stack[None])
@@ -183,14 +184,17 @@ class Agent:
   def _batches(self, num_updates: int, chunk: int) -> Iterator[Batch]:
     if self.source is None:
       raise ValueError(f'{type(self).__name__} has no data source to train from.')
-    first, last = self.updates, self.updates + num_updates
-    sample = functools.partial(self._sampler.submit, self.source.sample)
-    pending = sample(first, min(chunk, last - first), self.batch_size)
+    source, first, last = self.source, self.updates, self.updates + num_updates
+
+    def sample(start: int) -> futures.Future[Batch]:
+      count = min(chunk, last - start)
+      return self._sampler.submit(source.sample, start, count, self.batch_size)
+
+    pending = sample(first)
     for start in range(first, last, chunk):
       batches = pending.result()
-      following = start + chunk
-      if following < last:
-        pending = sample(following, min(chunk, last - following), self.batch_size)
+      if start + chunk < last:
+        pending = sample(start + chunk)
       yield batches
 
   def measure(self, batch: Batch) -> Mapping[str, jax.Array]:
@@ -241,10 +245,9 @@ class Agent:
     return self._action
 
   def _experience(self, reward: float, terminal: bool, episode_end: bool) -> None:
-    add = getattr(self.source, 'add', None)
-    if self.eval_mode or add is None:
+    if self.eval_mode or not isinstance(self.source, OnlineReplay):
       return
-    add(self._stack[-1], self._action, reward, terminal, episode_end)
+    self.source.add(self._stack[-1], self._action, reward, terminal, episode_end)
     self._steps += 1
     trained = self._steps - self.min_replay_history
     if trained > 0:
@@ -263,7 +266,7 @@ class Agent:
       'acted': self._acted,
       'steps': self._steps,
     }
-    if hasattr(self.source, 'state_dict'):
+    if isinstance(self.source, OnlineReplay):
       bundle['source'] = self.source.state_dict()
     return bundle
 
@@ -294,7 +297,7 @@ class Agent:
     self.state = jax.tree.map(jnp.asarray, state)
     self._acted = int(bundle_dictionary['acted'])
     self._steps = int(bundle_dictionary['steps'])
-    if hasattr(self.source, 'load_state_dict'):
+    if isinstance(self.source, OnlineReplay):
       self.source.load_state_dict(bundle_dictionary['source'])
     return True
 
