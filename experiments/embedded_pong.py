@@ -17,7 +17,9 @@ from flax import linen as nn
 from tqdm import tqdm
 
 from implicit_rl.agents.dqn import DQNAgent
+from implicit_rl.data import tfds_writer
 from implicit_rl.data.online_replay import OnlineReplay
+from implicit_rl.data.tfds_replay import EMBEDDED
 from implicit_rl.environments.atari import AtariEnvironment
 from implicit_rl.learner import Learner
 from implicit_rl.types import QOutputs
@@ -26,6 +28,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string('replay', 'pong_replay.npz', 'The replay: written by train, read by write.')
 flags.DEFINE_integer('steps', 300_000, 'Environment steps of training.')
 flags.DEFINE_integer('seed', 0, 'Seed of the agent and of the game.')
+
+
+_STAGES = 5
 
 
 class SmallCNN(nn.Module):
@@ -80,5 +85,25 @@ def train() -> None:
   np.savez_compressed(FLAGS.replay, **agent.source.state_dict())
 
 
+def write() -> None:
+  """Writes the first episode begun in each stage of training as the dataset in the package."""
+  with np.load(FLAGS.replay) as file:
+    replay = {name: file[name] for name in ('observation', 'action', 'reward', 'terminal')}
+    ends = np.flatnonzero(file['episode_end']) + 1
+  starts = np.append(0, ends[:-1])
+  first = [int(np.argmax(starts >= stage * ends[-1] / _STAGES)) for stage in range(_STAGES)]
+  print('stage, first step, steps, return:')
+  for stage, i in enumerate(first):
+    total = int(replay['reward'][starts[i] : ends[i]].sum())
+    print(f'{stage}, {starts[i]}, {ends[i] - starts[i]}, {total}')
+  episodes = (
+    (stage, {name: values[starts[i] : ends[i]] for name, values in replay.items()})
+    for stage, i in enumerate(first)
+  )
+  print(
+    tfds_writer.write_dataset(EMBEDDED, tfds_writer.ATARI, 'Pong_run_1', episodes, overwrite=True)
+  )
+
+
 if __name__ == '__main__':
-  app.run(lambda argv: {'train': train}[argv[1]]())
+  app.run(lambda argv: {'train': train, 'write': write}[argv[1]]())

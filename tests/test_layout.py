@@ -1,0 +1,33 @@
+"""The floors: what the pure rooms may import, and that every file is one a person can read."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+  'modules',
+  [
+    'implicit_rl.losses, implicit_rl.networks, implicit_rl.learner, implicit_rl.metrics',
+    'implicit_rl.agents.dqn, implicit_rl.data.online_replay, implicit_rl.environments.minatar',
+    'implicit_rl.analysis.runs, implicit_rl.checkpoints',
+  ],
+)
+def test_the_pure_rooms_load_neither_tensorflow_nor_dopamine(modules):
+  code = f'import sys, {modules}; print(*sorted({{n.split(".")[0] for n in sys.modules}}))'
+  loaded = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+  ).stdout.split()
+  assert 'implicit_rl' in loaded
+  assert not {'tensorflow', 'dopamine'} & set(loaded)
+
+
+def test_every_module_says_what_it_is_and_is_short():
+  for path in (ROOT / 'implicit_rl').rglob('*.py'):
+    lines = path.read_text().splitlines()
+    assert lines and lines[0].startswith(('"""', 'r"""')), f'{path} has no first line'
+    assert len(lines) <= 450, f'{path} has {len(lines)} lines: two rooms?'
