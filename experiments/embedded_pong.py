@@ -30,7 +30,7 @@ flags.DEFINE_integer('steps', 300_000, 'Environment steps of training.')
 flags.DEFINE_integer('seed', 0, 'Seed of the agent and of the game.')
 
 
-_STAGES = 5
+_STAGES = 4
 
 
 class SmallCNN(nn.Module):
