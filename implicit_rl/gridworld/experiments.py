@@ -65,7 +65,7 @@ FIGURES = {
     (*_RANKS, 'eval_return'),
   ),
   'figure_4d': Figure(
-    'Policy evaluation: bootstrapped (FQE) and Monte Carlo (the paper shows Seaquest)',
+    'Policy evaluation: bootstrapped (FQE) and Monte Carlo',
     {
       'FQE, T=200': replace(BASE, target='policy'),
       'Monte Carlo, T=200': replace(BASE, target='monte_carlo'),
@@ -127,15 +127,19 @@ _METHOD: Axis = {
   'supervised': {'target': 'optimal'},
 }
 _CLIP: Axis = {'free targets': {}, 'clipped targets': {'clip_targets': True}}
-_PENALTY: Axis = {f'penalty {w:g}': {'penalty_weight': w} for w in (1e-4, 1e-3, 1e-2)}
+_PENALTY: Axis = {f'penalty {w:g}': {'penalty_weight': w} for w in (1e-3, 1e-2, 1e-4)}
+_PENALTY_DATA: Axis = {
+  name: _DATA[name] for name in ('uniform 500', 'uniform 2000', 'uniform 10000')
+}
 _ACTIVATION: Axis = {'relu': {}, 'tanh': {'activation': 'tanh'}}
 _REWARD: Axis = {name: {'reward': name} for name in ('distance', 'distance_cost', 'sparse')}
 _BACKUP: Axis = {'soft': {}, 'hard': {'temperature': 0.0}}
 _ENV_STEPS: Axis = {f'online, {n} steps': {'data': 'online', 'env_steps': n} for n in (1, 50)}
 
+# In the order in which they run, so that a map that was stopped early holds whole groups.
 GROUPS: Mapping[str, Sequence[Axis]] = {
   'data_optimizer_clipping': (_DATA, _OPTIMIZER, _METHOD, _CLIP),
-  'data_steps_clipping': (_DATA, {'T=50': {'steps': 50}}, _CLIP),
+  'penalty': (_PENALTY, _PENALTY_DATA, _METHOD, _CLIP),
   'activation_reward_backup': (
     {name: _DATA[name] for name in ('uniform 500', 'uniform 10000')},
     _ACTIVATION,
@@ -143,12 +147,7 @@ GROUPS: Mapping[str, Sequence[Axis]] = {
     _BACKUP,
     _METHOD,
   ),
-  'penalty': (
-    {name: _DATA[name] for name in ('uniform 500', 'uniform 2000', 'uniform 10000')},
-    _METHOD,
-    _CLIP,
-    _PENALTY,
-  ),
+  'data_steps_clipping': (_DATA, {'T=50': {'steps': 50}}, _CLIP),
   'online': (_ENV_STEPS, _METHOD),
 }
 

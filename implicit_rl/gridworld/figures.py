@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
 from implicit_rl.gridworld import runs
 from implicit_rl.gridworld.experiments import Figure
@@ -27,6 +32,15 @@ LABELS = {
   'updates': 'gradient steps',
   'iteration': 'fitting iterations',
 }
+# Okabe and Ito's colours, which colour-blind readers can tell apart, each with its own line.
+STYLES = (('#0072B2', '-'), ('#D55E00', '-'), ('#E69F00', '-.'), ('#009E73', ':'))
+SUPERVISED = (('#000000', '--'), ('#888888', (0, (1, 1))))
+FIRST = 2000  # gradient steps; below, the horizontal axis is linear
+# What a figure's table holds beside the measures that it draws.
+ALWAYS = (
+  'srank reference_srank eval_return q_mean q_solution_mean td_error reference_dead_units '
+  'sigma_max sigma_min'
+).split()
 Runs = Mapping[str, Sequence[runs.Rows]]
 
 
@@ -38,17 +52,20 @@ def collect(directory: pathlib.Path, figure: Figure, seeds: Sequence[int]) -> Ru
   }
 
 
-def write_csv(path: pathlib.Path, found: Runs, seeds: Sequence[int]) -> None:
-  """Writes one line for each variant, seed and logged iteration, with every scalar measure."""
-  first = next(iter(found.values()))[0]
-  scalars = sorted(name for name, value in first.items() if value.ndim == 1)
+def write_csv(path: pathlib.Path, figure: Figure, found: Runs, seeds: Sequence[int]) -> None:
+  """Writes one line for each variant, seed and logged iteration: the drawn measures and ALWAYS."""
+  names = list(dict.fromkeys(['iteration', 'updates', *figure.panels, *ALWAYS]))
   with path.open('w', newline='') as file:
     writer = csv.writer(file)
-    writer.writerow(['variant', 'seed', *scalars])
+    writer.writerow(['variant', 'seed', *names])
     for variant, results in found.items():
       for seed, rows in zip(seeds, results, strict=True):
-        for values in zip(*(rows[name] for name in scalars), strict=True):
-          writer.writerow([variant, seed, *(f'{value:.6g}' for value in values)])
+        for values in zip(*(rows[name] for name in names), strict=True):
+          numbers = (
+            f'{v:.4g}' if n not in ('iteration', 'updates') else v
+            for n, v in zip(names, values, strict=True)
+          )
+          writer.writerow([variant, seed, *numbers])
 
 
 def write_spectra_csv(path: pathlib.Path, found: Runs, seeds: Sequence[int]) -> None:
@@ -60,7 +77,7 @@ def write_spectra_csv(path: pathlib.Path, found: Runs, seeds: Sequence[int]) -> 
       for seed, rows in zip(seeds, results, strict=True):
         for row in (0, -1):
           for index, value in enumerate(rows['reference_spectrum'][row], start=1):
-            writer.writerow([variant, seed, rows['iteration'][row], index, f'{value:.6g}'])
+            writer.writerow([variant, seed, rows['iteration'][row], index, f'{value:.4g}'])
 
 
 def summary(found: Runs) -> list[dict[str, str]]:
@@ -94,32 +111,73 @@ def write_summary(path: pathlib.Path, summaries: Mapping[str, list[dict[str, str
 
 
 def save(canvas: Canvas, stem: pathlib.Path) -> None:
-  """Writes STEM.png and STEM.svg; the same numbers give the same SVG."""
+  """Writes STEM.png (128 colours) and STEM.svg (text as text); equal numbers give equal files."""
   FigureCanvasAgg(canvas)
-  canvas.savefig(stem.with_suffix('.png'), dpi=120)
-  with mpl.rc_context({'svg.hashsalt': stem.name}):
+  buffer = io.BytesIO()
+  canvas.savefig(buffer, dpi=120)
+  image = Image.open(buffer).convert('RGB').quantize(128, dither=Image.Dither.NONE)
+  image.save(stem.with_suffix('.png'), optimize=True)
+  plain: Any = {'svg.fonttype': 'none', 'font.sans-serif': ['DejaVu Sans']}
+  with mpl.rc_context({'svg.hashsalt': stem.name, **plain}):
     canvas.savefig(stem.with_suffix('.svg'), metadata={'Date': None})
 
 
 def draw(stem: pathlib.Path, figure: Figure, found: Runs) -> None:
-  """Draws the mean over seeds, one standard deviation as a band, one panel a measure."""
-  canvas = Canvas(figsize=(4.2 * len(figure.panels), 3.8), layout='constrained')
+  """Draws the mean over seeds, one standard deviation as a band, one panel a measure.
+
+  Gradient steps run on a logarithmic axis (linear below FIRST), since T = 10 takes a twentieth of
+  the steps of T = 200. Mean Q has a line for each seed, as values that diverge have no useful mean.
+  """
+  canvas = Canvas(figsize=(3.6 * len(figure.panels), 3.9), layout='constrained')
   axes = canvas.subplots(1, len(figure.panels), squeeze=False)[0]
   for axis, measure in zip(axes, figure.panels, strict=True):
-    for index, (variant, results) in enumerate(found.items()):
+    bootstrapped, supervised = iter(STYLES), iter(SUPERVISED)
+    for variant, results in found.items():
+      colour, line = next(supervised if 'supervised' in variant else bootstrapped)
       across = results[0][figure.axis]
       values = np.stack([rows[measure] for rows in results]).astype(np.float64)
+      if measure == 'q_mean':
+        lines = axis.plot(across, values.T, color=colour, linestyle=line, linewidth=1.0, alpha=0.8)
+        lines[0].set_label(variant)
+        continue
       mean, spread = values.mean(axis=0), values.std(axis=0)  # NaN where any seed is.
-      style = '--' if 'supervised' in variant else '-'
-      axis.plot(across, mean, style, color=f'C{index}', label=variant, linewidth=1.5)
-      axis.fill_between(across, mean - spread, mean + spread, color=f'C{index}', alpha=0.2, lw=0)
-    if measure == 'q_mean':
-      exact = np.mean([rows['q_solution_mean'][0] for r in found.values() for rows in r])
-      axis.axhline(exact, color='black', linewidth=0.8, linestyle=':', label='exact')
-    axis.set_xlabel(LABELS[figure.axis])
-    axis.set_title(LABELS[measure], fontsize=10)
-    axis.grid(alpha=0.3)
-  handles, labels = axes[-1].get_legend_handles_labels()
-  canvas.legend(handles, labels, loc='outside lower center', ncols=len(labels), fontsize=9)
-  canvas.suptitle(f'{figure.title} ({len(next(iter(found.values())))} seeds, mean ± std)')
+      axis.plot(across, mean, color=colour, linestyle=line, label=variant, linewidth=1.8)
+      axis.fill_between(across, mean - spread, mean + spread, color=colour, alpha=0.18, lw=0)
+    _finish(axis, figure, measure, found)
+  shown = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+  unique = {label: handle for handle, label in shown[::-1]}  # The first panel's, in its order.
+  names = [name for name in (*found, 'exact mean Q*') if name in unique]
+  canvas.legend(
+    [unique[name] for name in names],
+    names,
+    loc='outside lower center',
+    ncols=min(len(names), len(axes) + 1),
+    fontsize=11,
+    handlelength=2.6,
+  )
+  seeds = len(next(iter(found.values())))
+  canvas.suptitle(f'{figure.title}. {seeds} seeds: mean ± standard deviation', fontsize=12)
   save(canvas, stem)
+
+
+def _finish(axis: Axes, figure: Figure, measure: str, found: Runs) -> None:
+  """Sets a panel's axes, title and reference line."""
+  if measure == 'q_mean':
+    results = [rows for part in found.values() for rows in part]
+    exact = np.mean([rows['q_solution_mean'][0] for rows in results])
+    axis.axhline(exact, color='0.4', linewidth=1.2, linestyle=(0, (4, 2)), label='exact mean Q*')
+    if max(np.nanmax(np.abs(rows['q_mean'])) for rows in results) > 10 * abs(exact):
+      axis.set_yscale('symlog', linthresh=100)
+      axis.set_ylim(bottom=min(0.0, *(1.5 * np.nanmin(rows['q_mean']) for rows in results)))
+  if 'srank' in measure:
+    axis.set_ylim(bottom=0)
+  axis.set_xlabel(LABELS[figure.axis], fontsize=11)
+  axis.set_title(LABELS[measure] + (', each seed' if measure == 'q_mean' else ''), fontsize=11)
+  axis.tick_params(labelsize=10)
+  axis.grid(alpha=0.3)
+  if figure.axis == 'updates':
+    axis.set_xscale('symlog', linthresh=FIRST)
+    axis.set_xticks([0, FIRST, 10_000, 100_000])
+    axis.set_xlim(0, max(rows['updates'][-1] for part in found.values() for rows in part))
+  axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+  axis.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=''))

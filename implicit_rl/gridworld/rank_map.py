@@ -1,4 +1,4 @@
-"""The map: every cell's outcome in one table, and one picture of where rank falls, and why.
+"""The map's numbers: every cell's outcome in one table, compared with its controls, and counted.
 
 Each cell is compared with two controls at the same number of gradient steps: its supervised twin
 (same data, optimiser, network; targets Q*) and T = 10 in place of T = 200.
@@ -10,21 +10,21 @@ import csv
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
+from scipy import stats
 
-from implicit_rl.gridworld import experiments, figures, runs
+from implicit_rl.gridworld import experiments, runs
 from implicit_rl.gridworld.config import FittedQConfig
 
+RANK = 'reference_srank_end'  # the rank that the map compares
 DIVERGED = 2.0  # a run diverged if a Q-value passes this many times the largest attainable value
 Outcome = Mapping[str, float]
 Table = Mapping[FittedQConfig, Sequence[Outcome]]
 _LAST = (
   'eval_return q_mean q_solution_mean q_error q_fit_error td_error bellman_error dead_units '
-  'reference_dead_units sigma_max sigma_min reference_sigma_max reference_sigma_min '
-  'eigen_srank reference_stable_rank'
+  'reference_dead_units sigma_max sigma_min reference_sigma_max reference_sigma_min eigen_srank'
 ).split()
 
 
@@ -39,14 +39,14 @@ def outcome(config: FittedQConfig, rows: runs.Rows) -> dict[str, float]:
     result[f'{name}_end'] = float(values[-1])
   result['best_return'] = float(np.nanmax(rows['eval_return']))
   result.update({name: float(rows[name][-1]) for name in _LAST})
-  # Rewards are at most 1 and costs are bounded by 2 or 3 start distances, rarely lived in.
+  # What rewards of 1 add up to. Costs reach 2 or 3, but not as the mean over all cells.
   largest = (1.0 + config.temperature * np.log(5)) / (1.0 - config.discount)
   size = np.maximum(np.abs(rows['q_max']), np.abs(rows['q_mean']))
   result['diverged'] = float(not (size <= DIVERGED * largest).all())  # NaN counts as diverged.
   return result
 
 
-def read_table(directory: pathlib.Path, seeds: Sequence[int]) -> Table:
+def read_runs(directory: pathlib.Path, seeds: Sequence[int]) -> Table:
   """Reads the outcomes of every cell whose seeds are all there."""
   table = {}
   for config in experiments.map_cells():
@@ -55,19 +55,51 @@ def read_table(directory: pathlib.Path, seeds: Sequence[int]) -> Table:
   return table
 
 
+def _settings() -> list[str]:
+  """Names of the fields that tell the cells of the map apart."""
+  cells = list(experiments.map_cells())
+  names = [field.name for field in dataclasses.fields(FittedQConfig)]
+  derived = ('iterations', 'log_every')  # from steps
+  return [n for n in names if n not in derived and len({getattr(c, n) for c in cells}) > 1]
+
+
 def write_csv(path: pathlib.Path, table: Table, seeds: Sequence[int]) -> None:
-  """Writes one line for each cell and seed: the group, the configuration, the outcome."""
+  """Writes one line for each cell and seed: the group, the settings that vary, the outcome."""
   groups = experiments.map_cells()
-  fields = [field.name for field in dataclasses.fields(FittedQConfig)]
+  settings = _settings()
   outcomes = list(next(iter(table.values()))[0])
   with path.open('w', newline='') as file:
     writer = csv.writer(file)
-    writer.writerow(['group', 'seed', *fields, *outcomes])
+    writer.writerow(['group', 'seed', *settings, *outcomes])
     for config, results in table.items():
-      settings = [getattr(config, name) for name in fields]
+      chosen = [getattr(config, name) for name in settings]
       for seed, result in zip(seeds, results, strict=True):
-        numbers = [f'{result[name]:.6g}' for name in outcomes]
-        writer.writerow([groups[config], seed, *settings, *numbers])
+        numbers = [f'{result[name]:.3g}' for name in outcomes]
+        writer.writerow([groups[config], seed, *chosen, *numbers])
+
+
+def read_csv(path: pathlib.Path) -> Table:
+  """Reads what `write_csv` wrote.
+
+  Raises:
+    ValueError: the file is not a table of the map.
+  """
+  table: dict[FittedQConfig, list[Outcome]] = {}
+  settings = _settings()
+  with path.open(newline='') as file:
+    reader = csv.DictReader(file)
+    missing = {'group', 'seed', RANK, *settings} - set(reader.fieldnames or ())
+    if missing:
+      raise ValueError(f'{path} is no table of the map: it lacks the columns {sorted(missing)}.')
+    for line in reader:
+      fields = {name: _parsed(line[name], getattr(experiments.BASE, name)) for name in settings}
+      numbers = {n: float(v) for n, v in line.items() if n not in ('group', 'seed', *settings)}
+      table.setdefault(experiments.map_config(fields), []).append(numbers)
+  return table
+
+
+def _parsed(text: str, like: Any) -> Any:
+  return text == 'True' if isinstance(like, bool) else type(like)(text)
 
 
 def mean(table: Table, config: FittedQConfig, name: str) -> float:
@@ -77,160 +109,118 @@ def mean(table: Table, config: FittedQConfig, name: str) -> float:
   return float(np.mean([result[name] for result in table[config]]))
 
 
-def difference(table: Table, config: FittedQConfig, other: FittedQConfig, name: str) -> float:
-  """Returns the mean over seeds of `config` minus `other` (worlds and data are the same)."""
-  return mean(table, config, name) - mean(table, other, name)
-
-
 def paired(
   table: Table, config: FittedQConfig, other: FittedQConfig, name: str
 ) -> tuple[float, float]:
-  """Returns mean and standard error of the seedwise difference; NaN where a cell is missing."""
+  """Returns mean and standard error of `config` minus `other` over seeds: same worlds and data.
+
+  Both are NaN where a cell is missing or a seed has no number.
+  """
   if config not in table or other not in table:
     return np.nan, np.nan
-  gaps = [a[name] - b[name] for a, b in zip(table[config], table[other], strict=True)]
-  return float(np.mean(gaps)), float(np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
-
-
-def draw(stem: pathlib.Path, table: Table) -> None:
-  """Draws the map: optimiser panels above, network and reward panels, penalty panels below."""
-  canvas = Canvas(figsize=(24, 19), layout='constrained')
-  grid = canvas.subplots(3, 5, height_ratios=(6, 5, 6))
-  _draw_optimizers(grid[0], table)
-  _draw_networks(grid[1], table)
-  _draw_penalty(grid[2], table)
-  seeds = len(next(iter(table.values())))
-  canvas.suptitle(
-    f'Where rank falls: {len(table)} cells, {seeds} seeds, {experiments.MAP_UPDATES} gradient '
-    'steps each; srank on all free cells. × marks cells where at least one seed diverged.',
-    fontsize=14,
-  )
-  figures.save(canvas, stem)
-
-
-def _cell(*choices: Mapping[str, object]) -> FittedQConfig:
-  return experiments.map_config(*choices)
-
-
-def _rank_panels(table: Table) -> Sequence[tuple[str, Callable[[FittedQConfig], float], float]]:
-  """What the first two rows show of the T = 200 cell: title, value, colour range."""
-  rank = 'reference_srank_end'
-  control = experiments.control_of
-  return (
-    (
-      'srank, end - start (T=200)',
-      lambda c: mean(table, c, rank) - mean(table, c, 'reference_srank_start'),
-      30.0,
-    ),
-    (
-      'srank, T=200 - supervised',
-      lambda c: difference(table, c, control(c, 'supervised'), rank),
-      20.0,
-    ),
-    ('srank, T=200 - T=10', lambda c: difference(table, c, control(c, 'T=10'), rank), 20.0),
-    ('return (T=200)', lambda c: mean(table, c, 'eval_return'), 1.0),
-    (
-      'return, T=200 - supervised',
-      lambda c: difference(table, c, control(c, 'supervised'), 'eval_return'),
-      1.0,
-    ),
+  return _mean_and_error(
+    [a[name] - b[name] for a, b in zip(table[config], table[other], strict=True)]
   )
 
 
-def _draw_optimizers(axes: Sequence[Axes], table: Table) -> None:
-  data, optimizer, method, clip = experiments.GROUPS['data_optimizer_clipping']
-  rows = list(data)
-  columns = {f'{o}, {c}': (optimizer[o], clip[c]) for o in optimizer for c in clip}
-  cells = [[_cell(data[r], *columns[c], method['T=200']) for c in columns] for r in rows]
-  for axis, (title, value, limit) in zip(axes, _rank_panels(table), strict=True):
-    _heatmap(axis, title, rows, list(columns), cells, table, value, limit)
+def fall(table: Table, config: FittedQConfig) -> tuple[float, float]:
+  """Returns mean and standard error over seeds of srank's change from start to end."""
+  if config not in table:
+    return np.nan, np.nan
+  return _mean_and_error([r[RANK] - r['reference_srank_start'] for r in table[config]])
 
 
-def _draw_networks(axes: Sequence[Axes], table: Table) -> None:
-  data, activation, reward, backup, method = experiments.GROUPS['activation_reward_backup']
-  rows = {f'{d}, {a}': (data[d], activation[a]) for d in data for a in activation}
-  columns = {f'{r}, {b}': (reward[r], backup[b]) for r in reward for b in backup}
-  cells = [[_cell(*rows[r], *columns[c], method['T=200']) for c in columns] for r in rows]
-  for axis, (title, value, limit) in zip(axes, _rank_panels(table), strict=True):
-    _heatmap(axis, title, list(rows), list(columns), cells, table, value, limit)
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+  error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+  return float(np.mean(values)), float(error)
 
 
-def _draw_penalty(axes: Sequence[Axes], table: Table) -> None:
-  data, method, clip, weight = experiments.GROUPS['penalty']
-  bootstrapped = [name for name in method if name != 'supervised']
-  rows = {f'{d}, {c}': (data[d], clip[c]) for d in data for c in clip}
-  columns = {f'{m}, {w}': (method[m], weight[w]) for m in bootstrapped for w in weight}
-  cells = [[_cell(*rows[r], *columns[c]) for c in columns] for r in rows]
-  without = lambda c: dataclasses.replace(c, penalty_weight=0.0)
-  change = lambda name: lambda c: difference(table, c, without(c), name)
-  panels = (
-    ('penalty: change of srank', change('reference_srank_end'), 20.0),
-    ('penalty: change of final return', change('eval_return'), 1.0),
-    ('penalty: change of best return', change('best_return'), 1.0),
-    ('penalty: change of the share of diverged seeds', change('diverged'), 1.0),
-    ('penalty: change of dead units (share)', change('reference_dead_units'), 0.5),
-  )
-  for axis, (title, value, limit) in zip(axes, panels, strict=True):
-    _heatmap(axis, title, list(rows), list(columns), cells, table, value, limit)
-
-
-def _heatmap(
-  axis: Axes,
-  title: str,
-  rows: Sequence[str],
-  columns: Sequence[str],
-  cells: Sequence[Sequence[FittedQConfig]],
-  table: Table,
-  value: Callable[[FittedQConfig], float],
-  limit: float,
-) -> None:
-  """Draws numbers on colours; red is lower, blue is higher, × a diverged cell, blank unknown."""
-  numbers = np.array([[value(cell) for cell in line] for line in cells])
-  axis.imshow(numbers, cmap='RdBu', vmin=-limit, vmax=limit, aspect='auto')
-  for i, line in enumerate(cells):
-    for j, cell in enumerate(line):
-      mark = ' ×' if mean(table, cell, 'diverged') > 0 else ''
-      text = 'nan' if np.isnan(numbers[i, j]) else f'{numbers[i, j]:.2g}'
-      if cell not in table:
-        text = ''
-      axis.text(j, i, text + mark, ha='center', va='center', fontsize=8)
-  axis.set_xticks(range(len(columns)), columns, rotation=60, ha='right', fontsize=8)
-  axis.set_yticks(range(len(rows)), rows, fontsize=8)
-  axis.set_title(title, fontsize=11)
+def describe(config: FittedQConfig) -> str:
+  """Names a cell by what differs from the base."""
+  base = experiments.BASE
+  names = [n for n in _settings() if getattr(config, n) != getattr(base, n)]
+  return ', '.join(f'{n}={getattr(config, n)}' for n in names) or 'base'
 
 
 def counts(table: Table) -> list[str]:
   """Says in lines how many bootstrapped cells show what the paper claims, and how many do not."""
   control = experiments.control_of
-  lines = []
   plain = [c for c in table if c.target == 'bootstrap' and not c.penalty_weight]
-  penalised = [c for c in table if c.penalty_weight and c.target == 'bootstrap']
+  diverged = {c for c in table if mean(table, c, 'diverged') > 0}
+  stable = [c for c in plain if c not in diverged]
+  many = [c for c in plain if c.steps > 10]
+  seeds = len(next(iter(table.values())))
+  lines = [
+    f'{len(table)} cells, {seeds} seeds; "lower", "higher": by over 2 standard errors of the '
+    'seedwise difference',
+    f'bootstrapped cells without penalty: {len(plain)}; some seed diverged in '
+    f'{len(plain) - len(stable)}',
+  ]
 
   def tally(text: str, cells: Sequence[FittedQConfig], gap: Callable) -> None:
     known = [g for g in (gap(c) for c in cells) if not np.isnan(g[0])]
     below = sum(m < -2 * e for m, e in known)
     above = sum(m > 2 * e for m, e in known)
     lines.append(
-      f'{text}: lower by over 2 standard errors in {below}, higher in {above}, '
-      f'neither in {len(known) - below - above} of {len(known)} cells'
+      f'{text}: lower {below}, higher {above}, neither {len(known) - below - above} of '
+      f'{len(known)} cells'
     )
 
-  rank = 'reference_srank_end'
-  stable = [c for c in plain if mean(table, c, 'diverged') == 0]
+  def split(text: str, cells: Sequence[FittedQConfig], gap: Callable) -> None:
+    tally(f'{text}, no seed diverged', [c for c in cells if c not in diverged], gap)
+    tally(f'{text}, some seed diverged', [c for c in cells if c in diverged], gap)
+
   versus = lambda method, name: lambda c: paired(table, c, control(c, method), name)
+  split('srank, end against start', plain, lambda c: fall(table, c))
+  split('srank against the supervised twin', plain, versus('supervised', RANK))
+  split('srank, T = 50 or 200 against T = 10', many, versus('T=10', RANK))
+  split('return against the supervised twin', plain, versus('supervised', 'eval_return'))
+  split('return, T = 50 or 200 against T = 10', many, versus('T=10', 'eval_return'))
+  joint = [c for c in many if all(_lower(g) for g in _gaps(table, c))]
   lines.append(
-    f'bootstrapped cells without penalty: {len(plain)}, some seed diverged in '
-    f'{len(plain) - len(stable)}'
+    f'T = 50 or 200 with srank lower than at the start, than the supervised twin and than T = 10: '
+    f'{len(joint)} of {len(many)}, of which diverged {sum(c in diverged for c in joint)}'
   )
-  many = [c for c in plain if c.steps == 200]
-  tally('srank against the supervised twin', plain, versus('supervised', rank))
-  tally('the same, no seed diverged', stable, versus('supervised', rank))
-  tally('srank, T=200 against T=10 at equal steps', many, versus('T=10', rank))
-  tally('the same, no seed diverged', [c for c in many if c in stable], versus('T=10', rank))
-  tally('return against the supervised twin', plain, versus('supervised', 'eval_return'))
+  lines += [f'  {describe(c)}{" (diverged)" if c in diverged else ""}' for c in joint]
+  lines.append(_correlation(table, stable))
   without = lambda c: dataclasses.replace(c, penalty_weight=0.0)
-  for name in (rank, 'eval_return'):
-    tally(
-      f'penalty: change of {name}', penalised, lambda c, n=name: paired(table, c, without(c), n)
-    )
+  penalised = [c for c in table if c.penalty_weight and c.target == 'bootstrap']
+  for weight in sorted({c.penalty_weight for c in penalised}):
+    cells = [c for c in penalised if c.penalty_weight == weight]
+    for name in (RANK, 'eval_return', 'best_return', 'diverged'):
+      tally(
+        f'penalty {weight:g}: change of {name}',
+        cells,
+        lambda c, n=name: paired(table, c, without(c), n),
+      )
+  supervised = [c for c in table if c.penalty_weight and c.target == 'optimal']
+  tally(
+    'penalty on supervised twins: change of srank',
+    supervised,
+    lambda c: paired(table, c, without(c), RANK),
+  )
   return lines
+
+
+def _gaps(table: Table, config: FittedQConfig) -> list[tuple[float, float]]:
+  control = experiments.control_of
+  others = [control(config, method) for method in ('supervised', 'T=10')]
+  return [fall(table, config), *(paired(table, config, other, RANK) for other in others)]
+
+
+def _lower(gap: tuple[float, float]) -> bool:
+  return gap[0] < -2 * gap[1]  # False for NaN.
+
+
+def _correlation(table: Table, cells: Sequence[FittedQConfig]) -> str:
+  """Says whether cells that lose more rank than their twin also lose more return."""
+  twin = lambda c: experiments.control_of(c, 'supervised')
+  gaps = [[paired(table, c, twin(c), name)[0] for name in (RANK, 'eval_return')] for c in cells]
+  known = np.array([g for g in gaps if not np.isnan(g).any()]).reshape(-1, 2)
+  if len(known) < 3:
+    return 'too few cells to correlate rank with return'
+  result = stats.spearmanr(known[:, 0], known[:, 1])
+  return (
+    'Spearman correlation over undiverged cells of srank minus twin with return minus twin: '
+    f'{result.statistic:+.2f} ({len(known)} cells)'
+  )

@@ -47,7 +47,7 @@ def load(directory: pathlib.Path, config: FittedQConfig, seed: int) -> Rows:
 
 
 def cost(config: FittedQConfig) -> float:
-  """A rough number of microseconds for one seed, to start long work first and foretell the end."""
+  """A rough number of microseconds for one seed, to foretell the end."""
   widths = (16, *config.hidden_units, 5)
   weights = sum(a * b for a, b in itertools.pairwise(widths))
   update = 60.0 * max(1.0, weights / 4000)
@@ -79,7 +79,7 @@ def run_all(
 
   Args:
     directory: gets runs/*.npz, one file a run, and compiled programs to share.
-    configs: what to run; repetitions count once.
+    configs: what to run, in this order; repetitions count once.
     seeds: for each configuration.
     processes: how many at a time, each on one thread.
     report: called with a line of progress every so many runs.
@@ -90,7 +90,7 @@ def run_all(
   (directory / 'runs').mkdir(parents=True, exist_ok=True)
   todo = [
     (config, seed)
-    for config in sorted(dict.fromkeys(configs), key=cost, reverse=True)
+    for config in dict.fromkeys(configs)
     for seed in seeds
     if not path_of(directory, config, seed).exists()
   ]

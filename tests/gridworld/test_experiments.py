@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from implicit_rl import experiment
 from implicit_rl.gridworld import __main__ as cli
@@ -58,6 +59,63 @@ def test_outcome_marks_divergence():
   assert result['reference_srank_peak'] == 5
 
 
+def made_up_table(seeds=5):
+  """Every cell of the map with random outcomes; T=200 has 10 less rank than its twin."""
+  rng = np.random.default_rng(0)
+  names = [*rank_map._LAST, 'reference_srank_start', rank_map.RANK, 'best_return', 'diverged']
+  table = {}
+  for config in experiments.map_cells():
+    results = [dict(zip(names, rng.normal(size=len(names)), strict=True)) for _ in range(seeds)]
+    low = config.target == 'bootstrap' and config.steps == 200
+    for result in results:
+      result['diverged'] = 0.0
+      result['reference_srank_start'] = 45.0
+      result[rank_map.RANK] += 20.0 if low else 30.0
+    table[config] = results
+  return table
+
+
+def test_the_table_of_the_map_survives_its_file(tmp_path):
+  table = made_up_table()
+  some = next(iter(table))
+  table[some][2][rank_map.RANK] = np.nan
+  rank_map.write_csv(tmp_path / 'map.csv', table, range(5))
+  again = rank_map.read_csv(tmp_path / 'map.csv')
+  assert list(again) == list(table)
+  for config, results in table.items():
+    for before, after in zip(results, again[config], strict=True):
+      for name, value in before.items():
+        assert after[name] == pytest.approx(value, rel=6e-3, nan_ok=True)
+  (tmp_path / 'other.csv').write_text('a,b\n1,2\n')
+  with pytest.raises(ValueError, match='no table of the map'):
+    rank_map.read_csv(tmp_path / 'other.csv')
+
+
+def test_paired_differences_against_scipy():
+  table = made_up_table()
+  config = experiments.map_config({'data_size': 500})
+  twin = experiments.control_of(config, 'supervised')
+  gaps = [a['q_mean'] - b['q_mean'] for a, b in zip(table[config], table[twin], strict=True)]
+  got = rank_map.paired(table, config, twin, 'q_mean')
+  assert got == pytest.approx((np.mean(gaps), stats.sem(gaps)))
+  del table[twin]
+  assert np.isnan(rank_map.paired(table, config, twin, 'q_mean')).all()
+
+
+def test_counts_find_the_rank_that_was_put_in():
+  table = made_up_table()
+  cells = [c for c in table if c.target == 'bootstrap' and not c.penalty_weight]
+  of_200 = sum(c.steps == 200 for c in cells)
+  lines = rank_map.counts(table)
+  twins = next(line for line in lines if line.startswith('srank against the supervised twin, no'))
+  lower, higher = (int(part.split()[-1]) for part in twins.split(':')[1].split(',')[:2])
+  # Of the others chance puts 6% beyond two errors on each side (Student's t, 4 degrees).
+  assert of_200 <= lower <= of_200 + 0.15 * (len(cells) - of_200)
+  assert higher <= 0.15 * (len(cells) - of_200)
+  joint = next(line for line in lines if line.startswith('T = 50 or 200 with srank lower'))
+  assert f': {of_200} of ' in joint and joint.endswith('diverged 0')
+
+
 def test_digests_tell_configurations_apart():
   assert runs.digest(TINY) == runs.digest(dataclasses.replace(TINY))
   assert runs.digest(TINY) != runs.digest(dataclasses.replace(TINY, steps=8))
@@ -79,7 +137,7 @@ def test_command_line_draws_figures_and_resumes(tmp_path, monkeypatch, capsys):
     lines = list(csv.DictReader(file))
   assert len(lines) == 2 * 2 * 3
   assert {line['seed'] for line in lines} == {'3', '4'}
-  assert float(lines[0]['q_solution_mean']) > 1
+  assert float(lines[0]['q_solution_mean']) > 1 and 'srank' in lines[0]
   before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'runs').iterdir()}
   assert len(before) == 4
   image = (tmp_path / 'figure_2.svg').read_bytes()
@@ -102,7 +160,13 @@ def test_command_line_draws_the_map_of_what_is_there(tmp_path, monkeypatch):
   assert len(lines) == 6
   assert {line['group'] for line in lines} == {'data_optimizer_clipping'}
   assert (tmp_path / 'map.png').stat().st_size > 1000
-  assert 'supervised twin' in (tmp_path / 'map_counts.txt').read_text()
+  counted = (tmp_path / 'map_counts.txt').read_text()
+  assert 'supervised twin' in counted
+  copy = tmp_path / 'from_table'
+  assert cli.main(['map', f'--output={copy}', f'--table={tmp_path / "map.csv"}']) == 0
+  assert (copy / 'map_counts.txt').read_text() == counted
+  assert (copy / 'map.svg').read_bytes() == (tmp_path / 'map.svg').read_bytes()
+  assert cli.main(['map', f'--output={copy}', f'--table={tmp_path / "gone.csv"}']) == 1
 
 
 @pytest.mark.parametrize(
