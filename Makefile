@@ -12,7 +12,7 @@ JOBS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check clean
+.PHONY: help install demo test check theory gridworld experiments clean
 
 help:  ## Lists these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,16 @@ check: $(STAMP)  ## Checks style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+theory: $(STAMP)  ## Checks the paper's theory and draws its figures (1 minute; runs/theory)
+	$(BIN)/python -m implicit_rl.theory --output=runs/theory
+
+gridworld: $(STAMP)  ## Runs the gridworld figures, draws the map (10 minutes; runs/gridworld)
+	$(BIN)/python -m implicit_rl.gridworld figures --output=runs/gridworld
+	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld --table=docs/results/gridworld/map.csv
+
+experiments: $(STAMP)  ## Measures the whole gridworld map anew (slow; goes on where it stopped)
+	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld
 
 clean:  ## Removes caches and build leavings; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
