@@ -33,17 +33,25 @@ def main(argv: list[str]) -> None:
       raise ValueError(f'Unexpected argument {argv[1]!r}: every argument is a --flag=value.')
     for path in FLAGS.gin_files:
       if not os.path.isfile(path):
-        raise FileNotFoundError(f'--gin_files: no such file: {path}')
-    if FLAGS.data_dir is not None and not os.path.isdir(FLAGS.data_dir):
-      raise FileNotFoundError(f'--data_dir: no such directory: {FLAGS.data_dir}')
+        what = 'is a directory' if os.path.isdir(path) else 'no such file'
+        raise FileNotFoundError(f'--gin_files: {what}: {path}')
+    base_dir = os.path.expanduser(FLAGS.base_dir)
+    data_dir = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
+    if data_dir is not None and not os.path.isdir(data_dir):
+      raise FileNotFoundError(f'--data_dir: no such directory: {data_dir}')
     # Imported late: what is wrong with the flags is said before TensorFlow and Dopamine load.
     from implicit_rl import experiment
 
-    experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings, FLAGS.data_dir)
-    runner = experiment.create_runner(FLAGS.base_dir, FLAGS.seed)
-  except (ImportError, LookupError, OSError, SyntaxError, TypeError, ValueError) as error:
-    logging.debug('Where it happened (--verbosity=1):', exc_info=error)
+    experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings, data_dir)
+    runner = experiment.create_runner(base_dir, FLAGS.seed)
+  except (OSError, ValueError) as error:  # What we or gin say of wrong input.
+    logging.debug('Where it happened:', exc_info=error)
     raise SystemExit(f'run_experiment.py: {one_line(error)}') from None
+  except Exception as error:  # May be a mistake in a user's own agent.
+    logging.debug('Where it happened:', exc_info=error)
+    raise SystemExit(
+      f'run_experiment.py: {type(error).__name__}: {one_line(error)} (--verbosity=1 shows where)'
+    ) from None
   runner.run_experiment()
 
 

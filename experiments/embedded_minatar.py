@@ -26,6 +26,7 @@ from implicit_rl.types import Batch, LearnerState
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('replay', 'breakout_replay.npz', 'Whole replay: written by train.')
+flags.DEFINE_string('output', str(EMBEDDED), 'Directory that write puts the dataset in.')
 flags.DEFINE_string('game', 'Breakout', 'MinAtar game.')
 flags.DEFINE_integer('steps', 500_000, 'Environment steps, all games together.')
 flags.DEFINE_integer('seed', 0, 'Seed of the agent and of the games.')
@@ -81,7 +82,7 @@ def make_loop(environment: MinAtarEnvironment, agent: DQNAgent, key: jax.Array):
     epsilon = jnp.maximum(last, first - (first - last) * carry.t / period)
     observation = carry.moments.observation
     action = agent.select_actions(carry.learner.params, observation[:, None], act_key, epsilon)
-    moments, reward, terminal = jax.vmap(environment.advance)(
+    moments, reward, terminal = jax.vmap(environment.rules.advance)(
       carry.moments, action, jax.random.split(step_key, copies)
     )
     ages = carry.ages + 1
@@ -99,7 +100,7 @@ def make_loop(environment: MinAtarEnvironment, agent: DQNAgent, key: jax.Array):
       )
       for name in row
     }
-    fresh = jax.vmap(environment.start)(jax.random.split(start_key, copies))
+    fresh = jax.vmap(environment.rules.start)(jax.random.split(start_key, copies))
     moments = jax.tree.map(
       lambda new, old: jnp.where(ended.reshape(-1, *[1] * (new.ndim - 1)), new, old),
       fresh,
@@ -119,7 +120,9 @@ def make_loop(environment: MinAtarEnvironment, agent: DQNAgent, key: jax.Array):
     return Carry(moments, jnp.where(ended, 0, ages), memory, learner, carry.t + 1), logged
 
   first = Carry(
-    moments=jax.vmap(environment.start)(jax.random.split(jax.random.fold_in(key, 2**31), copies)),
+    moments=jax.vmap(environment.rules.start)(
+      jax.random.split(jax.random.fold_in(key, 2**31), copies)
+    ),
     ages=jnp.zeros(copies, jnp.int32),
     memory={
       'observation': zeros(jnp.uint8, *shape),
@@ -162,7 +165,7 @@ def train() -> None:
   # Game after game: [T, E, ...] -> [E·T, ...]
   whole = {name: np.swapaxes(v, 0, 1).reshape(-1, *v.shape[2:]) for name, v in whole.items()}
   whole['step'] = np.tile(np.arange(len(chunks) * _CHUNK), _GAMES_AT_ONCE) * _GAMES_AT_ONCE
-  np.savez_compressed(FLAGS.replay, **whole)
+  np.savez_compressed(FLAGS.replay, allow_pickle=False, **whole)
 
 
 def write() -> None:
@@ -187,7 +190,7 @@ def write() -> None:
       yield int(checkpoint), {name: replay[name][start:end] for name in names}
 
   path = tfds_writer.write_dataset(
-    EMBEDDED, tfds_writer.MINATAR, f'{FLAGS.game}_run_1', episodes(), overwrite=True
+    FLAGS.output, tfds_writer.MINATAR, f'{FLAGS.game}_run_1', episodes(), overwrite=True
   )
   steps, rewards = (ends - starts)[chosen], np.add.reduceat(replay['reward'], np.sort(starts))
   print(f'{path}: {chosen.sum()} of {len(chosen)} episodes, {steps.sum()} of {ends.max()} steps')

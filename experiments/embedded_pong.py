@@ -26,6 +26,7 @@ from implicit_rl.types import QOutputs
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('replay', 'pong_replay.npz', 'The replay: written by train, read by write.')
+flags.DEFINE_string('output', str(EMBEDDED), 'Directory that write puts the dataset in.')
 flags.DEFINE_integer('steps', 300_000, 'Environment steps of training.')
 flags.DEFINE_integer('seed', 0, 'Seed of the agent and of the game.')
 
@@ -82,7 +83,8 @@ def train() -> None:
       agent.end_episode(np.clip(reward, -1, 1), terminal)
       returns.append(total)
       bar.set_postfix({'return (last 10)': f'{np.mean(returns[-10:]):.1f}'})
-  np.savez_compressed(FLAGS.replay, **agent.source.state_dict())
+  assert isinstance(agent.source, OnlineReplay)
+  np.savez_compressed(FLAGS.replay, allow_pickle=False, **agent.source.state_dict())
 
 
 def write() -> None:
@@ -91,7 +93,7 @@ def write() -> None:
     replay = {name: file[name] for name in ('observation', 'action', 'reward', 'terminal')}
     ends = np.flatnonzero(file['episode_end']) + 1
   starts = np.append(0, ends[:-1])
-  first = [int(np.argmax(starts >= stage * ends[-1] / _STAGES)) for stage in range(_STAGES)]
+  first = [int(np.flatnonzero(starts >= stage * ends[-1] / _STAGES)[0]) for stage in range(_STAGES)]
   print('stage, first step, steps, return:')
   for stage, i in enumerate(first):
     total = int(replay['reward'][starts[i] : ends[i]].sum())
@@ -101,7 +103,9 @@ def write() -> None:
     for stage, i in enumerate(first)
   )
   print(
-    tfds_writer.write_dataset(EMBEDDED, tfds_writer.ATARI, 'Pong_run_1', episodes, overwrite=True)
+    tfds_writer.write_dataset(
+      FLAGS.output, tfds_writer.ATARI, 'Pong_run_1', episodes, overwrite=True
+    )
   )
 
 

@@ -12,6 +12,7 @@ import pathlib
 import re
 from typing import Any
 
+from absl import logging
 from flax import serialization
 
 _MAGIC = b'implicit_rl checkpoint'
@@ -99,6 +100,7 @@ def load_newest(directory: str | os.PathLike) -> tuple[int, dict[str, Any]] | No
     try:
       return iteration, load(directory, iteration)
     except CorruptCheckpointError as found:
+      logging.warning('%s Falling back to the checkpoint before it.', found)
       error = error or found
   if error is not None:
     raise error

@@ -11,12 +11,14 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
 import jax
 
+from implicit_rl import runners
 from implicit_rl.runners import OfflineRunner
 
 # What holds unless a gin file says otherwise. Dopamine's other two collectors rewrite their whole
@@ -52,8 +54,9 @@ def parse_gin(
   gin.clear_config()
   gin.parse_config(_DEFAULTS)
   for path in gin_files:
+    _check_includes(path)
     gin.parse_config_file(path)
-  bindings = list(gin_bindings)
+  bindings = [line for binding in gin_bindings for line in binding.splitlines() if line.strip()]
   _check_macros(bindings)
   if data_dir is not None:
     bindings.append(f'TFDSReplay.data_dir = {str(data_dir)!r}')
@@ -62,7 +65,24 @@ def parse_gin(
       gin.parse_config(binding)
     except SyntaxError as error:
       raise ValueError(f'--gin_bindings: {binding!r} is not gin: {error.msg}') from error
+  for name in runners.settings():
+    if name.startswith(('Runner.', 'run_experiment.Runner.')):
+      raise ValueError(
+        f"{name} is Dopamine's and has no effect here; say OfflineRunner.{name.split('.')[-1]}."
+      )
   gin.finalize()
+
+
+def _check_includes(path: str) -> None:
+  """Raises FileNotFoundError for an included file that is not there; gin's message is blank."""
+  for included in re.findall(
+    r"""^\s*include\s+["'](.+?)["']""", pathlib.Path(path).read_text(), re.M
+  ):
+    if not os.path.isfile(included):
+      raise FileNotFoundError(
+        f'{path} includes {included}, which is not there; includes are relative to the working '
+        f'directory, {os.getcwd()}.'
+      )
 
 
 def _check_macros(bindings: Sequence[str]) -> None:
@@ -76,7 +96,7 @@ def _check_macros(bindings: Sequence[str]) -> None:
       raise ValueError(f'--gin_bindings: no gin file defines {bare[1]}.{hint}')
 
 
-@gin.configurable('Experiment')
+@gin.configurable('Experiment', denylist=['base_dir', 'seed'])
 def create_runner(
   base_dir: str,
   seed: int = 0,
@@ -101,6 +121,7 @@ def create_runner(
     ValueError: for settings that don't fit each other.
     OSError: if the directory can't be written.
   """
+  _check_writable(base_dir)
   made = environment(seed=seed)
 
   def create_agent(sess, environment, summary_writer=None):
@@ -113,17 +134,30 @@ def create_runner(
       seed=seed,
     )
 
-  os.makedirs(base_dir, exist_ok=True)
   created = runner(base_dir, create_agent, lambda: made)
   record(base_dir, seed, created.describe())
   return created
 
 
+def _check_writable(base_dir: str) -> None:
+  """Makes the directory and writes to it, before anything takes long."""
+  if os.path.exists(base_dir) and not os.path.isdir(base_dir):
+    raise ValueError(f'--base_dir: {base_dir} is a file.')
+  try:
+    os.makedirs(base_dir, exist_ok=True)
+    with tempfile.TemporaryFile(dir=base_dir):
+      pass
+  except OSError as error:
+    raise OSError(f'--base_dir: {base_dir} can not be written: {error.strerror}.') from error
+
+
 def record(base_dir: str, seed: int, description: dict[str, Any]) -> None:
-  """Writes operative_config.gin and run.json: settings, data, versions, git revision, machine."""
+  """Writes operative_config.gin, and adds this start to run.json: data, versions, git, machine."""
   directory = pathlib.Path(base_dir)
   (directory / 'operative_config.gin').write_text(gin.operative_config_str())
-  run = {
+  path = directory / 'run.json'
+  starts = json.loads(path.read_text())['starts'] if path.exists() else []
+  start = {
     'command': sys.argv,
     'seed': seed,
     **description,
@@ -132,7 +166,9 @@ def record(base_dir: str, seed: int, description: dict[str, Any]) -> None:
     'devices': [str(device) for device in jax.devices()],
     'git_revision': _git_revision(),
   }
-  (directory / 'run.json').write_text(json.dumps(run, indent=2) + '\n')
+  aside = path.with_suffix('.partial')
+  aside.write_text(json.dumps({'starts': [*starts, start]}, indent=2) + '\n')
+  os.replace(aside, path)
 
 
 def _version(package: str) -> str | None:
@@ -144,14 +180,15 @@ def _version(package: str) -> str | None:
 
 def _git_revision() -> str | None:
   """The checkout's commit, with '+' if it was changed since; None outside a checkout."""
+  here = pathlib.Path(__file__).parent
 
   def git(*arguments: str) -> str:
-    here = pathlib.Path(__file__).parent
     return subprocess.run(
       ['git', '-C', str(here), *arguments], capture_output=True, text=True, check=True
     ).stdout.strip()
 
   try:
+    git('ls-files', '--error-unmatch', pathlib.Path(__file__).name)  # Another project's, else.
     return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain') else '')
   except (OSError, subprocess.CalledProcessError):
     return None

@@ -118,14 +118,15 @@ class Learner:
       which XLA runs about ten times slower inside a loop.
 
   Raises:
-    ValueError: for a negative weight, a period below 1, a rate outside (0, 1] or an unknown loop.
+    ValueError: for an optimiser that is none, a negative weight, a weight without a penalty, a
+      period below 1, a rate outside (0, 1] or an unknown loop.
   """
 
   def __init__(
     self,
     loss: Loss,
     optimizer: optax.GradientTransformation | None = None,
-    penalty: Penalty = rank.lp_penalty,
+    penalty: Penalty | None = rank.lp_penalty,
     penalty_weight: float = 0.0,
     target_update_period: int = 2000,  # gradient updates
     target_update_rate: float = 1.0,
@@ -133,6 +134,13 @@ class Learner:
   ):
     if penalty_weight < 0:
       raise ValueError(f'Learner.penalty_weight is at least 0, not {penalty_weight}.')
+    if penalty_weight and penalty is None:
+      raise ValueError(f'Learner.penalty_weight is {penalty_weight}, but Learner.penalty is None.')
+    if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
+      raise ValueError(
+        f'Learner.optimizer is an optax transformation, not {optimizer!r}; in gin it is written '
+        'with parentheses: @optax.adam().'
+      )
     if target_update_period < 1:
       raise ValueError(f'Learner.target_update_period is at least 1, not {target_update_period}.')
     if not 0 < target_update_rate <= 1:

@@ -16,7 +16,6 @@ import gin
 import jax
 import numpy as np
 import tqdm.auto as tqdm
-from absl import logging
 
 from implicit_rl import checkpoints, dopamine_compat, metrics_log  # noqa: F401
 
@@ -39,7 +38,24 @@ _LEADING = (
 )
 
 
-@gin.configurable
+# What may differ between a run and its continuation: its length, where and how things are kept.
+_FREE_ON_RESUME = (
+  'OfflineRunner.num_iterations',
+  'OfflineRunner.keep_checkpoints',
+  'TFDSReplay.cache_dir',
+  'TFDSReplay.codec',
+  'TFDSReplay.data_dir',
+)
+
+
+def settings() -> dict[str, str]:
+  """What gin binds now, by name; values as they stand in gin."""
+  lines = gin.config_str(max_line_length=10**6).splitlines()
+  pairs = (line.split(' = ', 1) for line in lines if ' = ' in line and not line.startswith('#'))
+  return dict(sorted((name, value) for name, value in pairs))
+
+
+@gin.configurable(denylist=['base_dir', 'create_agent_fn', 'create_environment_fn'])
 class OfflineRunner(run_experiment.Runner):
   """Trains an agent from its data source alone; the environment serves to evaluate it.
 
@@ -58,7 +74,8 @@ class OfflineRunner(run_experiment.Runner):
     keep_checkpoints: how many of the newest checkpoints stay.
 
   Raises:
-    ValueError: for counts out of range, or a checkpoint of another agent or dataset.
+    ValueError: for counts out of range, data of another game than the environment's, or a directory
+      that holds a run with other settings or data, or results without a checkpoint.
   """
 
   def __init__(
@@ -81,8 +98,12 @@ class OfflineRunner(run_experiment.Runner):
       ('measure_size', measure_size, 1),
       ('keep_checkpoints', keep_checkpoints, 1),
     ):
-      if value < least:
-        raise ValueError(f'{type(self).__name__}.{name} is at least {least}, not {value}.')
+      if not isinstance(value, int) or value < least:
+        raise ValueError(f'{type(self).__name__}.{name} is at least {least}, not {value!r}.')
+    if max_steps_per_episode is not None and max_steps_per_episode < 1:
+      raise ValueError(
+        f'{type(self).__name__}.max_steps_per_episode is at least 1, not {max_steps_per_episode}.'
+      )
     self._keep_checkpoints = keep_checkpoints
     self._metrics_path = os.path.join(base_dir, 'metrics.jsonl')
     self._spectra_path = os.path.join(base_dir, 'spectra.jsonl')
@@ -112,7 +133,7 @@ class OfflineRunner(run_experiment.Runner):
     row = {name: row[name] for name in _LEADING} | row
     metrics_log.append(self._metrics_path, row)
     self._report(iteration, row)
-    scalars = {name: value for name, value in row.items() if np.ndim(value) == 0}
+    scalars = {name: value for name, value in row.items() if value is not None}
     statistics.append(scalars)
     self._collector_dispatcher.write(
       [
@@ -216,29 +237,68 @@ class OfflineRunner(run_experiment.Runner):
   def _initialize_checkpointer_and_maybe_resume(self, checkpoint_file_prefix: str) -> None:
     del checkpoint_file_prefix
     self._start_iteration = 0
+    self._check_the_game()
     newest = checkpoints.load_newest(self._checkpoint_dir)
     if newest is not None:
       iteration, tree = newest
-      dataset = self._agent.source.describe()
-      if tree['dataset'] != dataset:
-        raise ValueError(
-          f'{self._checkpoint_dir} was trained on {tree["dataset"]}, not on {dataset}; '
-          'use a new --base_dir.'
-        )
+      self._refuse_difference('setting', tree['settings'], self._settings)
+      self._refuse_difference('data', tree['dataset'], self._agent.source.identity())
       self._agent.unbundle(self._checkpoint_dir, iteration, tree['agent'])
       self._logger.data = tree['logs']
       self._start_iteration = iteration + 1
-      logging.warning('Resuming from iteration %d in %s.', iteration + 1, self._base_dir)
+      if self._start_iteration < self._num_iterations:
+        print(f'Resuming at iteration {iteration + 2}/{self._num_iterations}.')
+      else:
+        print(
+          f'{self._base_dir} is complete: {iteration + 1} iterations. To go on, raise '
+          f'{type(self).__name__}.num_iterations.'
+        )
+    elif os.path.exists(self._metrics_path) and len(metrics_log.read(self._metrics_path)) > 1:
+      raise ValueError(
+        f'{self._base_dir} holds results but no checkpoint to go on from; use a new --base_dir.'
+      )
     for path in (self._metrics_path, self._spectra_path):
       metrics_log.keep_before(path, self._start_iteration)
 
   def _checkpoint_experiment(self, iteration: int) -> None:
     tree = {
       'agent': self._agent.bundle_and_checkpoint(self._checkpoint_dir, iteration),
-      'dataset': self._agent.source.describe(),
+      'settings': self._settings,
+      'dataset': self._agent.source.identity(),
       'logs': self._logger.data,
     }
     checkpoints.save(self._checkpoint_dir, iteration, tree, self._keep_checkpoints)
+
+  def _check_the_game(self) -> None:
+    if self._agent.source is None:
+      raise ValueError('There is nothing to train on: bind Agent.source, as @TFDSReplay.')
+    game = self._agent.source.identity().get('game')
+    if game not in (None, self._environment.name):
+      raise ValueError(
+        f'The data is of {game}, the environment is {self._environment.name}; bind GAME, which '
+        'sets both.'
+      )
+
+  @property
+  def _settings(self) -> dict[str, str]:
+    return {name: value for name, value in settings().items() if name not in _FREE_ON_RESUME}
+
+  def _refuse_difference(self, what: str, there: dict[str, Any], here: dict[str, Any]) -> None:
+    differing = [
+      f'{name} was {there.get(name, "not set")} and is {here.get(name, "not set")}'
+      for name in sorted(there.keys() | here.keys())
+      if there.get(name) != here.get(name)
+    ]
+    if differing:
+      raise ValueError(
+        f'{self._base_dir} holds a run with another {what}: {"; ".join(differing[:3])}. Use a new '
+        '--base_dir, or the settings it was started with.'
+      )
+
+  def run_experiment(self) -> None:
+    """Runs the iterations that are left."""
+    if self._start_iteration < self._num_iterations:
+      super().run_experiment()
 
   def describe(self) -> dict[str, Any]:
     """What the run's record says of its parts."""

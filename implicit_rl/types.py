@@ -31,6 +31,8 @@ class Batch(NamedTuple):
     next_action: [B] int32, the logged action in `next_state`; meaningless where `discount` is 0.
     discount: [B] float32, 0 where a terminal step lies within the horizon, else 1.
     weight: [B] float32, importance weights of the sampling; 1 for uniform sampling.
+    return_to_go: [B] float32, Σ_{i≥0} γ^i r_{t+i} to the episode's end; None unless the source was
+      asked for it.
   """
 
   state: Array
@@ -40,6 +42,7 @@ class Batch(NamedTuple):
   next_action: Array
   discount: Array
   weight: Array
+  return_to_go: Array | None = None
 
 
 class QOutputs(NamedTuple):
@@ -52,6 +55,36 @@ class QOutputs(NamedTuple):
 
   q_values: jax.Array
   features: jax.Array
+
+
+class CategoricalOutputs(NamedTuple):
+  """What a network with a C51 head returns: a distribution over K fixed returns per action.
+
+  Attributes:
+    q_values: [B, A] float32, the distributions' means.
+    features: [B, d] float32, see `QOutputs`.
+    logits: [B, A, K] float32.
+    support: [K] float32, the returns, evenly spaced and increasing.
+  """
+
+  q_values: jax.Array
+  features: jax.Array
+  logits: jax.Array
+  support: jax.Array
+
+
+class QuantileOutputs(NamedTuple):
+  """What a network with a quantile head returns: N quantiles of the return per action.
+
+  Attributes:
+    q_values: [B, A] float32, the quantiles' means.
+    features: [B, d] float32, see `QOutputs`.
+    quantiles: [B, A, N] float32, at the levels (i + ½)/N.
+  """
+
+  q_values: jax.Array
+  features: jax.Array
+  quantiles: jax.Array
 
 
 class LossAux(NamedTuple):

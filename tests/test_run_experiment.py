@@ -4,18 +4,21 @@ import json
 import pathlib
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 
+import gin
 import jax
 import numpy as np
 import pytest
 from absl import flags
 
 import run_experiment
-from implicit_rl import checkpoints, metrics_log
+from implicit_rl import checkpoints, experiment, metrics_log
 
 ROOT = pathlib.Path(run_experiment.__file__).parent
+ATARI = 'gin_configs/atari/offline_dqn.gin'
 MINATAR = 'gin_configs/minatar/offline_dqn.gin'
 PENALTY = 'gin_configs/penalties/lp.gin'
 SMALL = {
@@ -83,7 +86,7 @@ def test_every_gin_file_runs(gin_file, tmp_path):
 
 def test_a_run_leaves_its_record(tmp_path):
   run(tmp_path, MINATAR, PENALTY, seed=3)
-  record = json.loads((tmp_path / 'run.json').read_text())
+  (record,) = json.loads((tmp_path / 'run.json').read_text())['starts']
   assert record['seed'] == 3
   assert record['agent'] == 'DQNAgent'
   assert record['dataset']['dataset'] == 'minatar_checkpoints_ordered/Breakout_run_1'
@@ -100,22 +103,23 @@ def test_a_run_leaves_its_record(tmp_path):
 
 def test_the_shipped_settings_are_the_papers():
   """Without bindings the Atari file holds Appendix B.1 and the optimiser of Agarwal et al."""
-  text = (ROOT / 'gin_configs/atari/offline_dqn.gin').read_text()
-  for line in (
-    'Agent.gamma = 0.99',
-    'Agent.batch_size = 32',
-    'Agent.epsilon_eval = 0.001',
-    'Agent.update_horizon = 1',
-    'TFDSReplay.fraction = 0.05',
-    'Learner.target_update_period = 2000',
-    'optax.adam.learning_rate = 0.00005',
-    'optax.adam.eps = 0.0003125',
-    'OfflineRunner.num_iterations = 500',
-    'OfflineRunner.training_steps = 62500',
-    'OfflineRunner.evaluation_steps = 125000',
-    'OfflineRunner.measure_size = 2048',
-  ):
-    assert line in text
+  experiment.parse_gin([str(ROOT / 'gin_configs/atari/offline_dqn.gin')], [])
+  for name, value in {
+    'Agent.gamma': 0.99,
+    'Agent.batch_size': 32,
+    'Agent.epsilon_eval': 0.001,
+    'Agent.update_horizon': 1,
+    'AtariEnvironment.sticky_actions': True,
+    'TFDSReplay.fraction': 0.05,
+    'Learner.target_update_period': 2000,
+    'optax.adam.learning_rate': 5e-5,
+    'optax.adam.eps': 0.01 / 32,
+    'OfflineRunner.num_iterations': 500,
+    'OfflineRunner.training_steps': 62_500,
+    'OfflineRunner.evaluation_steps': 125_000,
+    'OfflineRunner.measure_size': 2048,
+  }.items():
+    assert gin.query_parameter(name) == value, name
 
 
 def strip_speed(rows):
@@ -152,41 +156,16 @@ def test_resumed_equals_uninterrupted_and_the_seed_decides(tmp_path):
   assert again == resumed
 
 
-def test_a_users_agent_from_a_file_outside_the_package(tmp_path, monkeypatch):
-  (tmp_path / 'my_agent.py').write_text('''
-"""DQN that also pulls Q-values towards zero."""
-import functools
-import gin
-import jax.numpy as jnp
-from implicit_rl.agents.base import Agent
-from implicit_rl.losses import dqn_loss
-
-
-def my_loss(params, target_params, batch, key, *, apply, discount, weight):
-  """DQN with an L2 term on Q. Returns (loss [], LossAux)."""
-  td, aux = dqn_loss(params, target_params, batch, key, apply=apply, discount=discount)
-  extra = jnp.mean(jnp.square(aux.outputs.q_values))
-  return td + weight * extra, aux._replace(metrics={**aux.metrics, 'Losses/L2': extra})
-
-
-@gin.configurable
-class MyAgent(Agent):
-  """Every other knob is `Agent.*` in gin."""
-
-  def __init__(self, *args, weight=0.1, **kwargs):
-    self._weight = weight
-    super().__init__(*args, **kwargs)
-
-  def make_loss(self):
-    return functools.partial(
-      my_loss, apply=self.apply, discount=self.gamma_n, weight=self._weight
-    )
-''')
-  (tmp_path / 'my.gin').write_text(
-    f"include '{ROOT / MINATAR}'\nimport my_agent\n"
-    'Experiment.agent = @MyAgent\nMyAgent.weight = 0.5\nAgent.gamma = 0.9\n'
-  )
+def test_the_readmes_agent_runs_from_a_file_outside_the_package(tmp_path, monkeypatch):
+  """Its two code blocks, as a reader would copy them."""
+  readme = (ROOT / 'README.md').read_text()
+  (agent,) = re.findall(r'```python\n(# my_agent\.py\n.*?)```', readme, re.DOTALL)
+  (config,) = re.findall(r'```\n(# my\.gin\n.*?)```', readme, re.DOTALL)
+  assert len(agent.splitlines()) <= 40
+  (tmp_path / 'my_agent.py').write_text(agent)
+  (tmp_path / 'my.gin').write_text(config)
   monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.chdir(ROOT)
   (row,) = run(tmp_path / 'run', tmp_path / 'my.gin', PENALTY)
   assert row['Losses/L2'] > 0
   np.testing.assert_allclose(
@@ -201,6 +180,20 @@ class MyAgent(Agent):
   [
     ({'MinAtarEnvironment.game': "'Brekout'"}, "Did you mean 'Breakout'"),
     ({'GMAE': "'Asterix'"}, 'GMAE.*Did you mean GAME'),
+    ({'MinAtarEnvironment.game': "'Asterix'"}, 'data is of Breakout, the environment is Asterix'),
+    ({'Agent.stack_size': 7}, 'stack_size'),
+    ({'TFDSReplay.gamma': 0.1}, 'gamma'),
+    ({'Experiment.seed': 9}, 'seed'),
+    ({'Runner.num_iterations': 33}, r'OfflineRunner\.num_iterations'),
+    ({'Learner.penalty': 'None', 'Learner.penalty_weight': 0.1}, 'Learner.penalty is None'),
+    ({'Learner.optimizer': '@optax.adam'}, r'@optax\.adam\(\)'),
+    ({'Agent.source': 'None'}, r'bind Agent\.source'),
+    ({'Experiment.agent': '@base.Agent'}, 'make_loss'),
+    ({'OfflineRunner.training_steps': 2.5}, r'training_steps is at least 1, not 2\.5'),
+    ({'OfflineRunner.max_steps_per_episode': -5}, 'max_steps_per_episode is at least 1'),
+    ({'Agent.network': "'MinAtarCNN'"}, 'Agent.network is a class'),
+    ({'Agent.batch_size': "'32'"}, "Agent.batch_size is a number, not '32'"),
+    ({'dqn.DQNAgent.error_loss': "'hubris'"}, "'huber' or 'mse', not 'hubris'"),
     ({'GAME': "'Asterix'"}, 'Asterix_run_1 does not ship.*--data_dir'),
     ({'Learner.penalty_wieght': 0.1}, 'penalty_wieght'),
     ({'Lerner.penalty_weight': 0.1}, 'Lerner'),
@@ -217,6 +210,12 @@ def test_wrong_settings_end_in_one_line(tmp_path, settings, expected):
 
 
 def test_missing_files_are_named(tmp_path):
+  (tmp_path / 'my.gin').write_text("include 'gin_configs/absent.gin'\n")
+  assert 'includes gin_configs/absent.gin' in refusal(tmp_path / 'run', tmp_path / 'my.gin')
+  assert f'is a directory: {tmp_path}' in refusal(tmp_path / 'run', tmp_path)
+  (tmp_path / 'file').touch()
+  with pytest.raises(SystemExit, match=r'--base_dir: .*file is a file'):
+    run(tmp_path / 'file', MINATAR)
   assert 'no/such.gin' in refusal(tmp_path, ROOT / 'no/such.gin')
   assert 'at least one --gin_files' in refusal(tmp_path)
   message = refusal(tmp_path, MINATAR, data_dir=tmp_path / 'absent')
@@ -228,10 +227,41 @@ def test_missing_files_are_named(tmp_path):
 def test_another_network_or_dataset_in_the_same_directory_is_refused(tmp_path):
   run(tmp_path, MINATAR)
   rows = (tmp_path / 'metrics.jsonl').read_bytes()
-  for setting in ({'MinAtarCNN.hidden_units': 64}, {'Agent.update_horizon': 3}):
-    with pytest.raises(SystemExit, match='--base_dir'):
-      run(tmp_path, MINATAR, **setting)
+  config = (tmp_path / 'operative_config.gin').read_bytes()
+  for files, settings, expected in (
+    ([MINATAR], {'MinAtarCNN.hidden_units': 64}, r'hidden_units was not set and is 64.*--base_dir'),
+    ([MINATAR], {'Agent.update_horizon': 3}, r'update_horizon was 1 and is 3'),
+    ([MINATAR, PENALTY], {}, r'penalty_weight was not set and is 0\.001'),
+    ([MINATAR], {'seed': 1}, r'seed was 0 and is 1'),
+  ):
+    with pytest.raises(SystemExit, match=expected):
+      run(tmp_path, *files, **settings)
   assert (tmp_path / 'metrics.jsonl').read_bytes() == rows, 'a refused run must not touch the log'
+  assert (tmp_path / 'operative_config.gin').read_bytes() == config
+
+
+def test_results_without_their_checkpoints_are_not_overwritten(tmp_path):
+  run(tmp_path, MINATAR, **{'OfflineRunner.num_iterations': 2})
+  rows = (tmp_path / 'metrics.jsonl').read_bytes()
+  shutil.rmtree(tmp_path / 'checkpoints')
+  with pytest.raises(SystemExit, match='holds results but no checkpoint'):
+    run(tmp_path, MINATAR)
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == rows
+
+
+def test_a_run_may_go_without_evaluation(tmp_path):
+  (row,) = run(tmp_path, MINATAR, **{'OfflineRunner.evaluation_steps': 0})
+  assert row['eval_return'] is None and row['eval_episodes'] == 0 and row['srank'] >= 1
+
+
+@pytest.mark.slow
+def test_atari_resumed_equals_uninterrupted(tmp_path):
+  """The emulator is seeded afresh for each evaluation, so a resumed run plays the same games."""
+  settings = {'OfflineRunner.max_steps_per_episode': 40, 'Agent.batch_size': 4}
+  two = {'OfflineRunner.num_iterations': 2}
+  straight = run(tmp_path / 'a', ATARI, **settings, **two)
+  run(tmp_path / 'b', ATARI, **settings)
+  assert strip_speed(run(tmp_path / 'b', ATARI, **settings, **two)) == strip_speed(straight)
 
 
 def test_the_command_line_refuses_before_anything_heavy_loads(tmp_path):

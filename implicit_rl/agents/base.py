@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from typing import Any
+from typing import Any, ClassVar
 
 import gin
 import jax
@@ -19,6 +19,7 @@ from flax import serialization
 
 from implicit_rl.data.online_replay import OnlineReplay
 from implicit_rl.data.source import DataSource
+from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN
@@ -31,7 +32,16 @@ def linearly_decaying_epsilon(step: int, warmup: int, period: int, final: float)
   return final + (1.0 - final) * min(max(left, 0.0), 1.0)
 
 
-@gin.configurable
+@gin.configurable(
+  denylist=[
+    'num_actions',
+    'observation_shape',
+    'observation_dtype',
+    'stack_size',
+    'seed',
+    'summary_writer',
+  ]
+)
 class Agent:
   """A value-based agent; a subclass gives it a loss.
 
@@ -46,7 +56,8 @@ class Agent:
     stack_size: observations S in a state.
     source: makes the data source; called with the observation shape and dtype, stack size, update
       horizon, γ and seed, so that they agree with the agent's. None: the agent only acts.
-    network: Flax module class; called as `network(num_actions=A)`, returns `QOutputs`.
+    network: Flax module class; called as `network(num_actions=A)`, and with `head` if the agent
+      asks for one; returns `QOutputs` or whatever the head does.
     gamma: γ, discount per step.
     update_horizon: n of n-step returns.
     batch_size: transitions B in an update.
@@ -63,6 +74,7 @@ class Agent:
     summary_writer: ignored; Dopamine's Runner passes it. The runner writes the logs.
 
   Attributes:
+    uses_return_to_go: whether the source is asked for returns to the episodes' ends.
     apply: `apply(params, state [B, S, ...]) -> outputs`.
     gamma_n: γⁿ, what a loss discounts the next state with.
     eval_mode: while true the agent acts with `epsilon_eval` and does not learn.
@@ -73,6 +85,8 @@ class Agent:
   Raises:
     ValueError: for a hyperparameter out of its range.
   """
+
+  uses_return_to_go: ClassVar[bool] = False
 
   def __init__(
     self,
@@ -98,7 +112,17 @@ class Agent:
     summary_writer: Any = None,
   ):
     del summary_writer
-    _check_ranges(gamma, update_horizon, batch_size, updates_per_step, epsilon_train, epsilon_eval)
+    _check_ranges(
+      gamma=(gamma, 0, 1),
+      update_horizon=(update_horizon, 1, None),
+      batch_size=(batch_size, 1, None),
+      updates_per_step=(updates_per_step, 0, None),
+      min_replay_history=(min_replay_history, 1, None),
+      epsilon_train=(epsilon_train, 0, 1),
+      epsilon_eval=(epsilon_eval, 0, 1),
+    )
+    if not callable(network):
+      raise ValueError(f'Agent.network is a class, such as @NatureCNN, not {network!r}.')
     self.num_actions = num_actions
     self.gamma_n = gamma**update_horizon
     self.update_horizon = update_horizon
@@ -111,12 +135,14 @@ class Agent:
     self.eval_mode = eval_mode
     self.summary_writer = None  # Dopamine's Runner reads it.
 
-    self.network = network(num_actions=num_actions)
+    head = self.make_head()
+    self.network = network(num_actions=num_actions, **({'head': head} if head else {}))
     self.apply: Apply = self.network.apply
     init_key, learner_key, self._act_key = jax.random.split(jax.random.PRNGKey(seed), 3)
     self._stack = np.zeros((stack_size, *observation_shape), observation_dtype)
     params = self.network.init(init_key, self._stack[None])
     loss = self.make_loss()
+    _trace(loss, params, self._stack, batch_size)  # Before the data is read, which may take long.
     self.learner = learner(loss)
     self.state = self.learner.init(params, learner_key)
     self._measure = make_measure(loss, srank_delta)
@@ -131,6 +157,7 @@ class Agent:
       update_horizon=update_horizon,
       gamma=gamma,
       seed=seed,
+      **({'return_to_go': True} if self.uses_return_to_go else {}),
     )
     if self.source is not None and self.source.max_action >= num_actions:
       raise ValueError(
@@ -149,6 +176,10 @@ class Agent:
   def make_loss(self) -> Loss:
     """Returns the pure loss that this agent minimises."""
     raise NotImplementedError(f'{type(self).__name__} has no make_loss(); see docs/extending.md.')
+
+  def make_head(self) -> Head | None:
+    """Returns what the network ends in; None leaves the network's own, one value per action."""
+    return None
 
   # --- learning ---------------------------------------------------------------------------------
 
@@ -169,6 +200,8 @@ class Agent:
     Returns:
       The mean of each training metric over the updates.
     """
+    if num_updates < 1:
+      raise ValueError(f'num_updates is at least 1, not {num_updates}.')
     sums: dict[str, float] = {}
     for batches in self._batches(num_updates, _chunk_size(num_updates)):
       self.state, metrics = self.learner.update_many(self.state, batches)
@@ -224,6 +257,8 @@ class Agent:
 
   def begin_episode(self, observation: np.ndarray) -> int:
     """Starts an episode; returns the first action."""
+    if isinstance(self.source, OnlineReplay) and not self.eval_mode:
+      self.source.end_episode()  # Does nothing unless the last episode was left unfinished.
     self._stack[:] = 0
     return self._act(observation)
 
@@ -310,15 +345,25 @@ def _chunk_size(num_updates: int, most: int = 64) -> int:
   return min(most, num_updates)
 
 
-def _check_ranges(gamma, update_horizon, batch_size, updates_per_step, epsilon_train, epsilon_eval):
-  rules = {
-    f'Agent.gamma lies in [0, 1], not {gamma}': 0 <= gamma <= 1,
-    f'Agent.update_horizon is at least 1, not {update_horizon}': update_horizon >= 1,
-    f'Agent.batch_size is at least 1, not {batch_size}': batch_size >= 1,
-    f'Agent.updates_per_step is at least 0, not {updates_per_step}': updates_per_step >= 0,
-    f'Agent.epsilon_train lies in [0, 1], not {epsilon_train}': 0 <= epsilon_train <= 1,
-    f'Agent.epsilon_eval lies in [0, 1], not {epsilon_eval}': 0 <= epsilon_eval <= 1,
-  }
-  for message, holds in rules.items():
-    if not holds:
-      raise ValueError(f'{message}.')
+def _trace(loss: Loss, params: Params, stack: np.ndarray, batch_size: int) -> None:
+  """Traces a loss on shapes alone, so that what is wrong with its settings is raised at once."""
+
+  def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+
+  states = array(stack.dtype, *stack.shape)
+  fields = dict.fromkeys(Batch._fields, array(np.float32))
+  fields |= {'state': states, 'next_state': states}
+  fields |= {'action': array(np.int32), 'next_action': array(np.int32)}
+  jax.eval_shape(loss, params, params, Batch._make(fields.values()), jax.random.PRNGKey(0))
+
+
+def _check_ranges(**ranges: tuple[Any, float, float | None]) -> None:
+  """Raises ValueError, naming the gin parameter, for a value that is not within (least, most)."""
+  for name, (value, least, most) in ranges.items():
+    if not isinstance(value, int | float):
+      raise ValueError(f'Agent.{name} is a number, not {value!r}.')
+    if most is None and not value >= least:
+      raise ValueError(f'Agent.{name} is at least {least}, not {value}.')
+    if most is not None and not least <= value <= most:
+      raise ValueError(f'Agent.{name} lies in [{least}, {most}], not {value}.')

@@ -45,19 +45,22 @@ def learning_curves(
     1, len(metrics), figsize=(5.6 * len(metrics), 4.4), layout='constrained', squeeze=False
   )
   for axis, metric in zip(axes[0], metrics, strict=True):
+    lowest = []
     for i, (name, base_dirs) in enumerate(variants.items()):
       curve = runs.load(base_dirs, metric)
       colour, style = _COLOURS[i % len(_COLOURS)], _STYLES[i % len(_STYLES)]
       label = f'{name} ({len(base_dirs)} runs)'
       axis.plot(curve.updates, curve.values.mean(0), style, color=colour, lw=2.2, label=label)
       low, high = curve.values.min(0), curve.values.max(0)
+      lowest.append(np.nanmin(low, initial=0))
       axis.fill_between(curve.updates, low, high, color=colour, alpha=0.18, lw=0)
+    axis.set_xlim(left=0)
     axis.set_xlabel('gradient updates')
     axis.set_ylabel(LABELS.get(metric, metric))
     axis.xaxis.set_major_formatter(ticker.FuncFormatter(_thousands))
     axis.grid(alpha=0.3)
     if metric in ('srank', 'eval_return'):
-      axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))  # A change is seen against the whole.
+      axis.set_ylim(bottom=min(lowest))  # A change is seen against the whole.
   axes[0, 0].legend()
   figure.suptitle(title)
   figure.savefig(path, dpi=150)

@@ -13,7 +13,16 @@ from implicit_rl.data import frame_store, source, transitions
 _MAX_ROUNDS = 64
 
 
-@gin.configurable
+@gin.configurable(
+  denylist=[
+    'stack_size',
+    'update_horizon',
+    'gamma',
+    'seed',
+    'observation_shape',
+    'observation_dtype',
+  ]
+)
 class OnlineReplay(source.RowSource):
   """First-in-first-out replay that holds each frame once; a `DataSource` that grows.
 

@@ -10,6 +10,12 @@ import numpy as np
 from implicit_rl import types
 from implicit_rl.data import transitions
 
+# What of a description a continued run must find again; counts of a growing memory are not in it.
+_IDENTITY = (
+  'dataset version game fingerprint subset fraction subset_seed terminal_convention capacity '
+  'observation_shape stack_size update_horizon gamma seed'
+).split()
+
 
 class DataSource(Protocol):
   """A set of transitions that batches are drawn from, on the host."""
@@ -64,6 +70,10 @@ class DataSource(Protocol):
 
   def describe(self) -> dict[str, Any]:
     """Returns what the data is, ready for JSON: the run records it beside its results."""
+    ...
+
+  def identity(self) -> dict[str, Any]:
+    """Returns what a continued run must find again, ready for JSON; `game`, if the data has one."""
     ...
 
 
@@ -145,6 +155,11 @@ class RowSource:
       'seed': self._seed,
     }
 
+  def identity(self) -> dict[str, Any]:
+    """Returns what decides the batches, ready for JSON."""
+    described = self.describe()
+    return {name: described[name] for name in _IDENTITY if name in described}
+
   def _gather(self, rows: np.ndarray) -> types.Batch:
     return transitions.gather(
       self._columns,
@@ -167,6 +182,8 @@ class StoredSource(RowSource):
     gamma: discount per step, for the n-step reward sum.
     seed: all sampling derives from it.
     selected: [N] bool, rows that may start a transition; every row if None.
+    return_to_go: [N] float32, from `transitions.returns_to_go`; None if nobody needs it. Rows
+      without a return (NaN) start no transition.
     description: what the data is; `describe` adds the counts.
 
   Raises:
@@ -183,6 +200,7 @@ class StoredSource(RowSource):
     gamma: float,
     seed: int = 0,
     selected: np.ndarray | None = None,
+    return_to_go: np.ndarray | None = None,
     description: Mapping[str, Any] | None = None,
   ):
     super().__init__(
@@ -196,12 +214,15 @@ class StoredSource(RowSource):
     valid = transitions.valid_indices(columns.terminal, columns.episode_end, update_horizon)
     if selected is not None:
       valid = valid[selected[valid]]
+    if return_to_go is not None:
+      valid = valid[~np.isnan(return_to_go[valid])]
     if not len(valid):
       raise ValueError(
         f'No complete transition is left: the data holds {len(columns.action)} rows, and '
         f'update_horizon is {update_horizon}. Choose a larger part of the dataset.'
       )
     self._valid = valid
+    self._return_to_go = return_to_go
     self._description = dict(description or {})
     self._max_action = int(columns.action.max())
 
@@ -210,6 +231,12 @@ class StoredSource(RowSource):
       self._seed, first_update, num_updates, batch_size, len(self._valid), stream=stream
     )
     return self._valid[drawn]
+
+  def _gather(self, rows: np.ndarray) -> types.Batch:
+    batch = super()._gather(rows)
+    if self._return_to_go is None:
+      return batch
+    return batch._replace(return_to_go=self._return_to_go[rows])
 
   def __len__(self) -> int:
     return len(self._valid)
@@ -228,6 +255,7 @@ class StoredSource(RowSource):
       'terminals': int(self._columns.terminal.sum()),
       'reward_sum': float(self._columns.reward.sum(dtype=np.float64)),
       'max_action': self.max_action,
+      **({'return_to_go': True} if self._return_to_go is not None else {}),
       **super().describe(),
     }
 

@@ -20,7 +20,16 @@ _RAW_BYTES = 1 << 30  # One gibibyte: 152 thousand Atari frames, or 2.6 million 
 _log = logging.getLogger(__name__)
 
 
-@gin.configurable
+@gin.configurable(
+  denylist=[
+    'stack_size',
+    'update_horizon',
+    'gamma',
+    'seed',
+    'observation_shape',
+    'observation_dtype',
+  ]
+)
 class TFDSReplay(source.StoredSource):
   """Transitions of `{data_dir}/{dataset}/{game}_run_{run}`, decoded once into memory.
 
@@ -54,6 +63,8 @@ class TFDSReplay(source.StoredSource):
     codec: 'zstd', compressed; 'raw', about 7 kB an Atari frame and several times as fast; or
       'auto', which is 'raw' as long as the frames fit in `_RAW_BYTES`.
     cache_dir: where to keep decoded frames, so that the next run starts at once; None keeps none.
+    return_to_go: compute the discounted return from every row to its episode's end, from all of the
+      episode's rewards; one more pass over the files. An agent that needs it asks for it.
 
   Raises:
     FileNotFoundError: if the data is not there; says what is and how to get it.
@@ -79,6 +90,7 @@ class TFDSReplay(source.StoredSource):
     terminal_convention: str = 'logged_row',
     codec: str = 'auto',
     cache_dir: str | os.PathLike | None = None,
+    return_to_go: bool = False,
   ):
     del observation_dtype
     source.check_settings(stack_size, update_horizon, gamma, seed)
@@ -134,8 +146,10 @@ class TFDSReplay(source.StoredSource):
       gamma=gamma,
       seed=seed,
       selected=selected[keep],
+      return_to_go=_returns(files, index, keep, gamma) if return_to_go else None,
       description={
         'dataset': files.name,
+        'game': game,
         'version': files.version,
         'embedded': data_dir is None,
         'subset': subset_name,
@@ -263,6 +277,26 @@ def _decode(
     transitions.segment_ends(episode_end, keep),
   )
   return columns, writer.finish()
+
+
+def _returns(
+  files: tfds_files.Dataset, index: tfds_files.Index, keep: np.ndarray, gamma: float
+) -> np.ndarray:
+  """Returns the return to the end of the whole logged episode, for each kept row."""
+  end = np.cumsum(index.length)
+  kept = np.split(keep, end[:-1])
+  episodes = np.flatnonzero([mask.any() for mask in kept])
+  found = []
+  # The first frame is decoded because a record is read as a whole; the rest stay compressed.
+  first = lambda episode: np.zeros(1, np.int64)
+  for episode, steps in zip(
+    episodes, tfds_files.read_steps(files, index, first, episodes), strict=True
+  ):
+    reward = steps.reward[: index.length[episode]]
+    last = np.arange(len(reward)) == len(reward) - 1
+    returns = transitions.returns_to_go(reward, last & index.terminal[episode], last, gamma)
+    found.append(returns[kept[episode]])
+  return np.concatenate(found)
 
 
 def _fingerprint(columns: transitions.Columns, index: tfds_files.Index) -> str:

@@ -7,6 +7,7 @@ are assembled from those rows when a batch is drawn. Pure NumPy: a row number in
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -119,6 +120,42 @@ def valid_indices(terminal: np.ndarray, episode_end: np.ndarray, update_horizon:
   last = np.repeat(ends, lengths)  # [N]
   rows = np.arange(len(last))
   return np.flatnonzero((rows + update_horizon <= last) | terminal[last])
+
+
+def returns_to_go(
+  reward: np.ndarray,
+  terminal: np.ndarray,
+  episode_end: np.ndarray,
+  gamma: float,
+  tolerance: float = 0.01,
+) -> np.ndarray:
+  """Returns the discounted return from each row to the end of its episode, Σ_{i≥0} γ^i r_{t+i}.
+
+  Where a time limit cut an episode, what would have followed is missing from the return. A row that
+  lies so near the cut that the missing part would count with γ^steps > `tolerance` gets NaN; before
+  that it is at most that share of the value at the cut, and left out.
+
+  Args:
+    reward: [N].
+    terminal: [N] bool.
+    episode_end: [N] bool, True at N-1.
+    gamma: discount per step.
+    tolerance: the largest weight at which a missing part is left out; with γ = 0.99 and 0.01 the
+      last 459 rows of a cut episode have no return, with γ = 1 none of its rows has.
+
+  Returns:
+    [N] float32.
+  """
+  result = np.empty(len(reward), np.float64)
+  ends = np.flatnonzero(episode_end)
+  for start, end in zip(np.append(0, ends[:-1] + 1), ends, strict=True):
+    backwards = reward[start : end + 1][::-1].tolist()
+    summed = list(itertools.accumulate(backwards, lambda following, r: r + gamma * following))
+    result[start : end + 1] = summed[::-1]
+    if not terminal[end]:
+      missing = gamma ** np.arange(end - start + 1, 0, -1, dtype=np.float64)
+      result[start : end + 1][missing > tolerance] = np.nan
+  return result.astype(np.float32)
 
 
 def gather(

@@ -20,7 +20,7 @@ from implicit_rl.environments import atari_games, check_game
 from dopamine.discrete_domains import atari_lib
 
 
-@gin.configurable
+@gin.configurable(denylist=['seed'])
 class AtariEnvironment:
   """One Atari game with Dopamine's interface, the same frames for the same seed.
 

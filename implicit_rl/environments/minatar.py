@@ -131,7 +131,7 @@ class Rules:
     return returns, lengths
 
 
-@gin.configurable
+@gin.configurable(denylist=['seed'])
 class MinAtarEnvironment:
   """One MinAtar game with Dopamine's interface; `evaluate` plays many copies at once.
 

@@ -86,6 +86,20 @@ def test_what_is_stored_is_what_happened():
   np.testing.assert_array_equal(state['episode_end'], [False] * 4 + [True])
 
 
+def test_an_episode_left_unfinished_is_closed_by_the_next():
+  agent = make_agent(min_replay_history=10**6)
+  agent.begin_episode(np.full(SHAPE, 0.0))
+  agent.step(1, np.full(SHAPE, 1.0))
+  agent.step(1, np.full(SHAPE, 2.0))
+  agent.begin_episode(np.full(SHAPE, 10.0))
+  agent.step(1, np.full(SHAPE, 11.0))
+  agent.end_episode(1)
+  state = agent.source.state_dict()
+  np.testing.assert_array_equal(state['observation'][:, 0, 0], [0, 1, 10, 11])
+  np.testing.assert_array_equal(state['episode_end'], [False, True, False, True])
+  np.testing.assert_array_equal(state['terminal'], [False, False, False, True])
+
+
 def test_epsilon_of_acting():
   agent = make_agent(epsilon_eval=0.0)
   states = np.random.default_rng(0).normal(size=(2000, 2, *SHAPE)).astype(np.float32)
