@@ -3,6 +3,9 @@
 Inputs are state stacks with the frames first, [B, S, *observation_shape], as the data sources serve
 them: gathering frames first on the host costs a tenth of gathering them last, so each network does
 its own transpose on the device.
+
+A network is a torso and one hidden layer of its own, and a head from `heads`, which turns features
+into values or distributions. The agent chooses the head; gin chooses the network.
 """
 
 from __future__ import annotations
@@ -14,10 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from implicit_rl.types import QOutputs
-
-# Dopamine's initialisation for its JAX networks.
-_KERNEL_INIT = nn.initializers.xavier_uniform()
+from implicit_rl.heads import KERNEL_INIT, Head, Outputs, QHead
 
 
 def _stack_to_channels(state: jax.Array) -> jax.Array:
@@ -42,25 +42,26 @@ class NatureCNN(nn.Module):
     hidden_units: width d of the penultimate layer.
     padding: 'SAME' as in Dopamine's networks (7744 inputs to the hidden layer) or 'VALID' as in the
       original (3136 inputs). Their speeds and ranks are not comparable.
+    head: what turns features into values.
   """
 
   num_actions: int
   hidden_units: int = 512
   padding: str = 'SAME'
+  head: Head = QHead()
 
   @nn.compact
-  def __call__(self, state: jax.Array) -> QOutputs:
-    """State [B, S, 84, 84] uint8 -> QOutputs."""
+  def __call__(self, state: jax.Array) -> Outputs:
+    """State [B, S, 84, 84] uint8 -> outputs."""
     x = _stack_to_channels(state).astype(jnp.float32) / 255.0
     for width, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
       x = nn.Conv(
-        width, (size, size), (stride, stride), padding=self.padding, kernel_init=_KERNEL_INIT
+        width, (size, size), (stride, stride), padding=self.padding, kernel_init=KERNEL_INIT
       )(x)
       x = nn.relu(x)
     x = x.reshape(x.shape[0], -1)
-    features = nn.relu(nn.Dense(self.hidden_units, kernel_init=_KERNEL_INIT)(x))
-    q_values = nn.Dense(self.num_actions, kernel_init=_KERNEL_INIT)(features)
-    return QOutputs(q_values=q_values, features=features)
+    features = nn.relu(self.head.dense(self.hidden_units)(x))
+    return self.head(features, self.num_actions)
 
 
 class PatchConv(nn.Module):
@@ -82,7 +83,7 @@ class PatchConv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B, H, W, C] float32 -> [B, H-size+1, W-size+1, width] float32."""
     height, breadth, channels = x.shape[1:]
-    kernel = self.param('kernel', _KERNEL_INIT, (self.size, self.size, channels, self.width))
+    kernel = self.param('kernel', KERNEL_INIT, (self.size, self.size, channels, self.width))
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
     rows, columns = height - self.size + 1, breadth - self.size + 1
     patches = jnp.concatenate(
@@ -100,20 +101,21 @@ class MinAtarCNN(nn.Module):
   Attributes:
     num_actions: number of actions A.
     hidden_units: width d of the penultimate layer.
+    head: what turns features into values.
   """
 
   num_actions: int
   hidden_units: int = 128
+  head: Head = QHead()
 
   @nn.compact
-  def __call__(self, state: jax.Array) -> QOutputs:
-    """State [B, S, 10, 10, C] of zeros and ones -> QOutputs."""
+  def __call__(self, state: jax.Array) -> Outputs:
+    """State [B, S, 10, 10, C] of zeros and ones -> outputs."""
     x = _stack_to_channels(state).astype(jnp.float32)
     x = nn.relu(PatchConv(16)(x))
     x = x.reshape(x.shape[0], -1)
-    features = nn.relu(nn.Dense(self.hidden_units, kernel_init=_KERNEL_INIT)(x))
-    q_values = nn.Dense(self.num_actions, kernel_init=_KERNEL_INIT)(features)
-    return QOutputs(q_values=q_values, features=features)
+    features = nn.relu(self.head.dense(self.hidden_units)(x))
+    return self.head(features, self.num_actions)
 
 
 @gin.configurable
@@ -124,23 +126,24 @@ class MLP(nn.Module):
     num_actions: number of actions A.
     hidden_units: widths of the hidden layers; the last is d. (64, 64) is the paper's gridworld.
     activation: 'relu', 'tanh', 'gelu' or 'linear' (a deep linear network).
+    head: what turns features into values.
   """
 
   num_actions: int
   hidden_units: Sequence[int] = (64, 64)
   activation: str = 'relu'
+  head: Head = QHead()
 
   @nn.compact
-  def __call__(self, state: jax.Array) -> QOutputs:
-    """State [B, ...] of any numeric dtype -> QOutputs."""
+  def __call__(self, state: jax.Array) -> Outputs:
+    """State [B, ...] of any numeric dtype -> outputs."""
     if self.activation not in _ACTIVATIONS:
       raise ValueError(f'MLP.activation is one of {sorted(_ACTIVATIONS)}, not {self.activation!r}.')
     activation = _ACTIVATIONS[self.activation]
     features = state.reshape(state.shape[0], -1).astype(jnp.float32)
     for width in self.hidden_units:
-      features = activation(nn.Dense(width, kernel_init=_KERNEL_INIT)(features))
-    q_values = nn.Dense(self.num_actions, kernel_init=_KERNEL_INIT)(features)
-    return QOutputs(q_values=q_values, features=features)
+      features = activation(self.head.dense(width)(features))
+    return self.head(features, self.num_actions)
 
 
 _ACTIVATIONS = {'relu': nn.relu, 'tanh': nn.tanh, 'gelu': nn.gelu, 'linear': lambda x: x}

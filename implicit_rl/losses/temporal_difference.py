@@ -1,11 +1,8 @@
-"""Pure losses. Each is the whole of what an agent adds to the shared learner.
-
-Time index: `tm1` marks what belongs to the state acted in, `t` the state that follows (n steps on).
-Elementwise losses come from optax; rlax, which has these targets too, is the reference in the tests
-(importing it here would import TensorFlow Probability into every process).
-"""
+"""Regression of Q(s, a) to a target, and DQN's target."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +13,14 @@ from implicit_rl.types import Apply, Array, Batch, LossAux, Params, PRNGKey
 _ELEMENTWISE = {'huber': optax.huber_loss, 'mse': optax.squared_error}
 
 
-def q_learning_target(
-  reward: Array, discount_t: Array, q_t: Array, selector_t: Array
-) -> jax.Array:
+def take_actions(values: Array, actions: Array) -> jax.Array:
+  """What `values` [B, A, ...] holds for `actions` [B]: [B, ...]."""
+  values, actions = jnp.asarray(values), jnp.asarray(actions)
+  index = actions.reshape(-1, *[1] * (values.ndim - 1))
+  return jnp.take_along_axis(values, index, axis=1)[:, 0]
+
+
+def q_learning_target(reward: Array, discount_t: Array, q_t: Array, selector_t: Array) -> jax.Array:
   """The n-step Q-learning target r + γⁿ·d·Q_t[argmax_a selector_t].
 
   Args:
@@ -31,14 +33,11 @@ def q_learning_target(
   Returns:
     [B] targets that pass no gradient.
   """
-  best = jnp.argmax(selector_t, axis=-1)[:, None]  # [B, 1]
-  value_t = jnp.take_along_axis(q_t, best, axis=-1)[:, 0]
+  value_t = take_actions(q_t, jnp.argmax(selector_t, axis=-1))
   return jax.lax.stop_gradient(jnp.add(reward, discount_t * value_t))
 
 
-def value_regression(
-  prediction: Array, target: Array, weight: Array, error_loss: str
-) -> jax.Array:
+def value_regression(prediction: Array, target: Array, weight: Array, error_loss: str) -> jax.Array:
   """The importance-weighted mean elementwise loss.
 
   Args:
@@ -56,6 +55,27 @@ def value_regression(
   if error_loss not in _ELEMENTWISE:
     raise ValueError(f"error_loss is 'huber' or 'mse', not {error_loss!r}.")
   return jnp.mean(weight * _ELEMENTWISE[error_loss](prediction, target))
+
+
+def regression_loss(
+  outputs: Any, target_tm1: jax.Array, batch: Batch, error_loss: str, name: str = 'TD'
+) -> tuple[jax.Array, LossAux]:
+  """The loss of Q(s, a) against targets that pass no gradient, and what a loss returns beside it.
+
+  Args:
+    outputs: the network's outputs on `batch.state`.
+    target_tm1: [B].
+    batch: its actions and weights.
+    error_loss: 'huber' or 'mse'.
+    name: what the loss is called in the metrics.
+
+  Returns:
+    [] loss, LossAux.
+  """
+  q_tm1 = take_actions(outputs.q_values, batch.action)
+  loss = value_regression(q_tm1, target_tm1, batch.weight, error_loss)
+  metrics = {f'Losses/{name}': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
+  return loss, LossAux(outputs=outputs, td_error=target_tm1 - q_tm1, metrics=metrics)
 
 
 def dqn_loss(
@@ -89,8 +109,4 @@ def dqn_loss(
   q_t = apply(target_params, batch.next_state).q_values
   selector_t = apply(params, batch.next_state).q_values if double else q_t
   target_tm1 = q_learning_target(batch.reward, discount * batch.discount, q_t, selector_t)
-  q_tm1 = jnp.take_along_axis(outputs.q_values, batch.action[:, None], axis=-1)[:, 0]
-  loss = value_regression(q_tm1, target_tm1, batch.weight, error_loss)
-  td_error = target_tm1 - q_tm1
-  metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
-  return loss, LossAux(outputs=outputs, td_error=td_error, metrics=metrics)
+  return regression_loss(outputs, target_tm1, batch, error_loss)

@@ -1,0 +1,42 @@
+"""Pure losses. Each is the whole of what an agent adds to the shared learner.
+
+Time index: `tm1` marks what belongs to the state acted in, `t` the state that follows (n steps on).
+Elementwise losses come from optax; rlax, which has these targets too, is the reference in the tests
+(importing it here would import TensorFlow Probability into every process).
+"""
+
+from implicit_rl.losses.conservative import cql_loss
+from implicit_rl.losses.distributional import (
+  c51_loss,
+  project_categorical,
+  qr_dqn_loss,
+  quantile_huber_loss,
+)
+from implicit_rl.losses.evaluation import fqe_loss, monte_carlo_loss, policy_probabilities
+from implicit_rl.losses.imitation import behaviour_cloning_loss
+from implicit_rl.losses.noise import with_noise
+from implicit_rl.losses.temporal_difference import (
+  dqn_loss,
+  q_learning_target,
+  regression_loss,
+  take_actions,
+  value_regression,
+)
+
+__all__ = [
+  'behaviour_cloning_loss',
+  'c51_loss',
+  'cql_loss',
+  'dqn_loss',
+  'fqe_loss',
+  'monte_carlo_loss',
+  'policy_probabilities',
+  'project_categorical',
+  'q_learning_target',
+  'qr_dqn_loss',
+  'quantile_huber_loss',
+  'regression_loss',
+  'take_actions',
+  'value_regression',
+  'with_noise',
+]

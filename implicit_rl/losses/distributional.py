@@ -1,0 +1,131 @@
+"""Losses of return distributions: C51's categorical and QR-DQN's quantile regression."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from implicit_rl.losses.temporal_difference import take_actions
+from implicit_rl.types import Apply, Array, Batch, LossAux, Params, PRNGKey
+
+
+def project_categorical(returns: Array, probabilities: Array, support: Array) -> jax.Array:
+  """Projects distributions onto a fixed support (Bellemare et al., 2017, eq. 7).
+
+  Each return's probability goes to its two neighbours in the support, in proportion to nearness;
+  returns beyond the support go to its ends.
+
+  Args:
+    returns: [B, K'].
+    probabilities: [B, K'].
+    support: [K], evenly spaced and increasing.
+
+  Returns:
+    [B, K] probabilities.
+  """
+  support = jnp.asarray(support)
+  spacing = support[1] - support[0]
+  clipped = jnp.clip(returns, support[0], support[-1])[..., None]  # [B, K', 1]
+  share = jnp.clip(1 - jnp.abs(clipped - support[None, None, :]) / spacing, 0, 1)  # [B, K', K]
+  return jnp.einsum('bi,bij->bj', probabilities, share)
+
+
+def c51_loss(
+  params: Params,
+  target_params: Params,
+  batch: Batch,
+  key: PRNGKey,
+  *,
+  apply: Apply,
+  discount: float,
+  double: bool = False,
+) -> tuple[jax.Array, LossAux]:
+  """Cross-entropy of the projected target distribution (Bellemare et al., 2017, algorithm 1).
+
+  Args:
+    params: online parameters.
+    target_params: target network's parameters.
+    batch: see `Batch`.
+    key: unused; part of every loss's signature.
+    apply: `apply(params, state) -> CategoricalOutputs`.
+    discount: γⁿ.
+    double: choose the next action with the online network.
+
+  Returns:
+    [] loss, LossAux; `td_error` is the difference of the distributions' means.
+  """
+  del key
+  outputs = apply(params, batch.state)
+  next_outputs = apply(target_params, batch.next_state)
+  selector_t = apply(params, batch.next_state).q_values if double else next_outputs.q_values
+  support = outputs.support
+  p_t = take_actions(jax.nn.softmax(next_outputs.logits), jnp.argmax(selector_t, axis=-1))
+  discount_t = discount * jnp.asarray(batch.discount)
+  returns = jnp.asarray(batch.reward)[:, None] + discount_t[:, None] * support[None, :]
+  target_tm1 = jax.lax.stop_gradient(project_categorical(returns, p_t, support))  # [B, K]
+  logits_tm1 = take_actions(outputs.logits, batch.action)
+  loss = jnp.mean(batch.weight * optax.softmax_cross_entropy(logits_tm1, target_tm1))
+  td_error = target_tm1 @ support - take_actions(outputs.q_values, batch.action)
+  metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
+  return loss, LossAux(outputs=outputs, td_error=td_error, metrics=metrics)
+
+
+def quantile_huber_loss(quantiles: Array, targets: Array, kappa: float = 1.0) -> jax.Array:
+  """Quantile Huber loss: a sum over quantiles, a mean over targets (Dabney et al., 2018, eq. 10).
+
+  Args:
+    quantiles: [B, N] predictions at the levels (i + ½)/N.
+    targets: [B, N'] samples of the target distribution.
+    kappa: κ, where the loss turns from quadratic to linear; above 0.
+
+  Returns:
+    [B].
+  """
+  quantiles, targets = jnp.asarray(quantiles), jnp.asarray(targets)
+  n = quantiles.shape[-1]
+  levels = (jnp.arange(n) + 0.5) / n
+  u = targets[:, None, :] - quantiles[:, :, None]  # [B, N, N']
+  tilt = jnp.abs(levels[None, :, None] - (jax.lax.stop_gradient(u) < 0))
+  return jnp.sum(jnp.mean(tilt * optax.huber_loss(u, delta=kappa), axis=-1), axis=-1)
+
+
+def qr_dqn_loss(
+  params: Params,
+  target_params: Params,
+  batch: Batch,
+  key: PRNGKey,
+  *,
+  apply: Apply,
+  discount: float,
+  double: bool = False,
+  kappa: float = 1.0,
+) -> tuple[jax.Array, LossAux]:
+  """Quantile regression of the Bellman target's quantiles (Dabney et al., 2018, algorithm 1).
+
+  Args:
+    params: online parameters.
+    target_params: target network's parameters.
+    batch: see `Batch`.
+    key: unused; part of every loss's signature.
+    apply: `apply(params, state) -> QuantileOutputs`.
+    discount: γⁿ.
+    double: choose the next action with the online network.
+    kappa: κ of the Huber loss.
+
+  Returns:
+    [] loss, LossAux; `td_error` is the difference of the quantiles' means.
+  """
+  del key
+  outputs = apply(params, batch.state)
+  next_outputs = apply(target_params, batch.next_state)
+  selector_t = apply(params, batch.next_state).q_values if double else next_outputs.q_values
+  z_t = take_actions(next_outputs.quantiles, jnp.argmax(selector_t, axis=-1))  # [B, N]
+  discount_t = discount * jnp.asarray(batch.discount)
+  target_tm1 = jnp.asarray(batch.reward)[:, None] + discount_t[:, None] * z_t
+  target_tm1 = jax.lax.stop_gradient(target_tm1)
+  z_tm1 = take_actions(outputs.quantiles, batch.action)
+  loss = jnp.mean(batch.weight * quantile_huber_loss(z_tm1, target_tm1, kappa))
+  td_error = jnp.mean(target_tm1, axis=-1) - take_actions(outputs.q_values, batch.action)
+  metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
+  return loss, LossAux(outputs=outputs, td_error=td_error, metrics=metrics)
