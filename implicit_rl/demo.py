@@ -18,6 +18,8 @@ import time
 from absl import app, flags
 from tqdm import tqdm
 
+from implicit_rl.data import frame_store
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string('output', 'runs/demo', 'Directory for the runs and the figure.')
 flags.DEFINE_integer('seeds', 3, 'Runs of each variant.', lower_bound=1)
@@ -50,7 +52,7 @@ def run(base_dir: str, gin_files: list[str], bindings: list[str], seed: int) -> 
 
 
 def main(argv: list[str]) -> None:
-  """Runs all variants, two at a time, then prints a table and draws the figure."""
+  """Runs all variants, one a core, then prints a table and draws the figure."""
   del argv
   start = time.monotonic()
   output = pathlib.Path(FLAGS.output)
@@ -65,17 +67,22 @@ def main(argv: list[str]) -> None:
     'OfflineRunner.training_steps = 1000',
   ]
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_ONE_THREAD}'.strip()
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # The runs share a GPU.
   jobs = len(variants) * FLAGS.seeds
   print(f'{jobs} runs of {FLAGS.iterations * 1000:,} gradient updates each, into {output}/')
   with concurrent.futures.ProcessPoolExecutor(
-    min(os.cpu_count() or 1, jobs), mp_context=multiprocessing.get_context('spawn')
+    min(frame_store.cores(), jobs), mp_context=multiprocessing.get_context('spawn')
   ) as pool:
     futures = [
       pool.submit(run, str(base_dir), _VARIANTS[name], bindings, seed)
       for seed in range(FLAGS.seeds)
       for name, base_dir in ((name, base_dirs[seed]) for name, base_dirs in variants.items())
     ]
-    _watch(futures, [path for base_dirs in variants.values() for path in base_dirs])
+    try:
+      _watch(futures, [path for base_dirs in variants.values() for path in base_dirs])
+    except (OSError, ValueError) as error:
+      pool.shutdown(wait=False, cancel_futures=True)
+      raise SystemExit(f'demo: {error}') from error
 
   from implicit_rl.analysis import figures, runs
 

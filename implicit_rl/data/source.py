@@ -251,7 +251,7 @@ class StoredSource(RowSource):
     return {
       **self._description,
       'rows': len(self._columns.action),
-      'episodes': int(self._columns.episode_end.sum()),
+      'segments': int(self._columns.episode_end.sum()),  # episodes, or their stored parts
       'terminals': int(self._columns.terminal.sum()),
       'reward_sum': float(self._columns.reward.sum(dtype=np.float64)),
       'max_action': self.max_action,

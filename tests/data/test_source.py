@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -49,7 +50,7 @@ def test_grouping_of_updates_changes_nothing():
   whole = data.sample(3, 4, 5)
   for k in range(4):
     part = data.sample(3 + k, 1, 5)
-    for a, b in zip(whole, part, strict=True):
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
       np.testing.assert_array_equal(a[k], b[0])
 
 
@@ -78,7 +79,7 @@ def test_description_is_json_with_counts():
   described = json.loads(json.dumps(data.describe()))
   assert described['dataset'] == 'synthetic'
   assert (described['rows'], described['transitions']) == (21, 20)
-  assert (described['episodes'], described['terminals']) == (3, 2)
+  assert (described['segments'], described['terminals']) == (3, 2)
   assert data.max_action == described['max_action'] <= 5
   assert data.observation_shape == (2, 3)
   assert data.observation_dtype == np.uint8

@@ -52,7 +52,7 @@ def test_official_data_keeps_every_transition_and_the_last_reward(
   assert_same(data, flat(episodes), horizon)
   described = data.describe()
   assert described['reward_sum'] == sum(s.reward for e in flat(episodes) for s in e)
-  assert (described['episodes'], described['terminals']) == (6, 4)
+  assert (described['segments'], described['terminals']) == (6, 4)
   assert (described['splits'], described['dataset_rows']) == (3, 49)
   assert data.observation_shape == (84, 84)
   assert data.observation_dtype == np.uint8
