@@ -42,6 +42,7 @@ class Panel(NamedTuple):
     colours: name of a Matplotlib colour map; all are safe for colour-blind readers.
     digits: decimals of the numbers.
     marked: whether × marks cells where a seed diverged.
+    method: shows the cell's neighbour with this method, where it is given.
   """
 
   title: str
@@ -51,6 +52,7 @@ class Panel(NamedTuple):
   colours: str = 'RdBu'
   digits: int = 0
   marked: bool = False
+  method: str = ''
 
 
 class Block(NamedTuple):
@@ -72,6 +74,7 @@ class Block(NamedTuple):
 def draw(stem: pathlib.Path, table: Table) -> None:
   """Writes STEM.png and STEM.svg."""
   blocks = [_optimizers(table), _networks(table), _penalty(table)]
+  blocks = [block for block in blocks if block.columns]  # No penalty measured: no such block.
   heights = [len(block.rows) + 4.5 for block in blocks]
   canvas = Canvas(figsize=(17, 0.30 * sum(heights) + 1.0), layout='constrained')
   seeds = len(next(iter(table.values())))
@@ -79,7 +82,7 @@ def draw(stem: pathlib.Path, table: Table) -> None:
     f'Where rank falls: {len(table)} cells × {seeds} seeds, '
     f'{experiments.MAP_UPDATES:,} gradient steps each. Mean over seeds; srank of Φ on all free '
     'cells (64 units).\nBold: the seedwise difference is over 2 standard errors from 0.   ×: at '
-    'least one seed diverged.   blank: not run.   nan: features not finite.',
+    'least one seed diverged.   nan: a seed’s values are not finite.   Grey: no number.',
     fontsize=12,
   )
   parts: Any = canvas.subfigures(len(blocks), 1, height_ratios=heights)
@@ -115,7 +118,11 @@ def _networks(table: Table) -> Block:
 
 def _penalty(table: Table) -> Block:
   weight, data, method, clip = experiments.GROUPS['penalty']
-  weights = sorted(weight, key=lambda name: weight[name]['penalty_weight'])
+  measured = {cell.penalty_weight for cell in table}
+  weights = sorted(
+    (name for name in weight if weight[name]['penalty_weight'] in measured),
+    key=lambda name: weight[name]['penalty_weight'],
+  )
   without = lambda c: dataclasses.replace(c, penalty_weight=0.0)
   change = lambda name, scale=1.0: (
     lambda c: tuple(scale * part for part in rank_map.paired(table, c, without(c), name))
@@ -123,7 +130,7 @@ def _penalty(table: Table) -> Block:
   control = experiments.control_of
   seeds = len(next(iter(table.values())))
   return Block(
-    'Penalty L_p: the cell with it minus the same cell without; data × target clipping × T (rows), '
+    'Penalty L_p: a cell with it − the same cell without; data × target clipping × T (rows), '
     'weight (columns); Adam 1e-3',
     {
       f'{_short(d)}, {_short(c)}, {m}': (data[d], clip[c], method[m])
@@ -135,14 +142,14 @@ def _penalty(table: Table) -> Block:
     (
       Panel('change of srank', change(RANK), -20, 20, marked=True),
       Panel(
-        'srank, minus supervised\nwith the same penalty',
+        'srank − supervised twin’s\nwith the same penalty',
         lambda c: rank_map.paired(table, c, control(c, 'supervised'), RANK),
         -20,
         20,
         marked=True,
       ),
       Panel('change of dead units,\n% of 64', change('reference_dead_units', 100), 50, -50),
-      Panel('change of diverged seeds\n(of 5)', change('diverged', seeds), 5, -5),
+      Panel(f'change of diverged seeds\n(of {seeds})', change('diverged', seeds), 5, -5),
       Panel('change of return', change('eval_return'), -1, 1, digits=2),
       Panel('change of best return', change('best_return'), -1, 1, digits=2),
     ),
@@ -150,40 +157,37 @@ def _penalty(table: Table) -> Block:
 
 
 def _rank_panels(table: Table) -> Sequence[Panel]:
-  """What the first two blocks say of the T = 200 cell."""
+  """What the first two blocks say of a cell with T = 200, and once of its T = 10 neighbour."""
   control = experiments.control_of
   against = lambda method, name: lambda c: rank_map.paired(table, c, control(c, method), name)
   seeds = len(next(iter(table.values())))
+  diverged = lambda c: (seeds * rank_map.mean(table, c, 'diverged'), np.nan)
+  twin = against('supervised', RANK)
   return (
     Panel(
-      'where rank falls:\nsrank, end - start',
+      'where rank falls, T=200:\nsrank, end − start',
       lambda c: rank_map.fall(table, c),
       -40,
       40,
       marked=True,
     ),
+    Panel('more than supervised, T=200:\nsrank − twin’s', twin, -20, 20, marked=True),
+    Panel('more than supervised, T=10:\nsrank − twin’s', twin, -20, 20, marked=True, method='T=10'),
     Panel(
-      'more than supervised:\nsrank, minus twin', against('supervised', RANK), -20, 20, marked=True
+      'more than gradient-matched:\nsrank, T=200 − T=10',
+      against('T=10', RANK),
+      -20,
+      20,
+      marked=True,
     ),
+    Panel(f'where values diverge, T=200:\nseeds of {seeds}', diverged, 0, seeds, 'Purples'),
     Panel(
-      'more than gradient-matched:\nsrank, minus T=10', against('T=10', RANK), -20, 20, marked=True
-    ),
-    Panel(
-      'where values diverge:\nseeds (of 5)',
-      lambda c: (seeds * rank_map.mean(table, c, 'diverged'), np.nan),
-      0,
-      5,
-      'Purples',
-    ),
-    Panel(
-      'return, T=200\n(0 random, 1 optimal)',
-      lambda c: (rank_map.mean(table, c, 'eval_return'), np.nan),
-      0,
+      'return, T=200:\n− supervised twin’s',
+      against('supervised', 'eval_return'),
+      -1,
       1,
-      'cividis',
-      2,
+      digits=2,
     ),
-    Panel('return, minus\nsupervised twin', against('supervised', 'eval_return'), -1, 1, digits=2),
   )
 
 
@@ -205,6 +209,8 @@ def _draw_panel(
   axis: Axes, panel: Panel, cells: Sequence[Sequence[FittedQConfig]], table: Table
 ) -> None:
   """Writes each cell's number on its colour."""
+  if panel.method:
+    cells = [[experiments.control_of(cell, panel.method) for cell in line] for line in cells]
   gaps = [[panel.value(cell) for cell in line] for line in cells]
   numbers = np.array([[mean for mean, _ in line] for line in gaps])
   # A range written from high to low turns the colours round: red then means more.

@@ -176,6 +176,15 @@ def counts(table: Table) -> list[str]:
   split('srank, T = 50 or 200 against T = 10', many, versus('T=10', RANK))
   split('return against the supervised twin', plain, versus('supervised', 'eval_return'))
   split('return, T = 50 or 200 against T = 10', many, versus('T=10', 'eval_return'))
+  below = [c for c in plain if _lower(versus('supervised', RANK)(c))]
+  lines.append(f'srank lower than the supervised twin: {len(below)} cells')
+  lines += [f'  {describe(c)}{" (diverged)" if c in diverged else ""}' for c in below]
+  for name, clipped in (('free', False), ('clipped', True)):
+    cells = [c for c in plain if c.clip_targets == clipped]
+    lines.append(
+      f'{name} targets: some seed diverged in {sum(c in diverged for c in cells)} of {len(cells)} '
+      f'cells, srank lower than the supervised twin in {sum(c in below for c in cells)}'
+    )
   joint = [c for c in many if all(_lower(g) for g in _gaps(table, c))]
   lines.append(
     f'T = 50 or 200 with srank lower than at the start, than the supervised twin and than T = 10: '

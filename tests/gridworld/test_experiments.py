@@ -125,7 +125,7 @@ def test_digests_tell_configurations_apart():
 def test_command_line_draws_figures_and_resumes(tmp_path, monkeypatch, capsys):
   figure = experiments.Figure(
     'tiny',
-    {'bootstrapped': TINY, 'supervised': dataclasses.replace(TINY, target='optimal')},
+    {'T=4': TINY, 'T=8': dataclasses.replace(TINY, steps=8)},  # They share a compiled program.
     ('srank', 'q_mean', 'eval_return'),
   )
   monkeypatch.setattr(experiments, 'FIGURES', {'figure_2': figure})
