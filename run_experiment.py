@@ -28,6 +28,8 @@ def one_line(error: Exception) -> str:
 
 def main(argv: list[str]) -> None:
   """Checks the arguments, builds the runner and runs it."""
+  if not FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Dopamine and TFDS tell much; --verbosity=0 shows it.
   try:
     if len(argv) > 1:
       raise ValueError(f'Unexpected argument {argv[1]!r}: every argument is a --flag=value.')

@@ -298,6 +298,12 @@ class OfflineRunner(run_experiment.Runner):
   def run_experiment(self) -> None:
     """Runs the iterations that are left."""
     if self._start_iteration < self._num_iterations:
+      data = self._agent.source.describe()
+      print(
+        f'{type(self._agent).__name__} in {self._environment.name} on {data["transitions"]:,} '
+        f'transitions of {data["dataset"]}{" (embedded)" if data.get("embedded") else ""}, '
+        f'{jax.devices()[0].device_kind}, into {self._base_dir}'
+      )
       super().run_experiment()
 
   def describe(self) -> dict[str, Any]:
