@@ -271,3 +271,28 @@ def test_row_bookkeeping_of_sparse_subsets(official_dir):
   np.testing.assert_array_equal(
     data._columns.episode_start, transitions.episode_starts(data._columns.episode_end)
   )
+
+
+@pytest.mark.parametrize('convention', ['logged_row', 'rlds'])
+def test_returns_to_go_count_the_whole_logged_episode(official_dir, episodes, convention):
+  """Of a tenth of the rows too, whose store lacks most of the rewards that they sum."""
+  settings = dict(return_to_go=True, gamma=0.5, terminal_convention=convention)
+  expected = {}
+  for episode in flat(episodes):
+    ends_for_good = episode[-1].terminal
+    if convention == 'rlds' and ends_for_good:
+      episode = episode[:-1]
+    for t, step in enumerate(episode):
+      if ends_for_good or 0.5 ** (len(episode) - t) <= 0.01:
+        total = sum(0.5**i * later.reward for i, later in enumerate(episode[t:]))
+        expected[step.observation.tobytes()] = total
+  whole = load(official_dir, **settings)
+  assert len(whole) == len(expected)
+  part = load(official_dir, subset='random_transitions', fraction=0.2, **settings)
+  assert 0 < len(part) < len(whole)
+  for data in (whole, part):
+    batch = all_of(data)
+    wanted = [expected[state[-1].tobytes()] for state in batch.state]
+    np.testing.assert_allclose(batch.return_to_go, wanted, rtol=1e-5, atol=1e-6)
+  assert whole.describe()['return_to_go'] is True
+  assert all_of(load(official_dir)).return_to_go is None

@@ -180,3 +180,23 @@ def test_nothing_to_sample_is_a_clear_error():
     transitions.uniform_indices(0, 0, 1, 1, 0)
   with pytest.raises(ValueError, match='first_update'):
     transitions.uniform_indices(0, -1, 1, 1, 5)
+
+
+@pytest.mark.parametrize('gamma', [0.0, 0.5, 0.9, 1.0])
+def test_returns_to_go_are_the_definition_and_cut_episodes_have_none_near_the_cut(gamma):
+  rng = np.random.default_rng(0)
+  lengths, terminals = (1, 60, 1, 70, 5), (True, False, False, True, False)
+  episodes = reference.random_episodes(rng, lengths, terminals)
+  _, _, reward, terminal, episode_end = reference.columns_of(episodes)
+  found = transitions.returns_to_go(reward, terminal, episode_end, gamma, tolerance=0.01)
+  assert found.dtype == np.float32
+  row = 0
+  for episode, ends_for_good in zip(episodes, terminals, strict=True):
+    for t in range(len(episode)):
+      expected = sum(gamma**i * step.reward for i, step in enumerate(episode[t:]))
+      if not ends_for_good and gamma ** (len(episode) - t) > 0.01:
+        expected = np.nan
+      np.testing.assert_allclose(found[row], expected, rtol=1e-5, atol=1e-6)
+      row += 1
+  known = {0.0: 137, 0.5: 137 - 6 - 1 - 5, 0.9: 137 - 43 - 1 - 5, 1.0: 71}
+  assert np.isfinite(found).sum() == known[gamma]

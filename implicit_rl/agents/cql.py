@@ -1,0 +1,54 @@
+"""CQL for discrete actions (Kumar et al., 2020) on DQN, C51 or QR-DQN."""
+
+from __future__ import annotations
+
+import functools
+
+import gin
+
+from implicit_rl.agents.base import Agent
+from implicit_rl.heads import C51Head, Head, QuantileHead
+from implicit_rl.losses import c51_loss, cql_loss, dqn_loss, qr_dqn_loss
+from implicit_rl.types import Loss
+
+_HEADS = {
+  'q': (None, dqn_loss),
+  'c51': (C51Head, c51_loss),
+  'quantile': (QuantileHead, qr_dqn_loss),
+}
+
+
+@gin.configurable
+class CQLAgent(Agent):
+  """Minimises the head's value loss plus weight·(logsumexp_a Q(s, a) − Q(s, a_data)).
+
+  Args:
+    *args: `Agent`'s.
+    weight: of the conservative term; at least 0.
+    head: 'q' (DQN's loss), 'c51' or 'quantile' (QR-DQN's).
+    double: choose the next action with the online network.
+    **kwargs: `Agent`'s; bind them as `Agent.*`.
+
+  Raises:
+    ValueError: for a negative weight or an unknown head.
+  """
+
+  def __init__(self, *args, weight: float = 1.0, head: str = 'q', double: bool = False, **kwargs):
+    if weight < 0:
+      raise ValueError(f'CQLAgent.weight is at least 0, not {weight}.')
+    if head not in _HEADS:
+      raise ValueError(f"CQLAgent.head is 'q', 'c51' or 'quantile', not {head!r}.")
+    self._weight, self._double = weight, double
+    self._head, self._value_loss = _HEADS[head]
+    super().__init__(*args, **kwargs)
+
+  def make_head(self) -> Head | None:
+    """What the value loss reads; its settings are the head's in gin."""
+    return self._head and self._head()
+
+  def make_loss(self) -> Loss:
+    """The conservative loss at this agent's γⁿ."""
+    value_loss = functools.partial(
+      self._value_loss, apply=self.apply, discount=self.gamma_n, double=self._double
+    )
+    return functools.partial(cql_loss, loss=value_loss, weight=self._weight)

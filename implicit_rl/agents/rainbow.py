@@ -1,0 +1,41 @@
+"""Rainbow as Dopamine has it (Castro et al., 2018); by gin the full one (Hessel et al., 2018)."""
+
+from __future__ import annotations
+
+import functools
+
+import gin
+
+from implicit_rl.agents.base import Agent
+from implicit_rl.heads import C51Head, Head
+from implicit_rl.losses import c51_loss, with_noise
+from implicit_rl.types import Loss
+
+
+@gin.configurable
+class RainbowAgent(Agent):
+  """C51 on n-step returns; n, the sampling and the optimiser are `Agent.*` and `Learner.*`.
+
+  Args:
+    *args: `Agent`'s.
+    double: choose the next action with the online network.
+    dueling: value and advantage streams.
+    noisy: noisy layers after the convolutions. The noise is in training alone; acting is with the
+      mean weights and ε.
+    **kwargs: `Agent`'s; bind them as `Agent.*`.
+  """
+
+  def __init__(
+    self, *args, double: bool = False, dueling: bool = False, noisy: bool = False, **kwargs
+  ):
+    self._double, self._dueling, self._noisy = double, dueling, noisy
+    super().__init__(*args, **kwargs)
+
+  def make_head(self) -> Head:
+    """A distribution per action; its atoms and range are `C51Head.*` in gin."""
+    return C51Head(dueling=self._dueling, noisy=self._noisy)
+
+  def make_loss(self) -> Loss:
+    """The loss of C51 at this agent's γⁿ, with fresh noise if there is any."""
+    make = with_noise if self._noisy else functools.partial
+    return make(c51_loss, apply=self.apply, discount=self.gamma_n, double=self._double)
