@@ -127,7 +127,7 @@ _METHOD: Axis = {
   'supervised': {'target': 'optimal'},
 }
 _CLIP: Axis = {'free targets': {}, 'clipped targets': {'clip_targets': True}}
-_PENALTY: Axis = {f'penalty {w:g}': {'penalty_weight': w} for w in (1e-3, 1e-2, 1e-4)}
+_PENALTY: Axis = {f'penalty {w:g}': {'penalty_weight': w} for w in (1e-3, 1e-2)}
 _PENALTY_DATA: Axis = {
   name: _DATA[name] for name in ('uniform 500', 'uniform 2000', 'uniform 10000')
 }
