@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).parent.parent
   'modules',
   [
     'implicit_rl.losses, implicit_rl.networks, implicit_rl.learner, implicit_rl.metrics',
-    'implicit_rl.agents.dqn, implicit_rl.data.online_replay, implicit_rl.environments.minatar',
+    'implicit_rl.agents.dqn, implicit_rl.agents.fqe, implicit_rl.agents.rainbow',
+    'implicit_rl.data.online_replay, implicit_rl.environments.minatar',
     'implicit_rl.analysis.runs, implicit_rl.checkpoints',
   ],
 )

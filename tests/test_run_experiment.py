@@ -28,6 +28,7 @@ SMALL = {
   'OfflineRunner.max_steps_per_episode': 5,
   'OfflineRunner.measure_size': 16,
   'Agent.batch_size': 4,
+  'NatureCNN.hidden_units': 32,
 }
 GIN_FILES = sorted(
   str(path.relative_to(ROOT))
