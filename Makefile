@@ -40,11 +40,11 @@ check: $(STAMP)  ## Checks style and types
 theory: $(STAMP)  ## Checks the paper's theory and draws its figures (1 minute; runs/theory)
 	$(BIN)/python -m implicit_rl.theory --output=runs/theory
 
-gridworld: $(STAMP)  ## Runs the gridworld figures, draws the map (10 minutes; runs/gridworld)
+gridworld: $(STAMP)  ## Runs the gridworld figures, draws the map (about 10 minutes; runs/gridworld)
 	$(BIN)/python -m implicit_rl.gridworld figures --output=runs/gridworld
 	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld --table=docs/results/gridworld/map.csv
 
-experiments: $(STAMP)  ## Measures the whole gridworld map anew (slow; goes on where it stopped)
+experiments: $(STAMP)  ## Measures the whole gridworld map anew (about half an hour; goes on where it stopped)
 	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld
 
 clean:  ## Removes caches and build leavings; .venv and runs/ stay
