@@ -136,6 +136,35 @@ def test_one_quantile_is_half_of_huber_regression():
   np.testing.assert_allclose(aux.td_error, expected.td_error, atol=1e-6)
 
 
+def test_rem_is_q_learning_on_a_mixture_drawn_from_the_key():
+  apply, params, target = make_network(QuantileHead(num_quantiles=6))
+  now, following = apply(params, BATCH.state), apply(target, BATCH.next_state)
+  share = np.asarray(jax.random.uniform(KEY, (6,)), np.float64)
+  share /= share.sum()
+  mixed_tm1, mixed_t = (np.asarray(o.quantiles, np.float64) @ share for o in (now, following))
+  expected = BATCH.reward + 0.9 * BATCH.discount * mixed_t.max(1)
+  expected -= mixed_tm1[np.arange(B), BATCH.action]
+  loss, aux = losses.rem_loss(params, target, BATCH, KEY, apply=apply, discount=0.9)
+  np.testing.assert_allclose(aux.td_error, expected, rtol=1e-4, atol=1e-5)
+  x = np.abs(expected)
+  huber = np.where(x <= 1, 0.5 * x**2, x - 0.5)
+  np.testing.assert_allclose(loss, np.mean(BATCH.weight * huber), rtol=1e-5)
+  np.testing.assert_array_equal(aux.outputs.q_values, now.q_values)
+  other, _ = losses.rem_loss(
+    params, target, BATCH, jax.random.PRNGKey(1), apply=apply, discount=0.9
+  )
+  assert other != loss
+
+
+def test_rem_with_one_head_is_dqn():
+  apply, params, target = make_network(QuantileHead(num_quantiles=1))
+  settings = {'apply': apply, 'discount': 0.9}
+  rem, aux = losses.rem_loss(params, target, BATCH, KEY, **settings)
+  dqn, expected = losses.dqn_loss(params, target, BATCH, KEY, **settings)
+  np.testing.assert_allclose(rem, dqn, rtol=1e-6)
+  np.testing.assert_allclose(aux.td_error, expected.td_error, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
   ('head', 'loss'),
   [(C51Head(v_max=5.0), losses.c51_loss), (QuantileHead(7), losses.qr_dqn_loss)],

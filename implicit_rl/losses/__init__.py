@@ -11,6 +11,7 @@ from implicit_rl.losses.distributional import (
   project_categorical,
   qr_dqn_loss,
   quantile_huber_loss,
+  rem_loss,
 )
 from implicit_rl.losses.evaluation import fqe_loss, monte_carlo_loss, policy_probabilities
 from implicit_rl.losses.imitation import behaviour_cloning_loss
@@ -36,6 +37,7 @@ __all__ = [
   'qr_dqn_loss',
   'quantile_huber_loss',
   'regression_loss',
+  'rem_loss',
   'take_actions',
   'value_regression',
   'with_noise',

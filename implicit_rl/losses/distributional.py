@@ -1,4 +1,4 @@
-"""Losses of return distributions: C51's categorical and QR-DQN's quantile regression."""
+"""Losses of many values per action: C51, QR-DQN and the random ensemble mixture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from implicit_rl.losses.temporal_difference import take_actions
+from implicit_rl.losses.temporal_difference import (
+  q_learning_target,
+  regression_loss,
+  take_actions,
+)
 from implicit_rl.types import Apply, Array, Batch, LossAux, Params, PRNGKey
 
 
@@ -129,3 +133,38 @@ def qr_dqn_loss(
   td_error = jnp.mean(target_tm1, axis=-1) - take_actions(outputs.q_values, batch.action)
   metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
   return loss, LossAux(outputs=outputs, td_error=td_error, metrics=metrics)
+
+
+def rem_loss(
+  params: Params,
+  target_params: Params,
+  batch: Batch,
+  key: PRNGKey,
+  *,
+  apply: Apply,
+  discount: float,
+  error_loss: str = 'huber',
+) -> tuple[jax.Array, LossAux]:
+  """DQN's loss of a random convex combination of N values per action (Agarwal et al., 2020, eq. 6).
+
+  Args:
+    params: online parameters.
+    target_params: target network's parameters.
+    batch: see `Batch`.
+    key: draws the combination, one for the batch: uniform numbers divided by their sum.
+    apply: `apply(params, state) -> QuantileOutputs`, whose N numbers are the ensemble here.
+    discount: γⁿ.
+    error_loss: 'huber' or 'mse'.
+
+  Returns:
+    [] loss, LossAux; `td_error` is the combination's, `q_values` stay the ensemble's mean.
+  """
+  outputs = apply(params, batch.state)
+  q_t = apply(target_params, batch.next_state).quantiles  # [B, A, N]
+  share = jax.random.uniform(key, q_t.shape[-1:])
+  share = share / jnp.sum(share)
+  mixed_t = q_t @ share
+  target_tm1 = q_learning_target(batch.reward, discount * batch.discount, mixed_t, mixed_t)
+  mixed = outputs._replace(q_values=outputs.quantiles @ share)
+  loss, aux = regression_loss(mixed, target_tm1, batch, error_loss)
+  return loss, aux._replace(outputs=outputs)

@@ -79,6 +79,7 @@ def learnt(loss, head=None, batches=None, steps=3000):
     (functools.partial(losses.dqn_loss, double=True), None, 1e-3),
     (losses.c51_loss, C51Head(num_atoms=51, v_max=5.0), 2e-2),
     (losses.qr_dqn_loss, QuantileHead(num_quantiles=8), 2e-2),
+    (losses.rem_loss, QuantileHead(num_quantiles=8), 2e-2),
   ],
 )
 def test_control_reaches_the_optimal_values(loss, head, tolerance):

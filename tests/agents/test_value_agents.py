@@ -17,6 +17,7 @@ from implicit_rl.agents import (
   monte_carlo,
   qr_dqn,
   rainbow,
+  rem,
 )
 from implicit_rl.data import frame_store, source, transitions
 from implicit_rl.data.online_replay import OnlineReplay
@@ -35,6 +36,7 @@ AGENTS = [
   monte_carlo.MonteCarloAgent,
   qr_dqn.QRDQNAgent,
   rainbow.RainbowAgent,
+  rem.REMAgent,
   functools.partial(rainbow.RainbowAgent, double=True, dueling=True, noisy=True),
 ]
 
@@ -110,6 +112,7 @@ def test_gin_names_are_unambiguous_beside_dopamines_agents():
     'monte_carlo.MonteCarloAgent': monte_carlo.MonteCarloAgent,
     'qr_dqn.QRDQNAgent': qr_dqn.QRDQNAgent,
     'rainbow.RainbowAgent': rainbow.RainbowAgent,
+    'rem.REMAgent': rem.REMAgent,
     'heads.C51Head': heads.C51Head,
     'heads.QHead': heads.QHead,
     'heads.QuantileHead': heads.QuantileHead,
@@ -178,6 +181,7 @@ def test_monte_carlo_asks_its_source_for_returns():
   [
     (cql.CQLAgent, {'weight': -1.0}, 'CQLAgent.weight is at least 0, not -1.0'),
     (cql.CQLAgent, {'head': 'c52'}, "CQLAgent.head is 'q', 'c51' or 'quantile', not 'c52'"),
+    (rem.REMAgent, {'num_heads': 0}, 'REMAgent.num_heads is at least 1'),
     (qr_dqn.QRDQNAgent, {'kappa': 0}, 'QRDQNAgent.kappa is above 0'),
     (fqe.FQEAgent, {'policy_epsilon': 2}, r'FQEAgent.policy_epsilon lies in \[0, 1\]'),
     (fqe.FQEAgent, {'policy_temperature': 0}, 'FQEAgent.policy_temperature is above 0'),

@@ -1,0 +1,43 @@
+"""REM, the random ensemble mixture (Agarwal et al., 2020)."""
+
+from __future__ import annotations
+
+import functools
+
+import gin
+
+from implicit_rl.agents.base import Agent
+from implicit_rl.heads import Head, QuantileHead
+from implicit_rl.losses import rem_loss
+from implicit_rl.types import Loss
+
+
+@gin.configurable
+class REMAgent(Agent):
+  """Minimises DQN's loss of a random mixture of many values per action, drawn for each update.
+
+  Args:
+    *args: `Agent`'s.
+    num_heads: values per action; acting is on their mean.
+    error_loss: 'huber' or 'mse'.
+    **kwargs: `Agent`'s; bind them as `Agent.*`.
+
+  Raises:
+    ValueError: for no head.
+  """
+
+  def __init__(self, *args, num_heads: int = 200, error_loss: str = 'huber', **kwargs):
+    if num_heads < 1:
+      raise ValueError(f'REMAgent.num_heads is at least 1, not {num_heads}.')
+    self._num_heads, self._error_loss = num_heads, error_loss
+    super().__init__(*args, **kwargs)
+
+  def make_head(self) -> Head:
+    """Many values per action: what a quantile head computes, read as an ensemble."""
+    return QuantileHead(num_quantiles=self._num_heads)
+
+  def make_loss(self) -> Loss:
+    """The loss of REM at this agent's γⁿ."""
+    return functools.partial(
+      rem_loss, apply=self.apply, discount=self.gamma_n, error_loss=self._error_loss
+    )
