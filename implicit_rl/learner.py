@@ -51,6 +51,7 @@ def make_update(
   Returns:
     update(state, batch) -> (state, metrics), where metrics are scalars.
   """
+
   def objective(params, target_params, batch, key):
     loss_value, aux = loss(params, target_params, batch, key)
     metrics = dict(aux.metrics)
