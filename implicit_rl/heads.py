@@ -6,6 +6,7 @@ are the module's own: a network with a `QHead` has the parameters of one that en
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import TypeAlias
 
@@ -59,7 +60,7 @@ class NoisyDense(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Head:
+class Head(abc.ABC):
   """What the heads share: their layers, dueling streams, noise.
 
   Attributes:
@@ -83,9 +84,9 @@ class Head:
     value = self.dense(width)(features)[:, None, :]  # [B, 1, width]
     return value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
 
+  @abc.abstractmethod
   def __call__(self, features: jax.Array, num_actions: int) -> Outputs:
     """Features [B, d] -> outputs, `q_values` [B, A] and the features among them."""
-    raise NotImplementedError(f'{type(self).__name__} has no __call__(features, num_actions).')
 
 
 @gin.configurable

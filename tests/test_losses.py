@@ -8,31 +8,19 @@ import numpy as np
 import pytest
 import rlax
 
-from implicit_rl import losses, networks
+from implicit_rl import losses
 from implicit_rl.types import Batch
-
-B, A = 32, 5
+from tests.loss_setting import B, make_network, random_batch
 
 
 @pytest.fixture(name='batch')
-def random_batch() -> Batch:
-  rng = np.random.default_rng(0)
-  return Batch(
-    state=rng.normal(size=(B, 1, 7)).astype(np.float32),
-    action=rng.integers(0, A, B).astype(np.int32),
-    reward=rng.normal(size=B).astype(np.float32),
-    next_state=rng.normal(size=(B, 1, 7)).astype(np.float32),
-    next_action=rng.integers(0, A, B).astype(np.int32),
-    discount=rng.integers(0, 2, B).astype(np.float32),
-    weight=rng.uniform(0.5, 2, B).astype(np.float32),
-  )
+def batch_of_all_kinds() -> Batch:
+  return random_batch()
 
 
 @pytest.fixture(name='setting')
-def online_and_target_network(batch):
-  network = networks.MLP(num_actions=A, hidden_units=(16, 8))
-  params, target = (network.init(jax.random.PRNGKey(i), batch.state) for i in (0, 1))
-  return network.apply, params, target
+def online_and_target_network():
+  return make_network()
 
 
 @pytest.mark.parametrize('double', [False, True])

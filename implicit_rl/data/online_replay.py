@@ -13,16 +13,7 @@ from implicit_rl.data import frame_store, source, transitions
 _MAX_ROUNDS = 64
 
 
-@gin.configurable(
-  denylist=[
-    'stack_size',
-    'update_horizon',
-    'gamma',
-    'seed',
-    'observation_shape',
-    'observation_dtype',
-  ]
-)
+@gin.configurable(denylist=source.FROM_AGENT)
 class OnlineReplay(source.RowSource):
   """First-in-first-out replay that holds each frame once; a `DataSource` that grows.
 

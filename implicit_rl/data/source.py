@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -15,6 +16,17 @@ _IDENTITY = (
   'dataset version game fingerprint subset fraction subset_seed terminal_convention capacity '
   'observation_shape stack_size update_horizon gamma seed'
 ).split()
+
+
+# What an agent tells its source, so that both agree; gin must not bind these in the source itself.
+FROM_AGENT = (
+  'stack_size',
+  'update_horizon',
+  'gamma',
+  'seed',
+  'observation_shape',
+  'observation_dtype',
+)
 
 
 class DataSource(Protocol):
@@ -77,7 +89,7 @@ class DataSource(Protocol):
     ...
 
 
-class RowSource:
+class RowSource(abc.ABC):
   """What sources share that keep rows and frames: drawing, gathering, describing.
 
   A subclass says which rows a batch takes (`_draw`) and how many there are (`__len__`).
@@ -111,9 +123,9 @@ class RowSource:
     self._stack_size, self._horizon = stack_size, update_horizon
     self._gamma, self._seed = gamma, seed
 
+  @abc.abstractmethod
   def _draw(self, first_update: int, num_updates: int, batch_size: int, stream: int) -> np.ndarray:
     """Returns the rows [K, B] that start the transitions of a run of updates."""
-    raise NotImplementedError
 
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
     """See `DataSource.sample`."""
@@ -125,8 +137,9 @@ class RowSource:
     """See `DataSource.fixed_batch`."""
     return self._gather(self._draw(0, 1, size, transitions.FIXED_BATCH_STREAM)[0])
 
+  @abc.abstractmethod
   def __len__(self) -> int:
-    raise NotImplementedError
+    """The number of complete transitions."""
 
   @property
   def observation_shape(self) -> tuple[int, ...]:

@@ -20,16 +20,7 @@ _RAW_BYTES = 1 << 30  # One gibibyte: 152 thousand Atari frames, or 2.6 million 
 _log = logging.getLogger(__name__)
 
 
-@gin.configurable(
-  denylist=[
-    'stack_size',
-    'update_horizon',
-    'gamma',
-    'seed',
-    'observation_shape',
-    'observation_dtype',
-  ]
-)
+@gin.configurable(denylist=source.FROM_AGENT)
 class TFDSReplay(source.StoredSource):
   """Transitions of `{data_dir}/{dataset}/{game}_run_{run}`, decoded once into memory.
 

@@ -27,6 +27,7 @@ _MINATAR_DESCRIPTION = (
 )
 
 Episode = Mapping[str, Any]
+Splits = dict[str, list[tuple[int, dict]]]  # examples by split, each with its key
 
 
 def write_dataset(
@@ -69,7 +70,7 @@ def write_dataset(
   target = directory / name / config / _VERSION
   if target.exists() and not overwrite:
     raise FileExistsError(f'{target} exists already; pass overwrite=True to replace it.')
-  splits: dict[str, list[tuple[int, dict]]] = {}
+  splits: Splits = {}
   shapes = set()
   for checkpoint, episode in episodes:
     if not 0 <= checkpoint < 100:
@@ -87,14 +88,11 @@ def write_dataset(
   aside = pathlib.Path(tempfile.mkdtemp(prefix='.writing.', dir=directory))
   try:
     builder_class = (
-      _atari_builder(config)
+      _atari_builder(config, splits)
       if name == ATARI
-      else _minatar_builder(config, shapes.pop(), description)
+      else _minatar_builder(config, splits, shapes.pop(), description)
     )
     builder_class.name = name
-    builder_class._split_generators = lambda self, dl_manager: {
-      split: iter(examples) for split, examples in sorted(splits.items())
-    }
     builder = builder_class(data_dir=os.fspath(aside), config=config)
     builder.download_and_prepare()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +104,7 @@ def write_dataset(
   return target
 
 
-def _atari_builder(config: str) -> Any:
+def _atari_builder(config: str, splits: Splits) -> Any:
   """Returns a subclass of the official builder: its features, configurations and metadata."""
   from tensorflow_datasets.rl_unplugged.rlu_atari_checkpoints_ordered import (
     rlu_atari_checkpoints_ordered as official,
@@ -114,6 +112,9 @@ def _atari_builder(config: str) -> Any:
 
   class Writer(official.RluAtariCheckpointsOrdered, skip_registration=True):  # type: ignore[call-arg]
     """The official dataset, filled with our episodes."""
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+      return _generators(splits)
 
   if config not in Writer.builder_configs:
     raise ValueError(
@@ -123,7 +124,9 @@ def _atari_builder(config: str) -> Any:
   return Writer
 
 
-def _minatar_builder(config: str, observation_shape: tuple[int, ...], description: str) -> Any:
+def _minatar_builder(
+  config: str, splits: Splits, observation_shape: tuple[int, ...], description: str
+) -> Any:
   """Returns a builder with the fields of the Atari dataset and boolean observations."""
   import tensorflow_datasets as tfds
 
@@ -160,13 +163,19 @@ def _minatar_builder(config: str, observation_shape: tuple[int, ...], descriptio
         disable_shuffling=True,
       )
 
-    def _split_generators(self, dl_manager: Any) -> Any:
-      raise NotImplementedError  # Set by `write_dataset`.
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+      return _generators(splits)
 
     def _generate_examples(self) -> Any:
-      raise NotImplementedError
+      """TFDS wants the method; the split generators are complete without it."""
+      return iter(())
 
   return Writer
+
+
+def _generators(splits: Splits) -> dict[str, Any]:
+  """Returns an iterator of examples for each split, in order of the splits."""
+  return {split: iter(examples) for split, examples in sorted(splits.items())}
 
 
 def _example(episode: Episode, checkpoint: int, number: int, name: str) -> dict:
