@@ -6,7 +6,9 @@ the way the target network follows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import gin
 import jax
@@ -14,10 +16,11 @@ import jax.numpy as jnp
 import optax
 
 from implicit_rl import rank
-from implicit_rl.types import Batch, LearnerState, Loss, Metrics, Params, PRNGKey
+from implicit_rl.types import Batch, LearnerState, Loss, Params, PRNGKey, UpdateInfo
 
-Update = Callable[[LearnerState, Batch], tuple[LearnerState, Metrics]]
+Update = Callable[[LearnerState, Batch], tuple[LearnerState, UpdateInfo]]
 Penalty = Callable[[jax.Array], jax.Array]
+Fetch = Callable[[Any, jax.Array], Batch]  # (store on the device, rows [B]) -> batch [B, ...]; pure
 
 # `rank` imports jax alone and optax knows no gin, so both get their gin names here.
 gin.external_configurable(rank.lp_penalty, module='rank')
@@ -49,7 +52,7 @@ def make_update(
     target_update_rate: τ in target ← τ·online + (1−τ)·target; 1 copies.
 
   Returns:
-    update(state, batch) -> (state, metrics), where metrics are scalars.
+    update(state, batch) -> (state, UpdateInfo).
   """
 
   def objective(params, target_params, batch, key):
@@ -61,11 +64,12 @@ def make_update(
       metrics['Losses/Penalty'] = penalty_value
       total = loss_value + penalty_weight * penalty_value
     metrics['Losses/Total'] = total
-    return total, metrics
+    priority = jnp.abs(aux.td_error) if aux.priority is None else aux.priority
+    return total, UpdateInfo(metrics, jax.lax.stop_gradient(priority))
 
-  def update(state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
+  def update(state: LearnerState, batch: Batch) -> tuple[LearnerState, UpdateInfo]:
     key = jax.random.fold_in(state.key, state.updates)
-    gradients, metrics = jax.grad(objective, has_aux=True)(
+    gradients, info = jax.grad(objective, has_aux=True)(
       state.params, state.target_params, batch, key
     )
     changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
@@ -78,7 +82,7 @@ def make_update(
     target_params = jax.lax.cond(
       updates % target_update_period == 0, lambda: followed, lambda: state.target_params
     )
-    return LearnerState(params, target_params, optimizer_state, state.key, updates), metrics
+    return LearnerState(params, target_params, optimizer_state, state.key, updates), info
 
   return update
 
@@ -118,6 +122,9 @@ class Learner:
       from Python. 'auto' is 'scan', except on the CPU backend with a convolution in the program,
       which XLA runs about ten times slower inside a loop.
 
+  Attributes:
+    pure_update: update(state, batch) -> (state, UpdateInfo), not compiled, for a loop of one's own.
+
   Raises:
     ValueError: for an optimiser that is none, a negative weight, a weight without a penalty, a
       period below 1, a rate outside (0, 1] or an unknown loop.
@@ -150,7 +157,7 @@ class Learner:
       raise ValueError(f"Learner.loop is 'auto', 'scan' or 'dispatch', not {loop!r}.")
     self._optimizer = optimizer or optax.adam(6.25e-5, eps=1.5e-4)
     self._loop = loop
-    self._update = make_update(
+    self.pure_update = make_update(
       loss,
       self._optimizer,
       penalty=penalty,
@@ -158,9 +165,17 @@ class Learner:
       target_update_period=target_update_period,
       target_update_rate=target_update_rate,
     )
-    self._one = jax.jit(self._update, donate_argnums=0)
+    self._one = jax.jit(self.pure_update, donate_argnums=0)
     self._scan = jax.jit(
-      lambda state, batches: jax.lax.scan(self._update, state, batches), donate_argnums=0
+      lambda state, batches: jax.lax.scan(self.pure_update, state, batches), donate_argnums=0
+    )
+    self._one_from = jax.jit(self._fetch_and_update, static_argnums=0, donate_argnums=1)
+    self._scan_from = jax.jit(
+      lambda fetch, state, store, rows: jax.lax.scan(
+        lambda state, rows: self._fetch_and_update(fetch, state, store, rows), state, rows
+      ),
+      static_argnums=0,
+      donate_argnums=1,
     )
 
   def init(self, params: Params, key: PRNGKey) -> LearnerState:
@@ -173,24 +188,58 @@ class Learner:
       updates=jnp.zeros((), jnp.int32),
     )
 
-  def update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
+  def update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, UpdateInfo]:
     """One gradient update on a batch [B, ...]; `state` is donated and must not be used again."""
     return self._one(state, batch)
 
-  def update_many(self, state: LearnerState, batches: Batch) -> tuple[LearnerState, Metrics]:
-    """K updates on batches [K, B, ...]; returns the state and metrics [K]. `state` is donated."""
-    if self._loop == 'auto':
-      self._loop = self._choose_loop(state, batches)
-    if self._loop == 'scan':
+  def update_many(self, state: LearnerState, batches: Batch) -> tuple[LearnerState, UpdateInfo]:
+    """K updates on batches [K, B, ...]: the state, which is donated, and their info [K]."""
+    if self._choose_loop(self.pure_update, state, _first(batches)) == 'scan':
       return self._scan(state, batches)
-    rows = []
+    infos = []
     for k in range(batches.action.shape[0]):
-      state, metrics = self._one(state, jax.tree.map(lambda x, k=k: x[k], batches))
-      rows.append(metrics)
-    return state, jax.tree.map(lambda *row: jnp.stack(row), *rows)
+      state, info = self._one(state, jax.tree.map(lambda x, k=k: x[k], batches))
+      infos.append(info)
+    return state, _stacked(infos)
 
-  def _choose_loop(self, state: LearnerState, batches: Batch) -> str:
-    if jax.default_backend() != 'cpu':
-      return 'scan'
-    batch = jax.tree.map(lambda x: x[0], batches)
-    return 'dispatch' if has_convolution(self._update, state, batch) else 'scan'
+  def update_from(
+    self, fetch: Fetch, state: LearnerState, store: Any, rows: jax.Array
+  ) -> tuple[LearnerState, UpdateInfo]:
+    """K updates on batches that are gathered from device memory within the compiled program.
+
+    Args:
+      fetch: the same object at every call, since each is compiled for.
+      state: donated.
+      store: a pytree of device arrays; read only.
+      rows: [K, B], what `fetch` takes for each update.
+
+    Returns:
+      The state and the updates' info, with leading axis [K].
+    """
+    update = functools.partial(self._fetch_and_update, fetch)
+    if self._choose_loop(update, state, store, rows[0]) == 'scan':
+      return self._scan_from(fetch, state, store, rows)
+    infos = []
+    for some in rows:
+      state, info = self._one_from(fetch, state, store, some)
+      infos.append(info)
+    return state, _stacked(infos)
+
+  def _fetch_and_update(
+    self, fetch: Fetch, state: LearnerState, store: Any, rows: jax.Array
+  ) -> tuple[LearnerState, UpdateInfo]:
+    return self.pure_update(state, fetch(store, rows))
+
+  def _choose_loop(self, update: Callable, *arguments: Any) -> str:
+    if self._loop == 'auto':
+      slow = jax.default_backend() == 'cpu' and has_convolution(update, *arguments)
+      self._loop = 'dispatch' if slow else 'scan'
+    return self._loop
+
+
+def _first(batches: Batch) -> Batch:
+  return jax.tree.map(lambda x: x[0], batches)
+
+
+def _stacked(infos: list[UpdateInfo]) -> UpdateInfo:
+  return jax.tree.map(lambda *values: jnp.stack(values), *infos)

@@ -94,11 +94,14 @@ class LossAux(NamedTuple):
     outputs: the network's outputs on `batch.state`, differentiable; the learner reads `features`.
     td_error: [B] float32, target minus prediction.
     metrics: scalars to log by name.
+    priority: [B] float32, what prioritised replay remembers of each transition; None is the size of
+      its TD error.
   """
 
   outputs: Any
   td_error: jax.Array
   metrics: Mapping[str, jax.Array]
+  priority: jax.Array | None = None
 
 
 class Loss(Protocol):
@@ -130,4 +133,18 @@ class LearnerState(NamedTuple):
 
 
 Metrics = Mapping[str, jax.Array]
+
+
+class UpdateInfo(NamedTuple):
+  """What a gradient update reports; of K updates, every array has a leading axis [K].
+
+  Attributes:
+    metrics: scalars by name.
+    priority: [B] float32, at least 0: see `LossAux.priority`.
+  """
+
+  metrics: Metrics
+  priority: jax.Array
+
+
 Apply = Callable[..., Any]

@@ -138,8 +138,8 @@ def test_update_many_equals_updates(network, shape, dtype, weight):
   single, start = make(network, shape, dtype, penalty_weight=weight, target_update_period=4)
   state, losses_seen = start(), []
   for k in range(6):
-    state, metrics = single.update(state, one(batches, k))
-    losses_seen.append(float(metrics['Losses/Total']))
+    state, info = single.update(state, one(batches, k))
+    losses_seen.append(float(info.metrics['Losses/Total']))
   for loop, check in (
     ('dispatch', np.testing.assert_array_equal),
     # A compiled loop may fuse sums in another order: equal to rounding.
@@ -148,9 +148,10 @@ def test_update_many_equals_updates(network, shape, dtype, weight):
     learner, start = make(
       network, shape, dtype, penalty_weight=weight, target_update_period=4, loop=loop
     )
-    many, metrics = learner.update_many(start(), batches)
+    many, info = learner.update_many(start(), batches)
     jax.tree.map(check, many, state)
-    check(np.asarray(metrics['Losses/Total']), np.asarray(losses_seen, np.float32))
+    check(np.asarray(info.metrics['Losses/Total']), np.asarray(losses_seen, np.float32))
+    assert info.priority.shape == batches.action.shape
     assert int(many.updates) == 6
 
 
@@ -206,7 +207,8 @@ def test_the_loop_follows_the_program():
     (networks.MinAtarCNN(num_actions=A), (1, 10, 10, 4), 'scan'),
   ):
     learner, start = make(network, shape, np.uint8)
-    chosen = learner._choose_loop(start(), random_batches(1, shape, np.uint8, batch=2))
+    batch = one(random_batches(1, shape, np.uint8, batch=2), 0)
+    chosen = learner._choose_loop(learner.pure_update, start(), batch)
     assert chosen == (expected if jax.default_backend() == 'cpu' else 'scan')
 
 

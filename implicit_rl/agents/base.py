@@ -23,7 +23,7 @@ from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN
-from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
+from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey, UpdateInfo
 
 
 def linearly_decaying_epsilon(step: int, warmup: int, period: int, final: float) -> float:
@@ -202,32 +202,55 @@ class Agent:
     """
     if num_updates < 1:
       raise ValueError(f'num_updates is at least 1, not {num_updates}.')
+    if self.source is None:
+      raise ValueError(f'{type(self).__name__} has no data source to train from.')
     sums: dict[str, float] = {}
-    for batches in self._batches(num_updates, _chunk_size(num_updates)):
-      self.state, metrics = self.learner.update_many(self.state, batches)
-      for name, values in metrics.items():
+    for info in self._updates(num_updates):
+      for name, values in info.metrics.items():
         sums[name] = sums.get(name, 0.0) + float(np.asarray(values, np.float64).sum())
-      progress(len(batches.action))
+      progress(len(info.priority))
     return {name: value / num_updates for name, value in sums.items()}
+
+  def _updates(self, num_updates: int) -> Iterator[UpdateInfo]:
+    """Does the updates, in chunks; yields each chunk's info, with a leading axis."""
+    source: Any = self.source
+    chunk = _chunk_size(num_updates)
+    if hasattr(source, 'update_priorities'):  # What one update reports decides the next batch.
+      for _ in range(num_updates):
+        batches = source.sample(self.updates, 1, self.batch_size)
+        self.state, info = self.learner.update_many(self.state, batches)
+        source.update_priorities(np.asarray(info.priority[0]))
+        yield info
+    elif getattr(source, 'device_rows', None) is not None:
+      for start, count in _chunks(self.updates, num_updates, chunk):
+        rows = source.draw(start, count, self.batch_size)
+        self.state, info = self.learner.update_from(
+          source.fetch, self.state, source.device_rows, rows
+        )
+        yield info
+    else:
+      for batches in self._batches(num_updates, chunk):
+        self.state, info = self.learner.update_many(self.state, batches)
+        yield info
 
   def train_step(self) -> None:
     """One gradient update."""
     self.train(1)
 
   def _batches(self, num_updates: int, chunk: int) -> Iterator[Batch]:
-    if self.source is None:
-      raise ValueError(f'{type(self).__name__} has no data source to train from.')
-    source, first, last = self.source, self.updates, self.updates + num_updates
+    """Batches from the host; the next chunk is sampled while the current one trains."""
+    source: Any = self.source
+    todo = _chunks(self.updates, num_updates, chunk)
 
-    def sample(start: int) -> futures.Future[Batch]:
-      count = min(chunk, last - start)
-      return self._sampler.submit(source.sample, start, count, self.batch_size)
+    def sample_next() -> futures.Future[Batch] | None:
+      for start, count in todo:
+        return self._sampler.submit(source.sample, start, count, self.batch_size)
+      return None
 
-    pending = sample(first)
-    for start in range(first, last, chunk):
+    pending = sample_next()
+    while pending is not None:
       batches = pending.result()
-      if start + chunk < last:
-        pending = sample(start + chunk)
+      pending = sample_next()
       yield batches
 
   def measure(self, batch: Batch) -> Mapping[str, jax.Array]:
@@ -343,6 +366,12 @@ def _chunk_size(num_updates: int, most: int = 64) -> int:
     if num_updates % size == 0:
       return size
   return min(most, num_updates)
+
+
+def _chunks(first: int, total: int, chunk: int) -> Iterator[tuple[int, int]]:
+  """Cuts updates `first` to `first + total` into (start, count), each of `chunk` at most."""
+  for start in range(first, first + total, chunk):
+    yield start, min(chunk, first + total - start)
 
 
 def _trace(loss: Loss, params: Params, stack: np.ndarray, batch_size: int) -> None:

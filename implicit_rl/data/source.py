@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from implicit_rl import types
-from implicit_rl.data import transitions
+from implicit_rl.data import device_store, transitions
 
 # What of a description a continued run must find again; counts of a growing memory are not in it.
 _IDENTITY = (
@@ -198,6 +199,11 @@ class StoredSource(RowSource):
     return_to_go: [N] float32, from `transitions.returns_to_go`; None if nobody needs it. Rows
       without a return (NaN) start no transition.
     description: what the data is; `describe` adds the counts.
+    on_device: keep frames and columns in device memory; batches are then gathered within the
+      learner's compiled program. The same rows are drawn, so training differs by rounding at most.
+
+  Attributes:
+    device_rows: the store in device memory, or None.
 
   Raises:
     ValueError: if the settings are out of range or no complete transition is left.
@@ -215,6 +221,7 @@ class StoredSource(RowSource):
     selected: np.ndarray | None = None,
     return_to_go: np.ndarray | None = None,
     description: Mapping[str, Any] | None = None,
+    on_device: bool = False,
   ):
     super().__init__(
       columns,
@@ -238,6 +245,26 @@ class StoredSource(RowSource):
     self._return_to_go = return_to_go
     self._description = dict(description or {})
     self._max_action = int(columns.action.max())
+    self.device_rows: device_store.DeviceRows | None = None
+    if on_device:
+      everything = frames.take(np.arange(frames.shape[0]))
+      self.device_rows = device_store.from_host(columns, everything, return_to_go)
+      self._frames = device_store.DeviceFrames(self.device_rows.observation)
+
+  def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:
+    """The rows [K, B] int32 that `sample` would gather; for `fetch`, on the device."""
+    rows = self._draw(first_update, num_updates, batch_size, transitions.TRAINING_STREAM)
+    return rows.astype(np.int32)
+
+  @functools.cached_property
+  def fetch(self) -> Callable[[device_store.DeviceRows, types.Array], types.Batch]:
+    """Pure `fetch(device_rows, rows [B]) -> batch`, always the same object."""
+    return functools.partial(
+      device_store.gather_one_stream,
+      stack_size=self._stack_size,
+      update_horizon=self._horizon,
+      gamma=self._gamma,
+    )
 
   def _draw(self, first_update: int, num_updates: int, batch_size: int, stream: int) -> np.ndarray:
     drawn = transitions.uniform_indices(

@@ -195,7 +195,7 @@ def gather(
   terminal = np.any(columns.terminal[at[..., :-1]] & within, axis=-1)
 
   # Offsets of the frames of both stacks, each once; the first S are the state, the last S the next.
-  offsets = _stack_offsets(stack_size, update_horizon)  # [F]
+  offsets = stack_offsets(stack_size, update_horizon)  # [F]
   wanted = rows[..., None] + offsets  # [..., F]
   present = (wanted >= columns.episode_start[rows % capacity][..., None]) & (
     exists[..., np.maximum(offsets, 0)]
@@ -232,7 +232,7 @@ def rows_needed(
   """
   starts = episode_starts(episode_end)
   needed = selected.copy()
-  for offset in _stack_offsets(stack_size, update_horizon):
+  for offset in stack_offsets(stack_size, update_horizon):
     shifted = _shift(selected, offset)
     needed |= shifted & (_shift(starts, offset) == starts)
   for offset in range(1, update_horizon):  # Rewards between the two stacks.
@@ -288,7 +288,7 @@ def uniform_indices(
   return ((words[:, :batch_size] >> np.uint64(11)) * (2.0**-53) * n).astype(np.int64)
 
 
-def _stack_offsets(stack_size: int, update_horizon: int) -> np.ndarray:
+def stack_offsets(stack_size: int, update_horizon: int) -> np.ndarray:
   """Returns the row offsets of a state's and a next state's frames, each once, increasing."""
   stack = np.arange(1 - stack_size, 1)
   return np.union1d(stack, stack + update_horizon)

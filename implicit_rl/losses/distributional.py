@@ -69,10 +69,12 @@ def c51_loss(
   returns = jnp.asarray(batch.reward)[:, None] + discount_t[:, None] * support[None, :]
   target_tm1 = jax.lax.stop_gradient(project_categorical(returns, p_t, support))  # [B, K]
   logits_tm1 = take_actions(outputs.logits, batch.action)
-  loss = jnp.mean(batch.weight * optax.softmax_cross_entropy(logits_tm1, target_tm1))
+  cross_entropy = optax.softmax_cross_entropy(logits_tm1, target_tm1)  # [B]
+  loss = jnp.mean(batch.weight * cross_entropy)
   td_error = target_tm1 @ support - take_actions(outputs.q_values, batch.action)
   metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
-  return loss, LossAux(outputs=outputs, td_error=td_error, metrics=metrics)
+  priority = jnp.sqrt(cross_entropy + 1e-10)  # Dopamine's Rainbow (Castro et al., 2018).
+  return loss, LossAux(outputs, td_error, metrics, priority)
 
 
 def quantile_huber_loss(quantiles: Array, targets: Array, kappa: float = 1.0) -> jax.Array:
