@@ -254,28 +254,25 @@ def segment_ends(episode_end: np.ndarray, keep: np.ndarray) -> np.ndarray:
   return ~followed[keep]
 
 
-def uniform_indices(
-  seed: int, first_update: int, num_updates: int, batch_size: int, n: int, *, stream: int = 0
+def uniform_numbers(
+  seed: int, first_update: int, num_updates: int, batch_size: int, *, stream: int = TRAINING_STREAM
 ) -> np.ndarray:
-  """Draws indices for a run of updates; update u always draws the same, however it is reached.
+  """Draws numbers for a run of updates; update u always draws the same, however it is reached.
 
   Counter-based (Philox): the draws of update u are a pure function of (seed, stream, u,
-  batch_size, n), so grouping updates into calls or resuming a run changes nothing, and no state has
-  to be saved. With replacement; 53 random bits per draw, so the bias is below n/2^53.
+  batch_size), so grouping updates into calls or resuming a run changes nothing, and no state has to
+  be saved. 53 random bits per draw.
 
   Args:
     seed: non-negative.
     first_update: number of the first update, from 0.
     num_updates: K.
     batch_size: B.
-    n: exclusive upper bound, 1 to 2^53.
     stream: independent stream of the same seed.
 
   Returns:
-    [K, B] int64 in [0, n).
+    [K, B] float64 in [0, 1).
   """
-  if n < 1:
-    raise ValueError('There is nothing to sample from: the store holds no complete transition.')
   if first_update < 0 or num_updates < 1 or batch_size < 1:
     raise ValueError(
       'first_update must be 0 or more, num_updates and batch_size 1 or more; got '
@@ -285,7 +282,29 @@ def uniform_indices(
   blocks = -(-batch_size // 4)  # Philox yields four words of 64 bits per counter value.
   bits = np.random.Philox(key=key, counter=first_update * blocks)
   words = bits.random_raw(num_updates * blocks * 4).reshape(num_updates, blocks * 4)
-  return ((words[:, :batch_size] >> np.uint64(11)) * (2.0**-53) * n).astype(np.int64)
+  return (words[:, :batch_size] >> np.uint64(11)) * 2.0**-53
+
+
+def uniform_indices(
+  seed: int, first_update: int, num_updates: int, batch_size: int, n: int, *, stream: int = 0
+) -> np.ndarray:
+  """Draws indices for a run of updates, with replacement; see `uniform_numbers`.
+
+  Args:
+    seed: non-negative.
+    first_update: number of the first update, from 0.
+    num_updates: K.
+    batch_size: B.
+    n: exclusive upper bound, 1 to 2^53; an index's bias is below n/2^53.
+    stream: independent stream of the same seed.
+
+  Returns:
+    [K, B] int64 in [0, n).
+  """
+  if n < 1:
+    raise ValueError('There is nothing to sample from: the store holds no complete transition.')
+  numbers = uniform_numbers(seed, first_update, num_updates, batch_size, stream=stream)
+  return (numbers * n).astype(np.int64)
 
 
 def stack_offsets(stack_size: int, update_horizon: int) -> np.ndarray:
