@@ -42,6 +42,24 @@ def test_td_errors_equal_rlax(batch, setting, double):
   np.testing.assert_allclose(aux.td_error, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_target_equals_dopamines(batch, setting):
+  """Dopamine's `target_q` of 3-step returns; the target is our TD error plus the prediction."""
+  from dopamine.jax.agents.dqn import dqn_agent
+
+  apply, params, target = setting
+  expected = dqn_agent.target_q(
+    lambda state: jax.tree.map(lambda x: x[0], apply(target, state[None])),
+    batch.next_state,
+    batch.reward,
+    1 - batch.discount,
+    0.9**3,
+  )
+  key = jax.random.PRNGKey(0)
+  _, aux = losses.dqn_loss(params, target, batch, key, apply=apply, discount=0.9**3)
+  q_tm1 = np.asarray(apply(params, batch.state).q_values)[np.arange(B), batch.action]
+  np.testing.assert_allclose(aux.td_error + q_tm1, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize('error_loss', ['huber', 'mse'])
 def test_loss_is_the_weighted_mean_in_numpy(batch, setting, error_loss):
   apply, params, target = setting

@@ -1,6 +1,7 @@
-"""CQL, FQE, Monte Carlo and behaviour cloning against NumPy and rlax, and their reductions."""
+"""CQL, FQE, Monte Carlo and behaviour cloning against NumPy, rlax and d3rlpy; their reductions."""
 
 import functools
+import pathlib
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import rlax
 
 from implicit_rl import losses
 from implicit_rl.heads import C51Head, QHead, QuantileHead
+from implicit_rl.types import QOutputs, QuantileOutputs
 from tests.loss_setting import KEY, A, B, make_network, random_batch
 
 # rlax's distributions are to move to another package.
@@ -34,6 +36,42 @@ def test_cql_is_its_equation_in_numpy(head, value_loss):
   np.testing.assert_allclose(loss, float(value) + 1.7 * np.mean(BATCH.weight * gap), rtol=1e-5)
   np.testing.assert_allclose(aux.metrics['Losses/CQL'], np.mean(BATCH.weight * gap), rtol=1e-5)
   np.testing.assert_allclose(aux.metrics['Losses/TD'], value, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('head', 'value_loss'), [('mean', losses.dqn_loss), ('qr', losses.qr_dqn_loss)]
+)
+def test_cql_equals_d3rlpys(head, value_loss):
+  """Losses and gradient of d3rlpy 2.8.1; golden/make_d3rlpy_cql.py says how they were recorded."""
+  with np.load(pathlib.Path(__file__).parent / 'golden' / 'd3rlpy_cql.npz') as file:
+    golden = {name.split('/')[-1]: file[name] for name in file if name.startswith(head)}
+    weight, discount = float(file['alpha']), float(file['discount'])
+
+  def apply(params, state):  # A network that says what d3rlpy's said: params[t-1 or t].
+    said = params[state]
+    if head == 'mean':
+      return QOutputs(q_values=said, features=said)
+    return QuantileOutputs(q_values=said.mean(-1), features=said, quantiles=said)
+
+  batch = BATCH._replace(
+    state=0,
+    action=golden['action'],
+    reward=golden['reward'],
+    next_state=1,
+    discount=1 - golden['terminal'],
+    weight=np.ones_like(golden['reward']),
+  )
+  base = functools.partial(value_loss, apply=apply, discount=discount, double=True)
+  (loss, aux), gradient = jax.value_and_grad(
+    lambda q: losses.cql_loss(
+      (q, golden['online_t']), (None, golden['target_t']), batch, KEY, loss=base, weight=weight
+    ),
+    has_aux=True,
+  )(golden['online_tm1'])
+  np.testing.assert_allclose(aux.metrics['Losses/TD'], golden['td_loss'], rtol=1e-5)
+  np.testing.assert_allclose(aux.metrics['Losses/CQL'], golden['conservative_loss'], rtol=1e-5)
+  np.testing.assert_allclose(loss, golden['loss'], rtol=1e-5)
+  np.testing.assert_allclose(gradient.sum(0), golden['gradient'], atol=1e-5)
 
 
 @pytest.mark.parametrize(('head', 'value_loss'), CASES)

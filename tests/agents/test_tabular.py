@@ -87,6 +87,16 @@ def test_control_reaches_the_optimal_values(loss, head, tolerance):
   np.testing.assert_allclose(found, optimal_values(), atol=tolerance)
 
 
+def test_cql_with_weight_zero_learns_dqns_table():
+  dqn = functools.partial(losses.dqn_loss, discount=GAMMA)
+
+  def cql(params, target_params, batch, key, apply):
+    base = functools.partial(dqn, apply=apply)
+    return losses.cql_loss(params, target_params, batch, key, loss=base, weight=0.0)
+
+  np.testing.assert_allclose(learnt(cql, steps=500), learnt(dqn, steps=500), rtol=1e-5)
+
+
 def test_fqe_reaches_the_value_of_the_logged_policy():
   found = learnt(functools.partial(losses.fqe_loss, discount=GAMMA))
   np.testing.assert_allclose(found, policy_values(POLICY), atol=1e-3)
