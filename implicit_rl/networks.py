@@ -10,7 +10,7 @@ into values or distributions. The agent chooses the head; gin chooses the networ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gin
 import jax
@@ -33,6 +33,19 @@ def _stack_to_channels(state: jax.Array) -> jax.Array:
   )
 
 
+def _activate(
+  x: jax.Array, layer_norm: bool, activation: Callable[[jax.Array], jax.Array] = nn.relu
+) -> jax.Array:
+  """A layer's activation, after layer normalisation if asked for.
+
+  Normalised are all units that a state has in the layer (Ba et al., 2016); their gain and bias are
+  one for each channel.
+  """
+  if layer_norm:
+    x = nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1)(x)
+  return activation(x)
+
+
 @gin.configurable
 class NatureCNN(nn.Module):
   """The network of Mnih et al. (2015), three convolutions and one hidden layer.
@@ -42,12 +55,14 @@ class NatureCNN(nn.Module):
     hidden_units: width d of the penultimate layer.
     padding: 'SAME' as in Dopamine's networks (7744 inputs to the hidden layer) or 'VALID' as in the
       original (3136 inputs). Their speeds and ranks are not comparable.
+    layer_norm: normalise each hidden layer before its activation.
     head: what turns features into values.
   """
 
   num_actions: int
   hidden_units: int = 512
   padding: str = 'SAME'
+  layer_norm: bool = False
   head: Head = QHead()
 
   @nn.compact
@@ -58,9 +73,9 @@ class NatureCNN(nn.Module):
       x = nn.Conv(
         width, (size, size), (stride, stride), padding=self.padding, kernel_init=KERNEL_INIT
       )(x)
-      x = nn.relu(x)
+      x = _activate(x, self.layer_norm)
     x = x.reshape(x.shape[0], -1)
-    features = nn.relu(self.head.dense(self.hidden_units)(x))
+    features = _activate(self.head.dense(self.hidden_units)(x), self.layer_norm)
     return self.head(features, self.num_actions)
 
 
@@ -101,20 +116,22 @@ class MinAtarCNN(nn.Module):
   Attributes:
     num_actions: number of actions A.
     hidden_units: width d of the penultimate layer.
+    layer_norm: normalise each hidden layer before its activation.
     head: what turns features into values.
   """
 
   num_actions: int
   hidden_units: int = 128
+  layer_norm: bool = False
   head: Head = QHead()
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 10, 10, C] of zeros and ones -> outputs."""
     x = _stack_to_channels(state).astype(jnp.float32)
-    x = nn.relu(PatchConv(16)(x))
+    x = _activate(PatchConv(16)(x), self.layer_norm)
     x = x.reshape(x.shape[0], -1)
-    features = nn.relu(self.head.dense(self.hidden_units)(x))
+    features = _activate(self.head.dense(self.hidden_units)(x), self.layer_norm)
     return self.head(features, self.num_actions)
 
 
@@ -126,12 +143,14 @@ class MLP(nn.Module):
     num_actions: number of actions A.
     hidden_units: widths of the hidden layers; the last is d. (64, 64) is the paper's gridworld.
     activation: 'relu', 'tanh', 'gelu' or 'linear' (a deep linear network).
+    layer_norm: normalise each hidden layer before its activation.
     head: what turns features into values.
   """
 
   num_actions: int
   hidden_units: Sequence[int] = (64, 64)
   activation: str = 'relu'
+  layer_norm: bool = False
   head: Head = QHead()
 
   @nn.compact
@@ -142,7 +161,7 @@ class MLP(nn.Module):
     activation = _ACTIVATIONS[self.activation]
     features = state.reshape(state.shape[0], -1).astype(jnp.float32)
     for width in self.hidden_units:
-      features = activation(self.head.dense(width)(features))
+      features = _activate(self.head.dense(width)(features), self.layer_norm, activation)
     return self.head(features, self.num_actions)
 
 

@@ -1,5 +1,7 @@
 """Networks: shapes, named features, and equality with Flax's and Dopamine's own."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,33 @@ def test_outputs(network, shape, dtype, width):
   assert outputs.features.shape == (3, width)
   assert outputs.q_values.dtype == outputs.features.dtype == np.float32
   assert (np.asarray(outputs.features) >= 0).all(), 'features are taken after the activation'
+
+
+@pytest.mark.parametrize(
+  ('network', 'shape'),
+  [
+    (functools.partial(networks.NatureCNN, hidden_units=8), (3, 4, 84, 84)),
+    (networks.MinAtarCNN, (3, 1, 10, 10, 6)),
+    (functools.partial(networks.MLP, activation='linear'), (3, 1, 16)),
+  ],
+)
+def test_layer_norm_takes_mean_and_scale_off_every_hidden_layer(network, shape):
+  """At the start, gain 1 and bias 0, each state's units have mean 0 and variance 1."""
+  plain, normed = network(num_actions=5), network(num_actions=5, layer_norm=True)
+  state = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+  capture = lambda module, _: isinstance(module, nn.LayerNorm)
+  _, seen = jax.jit(functools.partial(normed.init_with_output, capture_intermediates=capture))(
+    KEY, state
+  )
+  added = {name for name in seen['params'] if name.startswith('LayerNorm')}
+  layers = set(jax.eval_shape(plain.init, KEY, state)['params'])
+  assert set(seen['params']) == layers | added
+  assert len(added) == len(layers) - 1, 'all but the last layer, which is the head'
+  for name in added:
+    (x,) = seen['intermediates'][name]['__call__']
+    x = np.asarray(x, np.float64).reshape(len(state), -1)
+    np.testing.assert_allclose(x.mean(1), 0, atol=1e-4)
+    np.testing.assert_allclose(x.var(1), 1, rtol=1e-2)
 
 
 @pytest.mark.parametrize(('padding', 'inputs'), [('SAME', 7744), ('VALID', 3136)])

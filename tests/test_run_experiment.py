@@ -88,6 +88,28 @@ def test_every_gin_file_runs(gin_file, tmp_path):
   assert own and row['Losses/Total'] > sum(row[name] for name in own) > 0
 
 
+MIX_INS = {
+  'networks/nature_valid.gin': {'padding': 'VALID'},
+  'networks/wide.gin': {'hidden_units': 2048},
+  'normalisation/layer_norm.gin': {'layer_norm': True},
+}
+
+
+def test_mix_ins_change_the_network_they_say(tmp_path):
+  """All at once in a run; one by one in the network that gin then builds."""
+  paths = {f'gin_configs/{name}': changed for name, changed in MIX_INS.items()}
+  there = {str(p.relative_to(ROOT)) for p in ROOT.glob('gin_configs/n*/*.gin')}
+  assert there == set(paths)
+  run(tmp_path, MINATAR, *paths)
+  learner = checkpoints.load_newest(tmp_path / 'checkpoints')[1]['agent']['learner']
+  params = learner['params']['params']
+  assert params['Dense_0']['kernel'].shape[1] == 512 and 'LayerNorm_1' in params
+  for path, changed in paths.items():
+    experiment.parse_gin([str(ROOT / ATARI), str(ROOT / path)], [])
+    network = gin.get_configurable('networks.NatureCNN')(num_actions=4)
+    assert {name: getattr(network, name) for name in changed} == changed
+
+
 def test_a_run_leaves_its_record(tmp_path):
   run(tmp_path, MINATAR, PENALTY, seed=3)
   (record,) = json.loads((tmp_path / 'run.json').read_text())['starts']
