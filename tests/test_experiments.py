@@ -12,24 +12,25 @@ from implicit_rl.data import tfds_replay
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+MINATAR = ('minatar_checkpoints_ordered', 'Breakout', 'embedded_minatar.py train --steps=8000')
+ATARI = ('rlu_atari_checkpoints_ordered', 'Pong', 'atari_frames.py --game=Pong --steps=4200')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ('script', 'dataset', 'game', 'steps'),
-  [
-    ('embedded_minatar.py', 'minatar_checkpoints_ordered', 'Breakout', 8000),
-    ('embedded_pong.py', 'rlu_atari_checkpoints_ordered', 'Pong', 4200),
-  ],
+  ('made_by', 'write'), [(MINATAR, 'embedded_minatar.py write'), (ATARI, 'embedded_pong.py')]
 )
-def test_train_then_write(script, dataset, game, steps, tmp_path):
-  replay = tmp_path / 'replay.npz'
-  for what in (['train', f'--steps={steps}'], ['write', f'--output={tmp_path}']):
-    command = [sys.executable, str(ROOT / 'experiments' / script), *what, f'--replay={replay}']
+def test_train_then_write(made_by, write, tmp_path):
+  dataset, game, train = made_by
+  for what in (train, f'{write} --output={tmp_path}'):
+    script, *rest = f'{what} --replay={tmp_path / "replay.npz"}'.split()
+    command = [sys.executable, str(ROOT / 'experiments' / script), *rest]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
   settings = {'stack_size': 1, 'update_horizon': 1, 'gamma': 0.99, 'fraction': 1.0}
   made = tfds_replay.TFDSReplay(dataset=dataset, game=game, data_dir=tmp_path, **settings)
   shipped = tfds_replay.TFDSReplay(dataset=dataset, game=game, **settings)
-  assert 0 < len(made) < steps
+  assert 0 < len(made) < 8000
   ours, theirs = made._gather(made._valid[:200]), shipped._gather(shipped._valid[:200])
   assert ours.state.dtype == theirs.state.dtype and ours.state.shape == theirs.state.shape
   if game == 'Pong':  # The first episode is written whole: acting there is random but seeded.
