@@ -1,26 +1,33 @@
-"""Frames in memory, each stored once: plain, or compressed in chunks of consecutive frames.
+"""Frames in memory or on disk, each stored once, read back by row number: plain or compressed.
 
-A frame of 84×84 bytes takes 7 kB plain, so 2.5 million take 17.6 GB. Compressed in chunks they take
-a few per cent of that and still serve random batches, because neighbouring frames of a game are
-nearly equal and a state's stack lies within one or two chunks.
+A frame of 84×84 bytes takes 7 kB plain, so 50 million take 353 GB. Compressed they take a few per
+cent of that and still serve random batches, decoded in threads while Python is free.
+`frame_codec` makes the blocks, `open_frames` reads them; the bytes may be mapped from a file.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import zstandard
 
-CODECS = ('zstd', 'raw')
-# Frames per chunk. Measured with random batches of 32 five-frame transitions on two cores: 8 served
-# as many a second as 4 (Pong 780, Seaquest 560) at three quarters of its size (59 and 153 bytes a
-# frame); 16 and 32 save another fifth and serve a third fewer. Plain arrays: 4,000 and 2,750.
-CHUNK_SIZE = 8
-_LEVEL = 3
-_THREADED_CHUNKS = 64  # Below this many chunks, starting threads costs more than they save.
+from implicit_rl.data import frame_codec
+from implicit_rl.data.frame_codec import (  # noqa: F401  One door to the codec and the store.
+  CHUNK_SIZE,
+  CODECS,
+  LEVEL,
+  ChunkEncoder,
+  check_codec,
+  cores,
+  train_dictionary,
+)
+
+_TILE = 160  # Rows that one thread decodes at once, so that their plain bytes stay in its cache.
+_PIECE = 1 << 16  # Blocks that a writer joins at a time.
 
 
 class RawFrames:
@@ -52,37 +59,48 @@ class RawFrames:
     """Returns a new array [..., *observation_shape] for `rows` [...] int64."""
     return self._array[rows]
 
+  def settings(self) -> dict[str, Any]:
+    """Returns, ready for JSON, what `from_arrays` needs beside the arrays."""
+    return {'codec': 'raw', 'shape': list(self.shape), 'dtype': self.dtype.name}
+
   def arrays(self) -> dict[str, np.ndarray]:
     """Returns what a file needs to hold; `from_arrays` takes it back."""
-    return {'frames': self._array}
+    return {'frames': self._array.reshape(-1).view(np.uint8)}
 
 
 class ZstdFrames:
-  """Frames in chunks of consecutive ones, each chunk one zstandard block; decodes in threads.
+  """Frames in blocks of consecutive ones, decoded in threads without holding Python's lock.
 
   Args:
+    settings: from `ChunkEncoder.settings`.
     data: [bytes] uint8, all blocks one after the other.
-    offsets: [chunks + 1] int64, where each block starts, then the end of the last.
-    shape: [N, *observation_shape].
-    dtype: data type of a frame.
-    chunk_size: frames per chunk; the last may hold fewer.
+    offsets: [blocks + 1] int64, where each block starts, then the end of the last.
+    dictionary: what the blocks were compressed with, if anything.
+
+  Raises:
+    ValueError: if the arrays don't fit the settings.
   """
 
   def __init__(
     self,
+    settings: Mapping,
     data: np.ndarray,
     offsets: np.ndarray,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    chunk_size: int,
+    dictionary: bytes | None = None,
   ):
-    if len(offsets) != -(-shape[0] // chunk_size) + 1 or int(offsets[-1]) != len(data):
+    self._settings = dict(settings)
+    self._shape, self._dtype = tuple(settings['shape']), np.dtype(settings['dtype'])
+    self._chunk_size = int(settings['chunk_size'])
+    self._frame_bytes = int(np.prod(self._shape[1:])) * self._dtype.itemsize
+    if settings['dictionary'] != frame_codec.name_of(dictionary):
+      raise ValueError('The dictionary is not the one the frames were compressed with.')
+    blocks = -(-self._shape[0] // self._chunk_size)
+    if len(offsets) != blocks + 1 or int(offsets[-1]) != len(data):
       raise ValueError('The blocks do not fit the number of frames: the store is damaged.')
-    self._data, self._offsets = data, offsets
-    self._shape, self._dtype, self._chunk_size = tuple(shape), np.dtype(dtype), chunk_size
-    self._frame_bytes = int(np.prod(shape[1:])) * self._dtype.itemsize
+    self._data, self._offsets, self._dictionary = data, offsets, dictionary
     self._threads = cores()
     self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+    self._local = threading.local()
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -97,52 +115,70 @@ class ZstdFrames:
   @property
   def nbytes(self) -> int:
     """Bytes held."""
-    return self._data.nbytes + self._offsets.nbytes
+    return self._data.nbytes + self._offsets.nbytes + len(self._dictionary or b'')
 
   def take(self, rows: np.ndarray) -> np.ndarray:
     """Returns a new array [..., *observation_shape] for `rows` [...] int64."""
     flat = np.asarray(rows, np.int64).ravel()
     out = np.empty((len(flat), self._frame_bytes), np.uint8)
-    chunk, within = np.divmod(flat, self._chunk_size)
-    order = np.argsort(chunk, kind='stable')
-    starts = np.flatnonzero(np.diff(chunk[order], prepend=-1))
-    groups = np.split(order, starts[1:])  # Positions in `flat`, one group per chunk.
 
-    def decode(some: list[np.ndarray]) -> None:
-      decompressor = zstandard.ZstdDecompressor()
-      for group in some:
-        if len(group):
-          out[group] = self._decode_chunk(decompressor, int(chunk[group[0]]))[within[group]]
+    def fill(start: int) -> None:
+      self._decode(flat[start : start + _TILE], out[start : start + _TILE])
 
-    if len(groups) < _THREADED_CHUNKS or self._threads == 1:
-      decode(groups)
+    starts = range(0, len(flat), _TILE)
+    if len(starts) < 2 or self._threads == 1:
+      for start in starts:
+        fill(start)
     else:
       if self._pool is None:
-        self._pool = concurrent.futures.ThreadPoolExecutor(self._threads)
-      list(self._pool.map(decode, (groups[i :: self._threads] for i in range(self._threads))))
+        self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, 'frames')
+      list(self._pool.map(fill, starts))
     return out.view(self._dtype).reshape(*np.shape(rows), *self._shape[1:])
+
+  def settings(self) -> dict[str, Any]:
+    """Returns, ready for JSON, what `from_arrays` needs beside the arrays."""
+    return dict(self._settings)
 
   def arrays(self) -> dict[str, np.ndarray]:
     """Returns what a file needs to hold; `from_arrays` takes it back."""
-    return {'frames': self._data, 'offsets': self._offsets}
+    arrays = {'frames': self._data, 'offsets': self._offsets}
+    if self._dictionary is not None:
+      arrays['dictionary'] = np.frombuffer(self._dictionary, np.uint8)
+    return arrays
 
-  def _decode_chunk(
-    self, decompressor: zstandard.ZstdDecompressor, chunk: int
-  ) -> np.ndarray:  # [frames, bytes]
-    block = self._data[self._offsets[chunk] : self._offsets[chunk + 1]]
-    frames = min(self._chunk_size, self._shape[0] - chunk * self._chunk_size)
-    plain = decompressor.decompress(block.data, max_output_size=frames * self._frame_bytes)
-    return np.frombuffer(plain, np.uint8).reshape(frames, self._frame_bytes)
+  def _decode(self, rows: np.ndarray, out: np.ndarray) -> None:
+    """Writes the frames of `rows` [m] to `out` [m, bytes]."""
+    block, within = np.divmod(rows, self._chunk_size)
+    # Runs of consecutive rows in one block: each is decoded once and copied as one piece.
+    first = np.flatnonzero((np.diff(block, prepend=-1) != 0) | (np.diff(rows, prepend=-2) != 1))
+    length = np.diff(first, append=len(rows))
+    start = self._offsets[block[first]]
+    segments = np.stack([start, self._offsets[block[first] + 1] - start], axis=1)
+    sizes = np.full(len(first), self._chunk_size * self._frame_bytes, np.uint64)
+    plain: Any = self._decompressor().multi_decompress_to_buffer(
+      zstandard.BufferWithSegments(self._data.data, segments.astype(np.uint64).tobytes()),
+      decompressed_sizes=sizes.tobytes(),
+      threads=1,
+    )
+    target = out.reshape(-1).data
+    pieces = np.stack([within[first], first, length], axis=1) * self._frame_bytes
+    for run, (source, at, count) in enumerate(pieces.tolist()):
+      target[at : at + count] = memoryview(plain[run])[source : source + count]
+
+  def _decompressor(self) -> zstandard.ZstdDecompressor:
+    """Returns this thread's own decompressor."""
+    if not hasattr(self._local, 'decompressor'):
+      self._local.decompressor = zstandard.ZstdDecompressor(
+        dict_data=frame_codec.prepared(self._dictionary)
+      )
+    return self._local.decompressor
 
   def __getstate__(self) -> dict:
-    return {**self.__dict__, '_pool': None}
+    return {**self.__dict__, '_pool': None, '_local': None}
 
-
-def cores() -> int:
-  """Returns how many cores this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+  def __setstate__(self, state: dict) -> None:
+    self.__dict__.update(state)
+    self._local = threading.local()
 
 
 AnyFrames = RawFrames | ZstdFrames
@@ -156,7 +192,9 @@ class FrameWriter:
     shape: shape of one frame.
     dtype: data type of a frame.
     codec: 'zstd' or 'raw'.
-    chunk_size: frames per zstd chunk.
+    chunk_size: frames per block.
+    level: zstandard's compression level.
+    dictionary: from `train_dictionary`.
 
   Raises:
     ValueError: if the codec is unknown.
@@ -166,41 +204,33 @@ class FrameWriter:
     self,
     count: int,
     shape: tuple[int, ...],
-    dtype: np.dtype,
+    dtype: Any,
     codec: str = 'zstd',
     chunk_size: int = CHUNK_SIZE,
+    level: int = LEVEL,
+    dictionary: bytes | None = None,
   ):
-    check_codec(codec)
-    self._shape, self._dtype = (count, *shape), np.dtype(dtype)
-    self._codec, self._chunk_size = codec, chunk_size
-    self._written = 0
+    self._expected, self._written = count, 0
+    self._encoder = ChunkEncoder(shape, dtype, codec, chunk_size, level, dictionary)
+    self._dictionary = dictionary
+    # A plain store is filled in place; blocks, whose sizes are not known before, come in pieces.
+    self._raw = np.empty((count, *shape), dtype) if codec == 'raw' else None
     self._blocks: list[bytes] = []
-    room = count if codec == 'raw' else min(chunk_size, count)
-    self._room = np.empty((room, *shape), self._dtype)  # All frames, or the chunk being filled.
-    self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    self._pieces: list[bytes] = []
+    self._sizes: list[np.ndarray] = []
 
   def append(self, frames: np.ndarray) -> None:
     """Appends `frames` [m, *shape]."""
-    if frames.shape[1:] != self._shape[1:] or frames.dtype != self._dtype:
-      raise ValueError(
-        f'Expected {self._dtype} frames {self._shape[1:]}, got {frames.dtype} {frames.shape[1:]}.'
-      )
-    if self._written + len(frames) > self._shape[0]:
-      raise ValueError(f'More frames than the {self._shape[0]} announced.')
-    if self._codec == 'raw':
-      self._room[self._written : self._written + len(frames)] = frames
-      self._written += len(frames)
-      return
-    while len(frames):
-      at = self._written % self._chunk_size
-      part, frames = (
-        frames[: self._chunk_size - at],
-        frames[self._chunk_size - at :],
-      )
-      self._room[at : at + len(part)] = part
-      self._written += len(part)
-      if self._written % self._chunk_size == 0:
-        self._blocks.append(self._compressor.compress(self._room.tobytes()))
+    if self._written + len(frames) > self._expected:
+      raise ValueError(f'More frames than the {self._expected} announced.')
+    if self._raw is None:
+      self._blocks += self._encoder.append(frames)
+      if len(self._blocks) >= _PIECE:
+        self._join()
+    else:
+      frame_codec.check_frames(frames, self._raw.shape[1:], self._raw.dtype)
+      self._raw[self._written : self._written + len(frames)] = frames
+    self._written += len(frames)
 
   def finish(self) -> AnyFrames:
     """Returns the store of all frames.
@@ -208,53 +238,62 @@ class FrameWriter:
     Raises:
       ValueError: if fewer came than announced.
     """
-    if self._written != self._shape[0]:
-      raise ValueError(f'{self._shape[0]} frames were announced, {self._written} came.')
-    if self._codec == 'raw':
-      return RawFrames(self._room)
-    rest = self._written % self._chunk_size
-    if rest:
-      self._blocks.append(self._compressor.compress(self._room[:rest].tobytes()))
-    offsets = np.concatenate([[0], np.cumsum([len(b) for b in self._blocks])]).astype(np.int64)
-    data = np.frombuffer(b''.join(self._blocks), np.uint8)
+    if self._written != self._expected:
+      raise ValueError(f'{self._expected} frames were announced, {self._written} came.')
+    if self._raw is not None:
+      return RawFrames(self._raw)
+    self._blocks += self._encoder.finish()
+    self._join()
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._sizes))])
+    data = np.empty(offsets[-1], np.uint8)
+    at = 0
+    self._pieces.reverse()
+    while self._pieces:  # Each piece is freed once it is copied.
+      piece = self._pieces.pop()
+      data[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+      at += len(piece)
+    return ZstdFrames(self._encoder.settings, data, offsets, self._dictionary)
+
+  def _join(self) -> None:
+    self._sizes.append(np.fromiter(map(len, self._blocks), np.int64, len(self._blocks)))
+    self._pieces.append(b''.join(self._blocks))
     self._blocks = []
-    return ZstdFrames(data, offsets, self._shape, self._dtype, self._chunk_size)
 
 
-def check_codec(codec: str) -> None:
-  """Raises ValueError if the codec is unknown."""
-  if codec not in CODECS:
-    raise ValueError(f'Unknown codec {codec!r}; choose one of {", ".join(CODECS)}.')
-
-
-def pack(frames: np.ndarray, codec: str = 'zstd', chunk_size: int = CHUNK_SIZE) -> AnyFrames:
-  """Returns a store of `frames` [N, *shape]."""
-  writer = FrameWriter(len(frames), frames.shape[1:], frames.dtype, codec, chunk_size)
+def pack(frames: np.ndarray, codec: str = 'zstd', **settings: Any) -> AnyFrames:
+  """Returns a store of `frames` [N, *shape]; `settings` are `FrameWriter`'s."""
+  writer = FrameWriter(len(frames), frames.shape[1:], frames.dtype, codec, **settings)
   writer.append(frames)
   return writer.finish()
 
 
-def layout(frames: AnyFrames) -> dict:
-  """Returns, ready for JSON, what `from_arrays` needs beside the arrays."""
-  return {
-    'codec': 'raw' if isinstance(frames, RawFrames) else 'zstd',
-    'shape': list(frames.shape),
-    'dtype': frames.dtype.name,
-    'chunk_size': 1 if isinstance(frames, RawFrames) else frames._chunk_size,
-  }
+def open_frames(
+  settings: Mapping,
+  data: np.ndarray,
+  offsets: np.ndarray | None = None,
+  dictionary: bytes | None = None,
+) -> AnyFrames:
+  """Opens frames from the bytes that a `ChunkEncoder` made.
+
+  Args:
+    settings: the encoder's, taken when it had finished.
+    data: [bytes] uint8, all its blocks one after the other; may be a memory map.
+    offsets: [blocks + 1] int64, where each block starts, then the end of the last; not used by the
+      codec 'raw'.
+    dictionary: what the encoder was given.
+
+  Raises:
+    ValueError: if the arrays don't fit the settings.
+  """
+  check_codec(settings['codec'])
+  if settings['codec'] == 'raw':
+    return RawFrames(data.view(settings['dtype']).reshape(settings['shape']))
+  if offsets is None:
+    raise ValueError('The blocks of a compressed store need their offsets.')
+  return ZstdFrames(settings, data, offsets, dictionary)
 
 
 def from_arrays(settings: Mapping, arrays: Mapping[str, np.ndarray]) -> AnyFrames:
-  """Rebuilds a store from its `layout` and its `arrays()`."""
-  readers: dict[str, Callable[[], AnyFrames]] = {
-    'raw': lambda: RawFrames(arrays['frames']),
-    'zstd': lambda: ZstdFrames(
-      arrays['frames'],
-      arrays['offsets'],
-      tuple(settings['shape']),
-      np.dtype(settings['dtype']),
-      int(settings['chunk_size']),
-    ),
-  }
-  check_codec(settings['codec'])
-  return readers[settings['codec']]()
+  """Rebuilds a store from its `settings()` and its `arrays()`."""
+  dictionary = arrays['dictionary'].tobytes() if 'dictionary' in arrays else None
+  return open_frames(settings, arrays['frames'], arrays.get('offsets'), dictionary)

@@ -17,6 +17,8 @@ from implicit_rl.data import frame_store, source, store_files, subsets, tfds_fil
 EMBEDDED = pathlib.Path(__file__).parent / 'embedded'
 TERMINAL_CONVENTIONS = ('logged_row', 'rlds')
 _RAW_BYTES = 1 << 30  # One gibibyte: 152 thousand Atari frames, or 2.6 million of MinAtar.
+# From how many episodes, and how many frames of each at most, a dictionary is made.
+_SAMPLE_EPISODES, _SAMPLE_FRAMES = 100, 20
 _log = logging.getLogger(__name__)
 
 
@@ -205,7 +207,9 @@ def _stored(
   """Returns the kept rows of a dataset, from the cache if they are there."""
   if cache is None:
     return _decode(files, index, episode_end, keep, codec)
-  key = json.dumps([files.stamp(), terminal_convention, codec, frame_store.CHUNK_SIZE])
+  key = json.dumps(
+    [files.stamp(), terminal_convention, codec, frame_store.CHUNK_SIZE, frame_store.LEVEL]
+  )
   digest = hashlib.sha256(key.encode())
   digest.update(np.packbits(keep).tobytes())
   folder = cache / f'frames-{digest.hexdigest()[:32]}'
@@ -223,7 +227,7 @@ def _stored(
   store_files.save(
     folder,
     {**kept, **frames.arrays()},
-    {**frame_store.layout(frames), 'dataset': files.name, 'version': files.version},
+    {**frames.settings(), 'dataset': files.name, 'version': files.version},
   )
   return columns, frames
 
@@ -247,6 +251,12 @@ def _decode(
   terminal = np.zeros(len(keep), bool)
   finished = index.terminal & (index.length > 0)
   terminal[end[finished] - 1] = True
+  dictionary = None
+  if codec == 'zstd':
+    some = episodes[:: -(-len(episodes) // _SAMPLE_EPISODES)]
+    thinned = lambda episode: wanted(episode)[:: -(-len(wanted(episode)) // _SAMPLE_FRAMES)]
+    sample = [steps.observation for steps in tfds_files.read_steps(files, index, thinned, some)]
+    dictionary = frame_store.train_dictionary(np.concatenate(sample))
   action, reward = [], []
   writer = None
   for episode, steps in zip(
@@ -255,7 +265,9 @@ def _decode(
     frames = steps.observation
     if writer is None:
       count = int(kept_before[-1])
-      writer = frame_store.FrameWriter(count, frames.shape[1:], frames.dtype, codec)
+      writer = frame_store.FrameWriter(
+        count, frames.shape[1:], frames.dtype, codec, dictionary=dictionary
+      )
     writer.append(frames)
     rows = wanted(int(episode))
     action.append(steps.action[rows])

@@ -1,5 +1,8 @@
 """Frame stores give back what was put in, from memory and from disk, and notice damage."""
 
+import json
+import pickle
+
 import numpy as np
 import pytest
 
@@ -35,6 +38,44 @@ def test_threaded_and_plain_decoding_agree():
   np.testing.assert_array_equal(store.take(np.arange(2000)), frames)
 
 
+@pytest.mark.parametrize('chunk_size', [1, 3, 8])
+@pytest.mark.parametrize('codec', frame_store.CODECS)
+def test_blocks_in_a_file_open_as_the_frames(tmp_path, codec, chunk_size):
+  frames = frames_of(50)
+  dictionary = frame_store.train_dictionary(frames[::2], count=8)
+  encoder = frame_store.ChunkEncoder((6, 5), np.uint8, codec, chunk_size, 3, dictionary)
+  parts = [encoder.append(part) for part in np.split(frames, [1, 1, 9, 30])]
+  blocks = [block for part in [*parts, encoder.finish()] for block in part]
+  (tmp_path / 'blocks').write_bytes(b''.join(blocks))
+  settings = json.loads(json.dumps(encoder.settings))
+  offsets = np.cumsum([0, *map(len, blocks)])
+  mapped = np.memmap(tmp_path / 'blocks', np.uint8, 'r')
+  store = frame_store.open_frames(settings, mapped, offsets, dictionary)
+  np.testing.assert_array_equal(store.take(np.arange(50)), frames)
+  again = pickle.loads(pickle.dumps(store))
+  np.testing.assert_array_equal(again.take(np.array([[49, 0]])), frames[[[49, 0]]])
+  if codec == 'zstd':
+    with pytest.raises(ValueError, match='dictionary is not the one'):
+      frame_store.open_frames(settings, mapped, offsets)
+    with pytest.raises(ValueError, match='do not fit the number of frames'):
+      frame_store.open_frames(settings, mapped, offsets[:-1], dictionary)
+    with pytest.raises(ValueError, match='need their offsets'):
+      frame_store.open_frames(settings, mapped, None, dictionary)
+
+
+def test_a_dictionary_makes_single_frames_of_a_scene_small():
+  rng = np.random.default_rng(0)
+  scene = rng.integers(0, 256, (84, 84), np.uint8)  # What every frame shows.
+  frames = np.repeat(scene[None], 300, axis=0)
+  frames[np.arange(300), rng.integers(0, 84, 300), rng.integers(0, 84, 300)] ^= 255
+  dictionary = frame_store.train_dictionary(frames[:100])
+  plain, small = frame_store.pack(frames), frame_store.pack(frames, dictionary=dictionary)
+  assert small.nbytes < len(dictionary) + 300 * (8 + 60) < plain.nbytes / 3
+  np.testing.assert_array_equal(small.take(np.arange(300)), frames)
+  with pytest.raises(ValueError, match='needs frames'):
+    frame_store.train_dictionary(frames[:0])
+
+
 @pytest.mark.parametrize('codec', frame_store.CODECS)
 def test_a_store_filled_in_uneven_parts_is_the_same(codec):
   frames = frames_of(101)
@@ -53,6 +94,8 @@ def test_the_writer_counts_and_checks():
     writer.append(frames_of(2))
   with pytest.raises(ValueError, match='Expected uint8 frames'):
     writer.append(frames_of(1, np.float32))
+  with pytest.raises(ValueError, match='chunk_size must be at least 1'):
+    frame_store.FrameWriter(2, (6, 5), np.uint8, chunk_size=0)
   with pytest.raises(ValueError, match="Unknown codec 'zip'; choose one of zstd, raw"):
     frame_store.FrameWriter(2, (6, 5), np.dtype(np.uint8), 'zip')
 
@@ -68,7 +111,7 @@ def test_consecutive_frames_compress():
 def test_disk_round_trip(tmp_path, codec, memory_map):
   frames = frames_of(37)
   store = frame_store.pack(frames, codec)
-  store_files.save(tmp_path / 'a' / 'store', store.arrays(), frame_store.layout(store))
+  store_files.save(tmp_path / 'a' / 'store', store.arrays(), store.settings())
   arrays, settings = store_files.load(tmp_path / 'a' / 'store', memory_map=memory_map)
   back = frame_store.from_arrays(settings, arrays)
   np.testing.assert_array_equal(back.take(np.arange(37)), frames)

@@ -1,0 +1,187 @@
+"""Frames to compressed blocks: `ChunkEncoder` takes frames in order and returns blocks.
+
+A block is one zstandard frame that holds `chunk_size` consecutive frames of the game. With a
+dictionary made of frames of the same game (`train_dictionary`), even a block of a single frame is
+small, because all but what moves is in the dictionary; and what is drawn at random is then decoded
+without its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import numpy as np
+import zstandard
+
+CODECS = ('zstd', 'raw')
+CHUNK_SIZE = 1  # Frames per block.
+LEVEL = 9  # zstandard's; see docs/data.md for what a level costs.
+DICTIONARY_FRAMES = 64
+_DICTIONARY_HEAD = 16 << 10  # Bytes of the part that zstandard trains.
+_AT_ONCE = 1024  # Blocks per call of the compressor.
+
+
+class ChunkEncoder:
+  """Compresses frames as they come; whoever calls keeps the blocks, in memory or in a file.
+
+  Args:
+    shape: shape of one frame.
+    dtype: data type of a frame.
+    codec: 'zstd', or 'raw': blocks are the plain bytes then, and the next three do not matter.
+    chunk_size: frames per block. The last block is filled up with copies of the last frame.
+    level: zstandard's compression level.
+    dictionary: from `train_dictionary`, of frames like these; None compresses without one.
+    threads: native threads that compress.
+
+  Raises:
+    ValueError: if the codec is unknown or a setting is out of range.
+  """
+
+  def __init__(
+    self,
+    shape: tuple[int, ...],
+    dtype: Any,
+    codec: str = 'zstd',
+    chunk_size: int = CHUNK_SIZE,
+    level: int = LEVEL,
+    dictionary: bytes | None = None,
+    threads: int | None = None,
+  ):
+    check_codec(codec)
+    if chunk_size < 1:
+      raise ValueError(f'chunk_size must be at least 1, got {chunk_size}.')
+    self._shape, self._dtype = tuple(shape), np.dtype(dtype)
+    self._codec, self._chunk_size, self._level = codec, chunk_size, level
+    self._dictionary = dictionary if codec == 'zstd' else None
+    self._threads = threads or cores()
+    self._count = 0
+    self._rest = np.empty((0, *self._shape), self._dtype)  # Frames of a block not yet full.
+    # What every block would repeat stands once, in the settings: sizes and the dictionary's name.
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+      level, write_content_size=False, write_checksum=False, write_dict_id=False
+    )
+    self._compressor = zstandard.ZstdCompressor(
+      compression_params=parameters, dict_data=prepared(self._dictionary, level)
+    )
+
+  def append(self, frames: np.ndarray) -> list[bytes]:
+    """Takes `frames` [m, *shape]; returns the blocks that they complete.
+
+    Raises:
+      ValueError: if the frames have another shape or dtype.
+    """
+    check_frames(frames, self._shape, self._dtype)
+    self._count += len(frames)
+    if self._codec == 'raw':
+      return [frames.tobytes()] if len(frames) else []
+    if len(self._rest):
+      frames = np.concatenate([self._rest, frames])
+    whole = len(frames) // self._chunk_size * self._chunk_size
+    self._rest = frames[whole:].copy()
+    return self._compress(frames[:whole])
+
+  def finish(self) -> list[bytes]:
+    """Returns the last block if one is begun: its missing frames are copies of the last."""
+    if not len(self._rest):
+      return []
+    missing = self._chunk_size - len(self._rest)
+    last = np.concatenate([self._rest, np.repeat(self._rest[-1:], missing, axis=0)])
+    self._rest = self._rest[:0]
+    return self._compress(last)
+
+  @property
+  def settings(self) -> dict[str, Any]:
+    """What `frame_store.open_frames` needs beside the bytes, ready for JSON; shape [N, ...]."""
+    settings = {
+      'codec': self._codec,
+      'shape': [self._count, *self._shape],
+      'dtype': self._dtype.name,
+    }
+    if self._codec == 'zstd':
+      settings |= {
+        'chunk_size': self._chunk_size,
+        'level': self._level,
+        'dictionary': name_of(self._dictionary),
+      }
+    return settings
+
+  def _compress(self, frames: np.ndarray) -> list[bytes]:
+    """Returns the blocks of `frames` [chunks * chunk_size, *shape]."""
+    chunks = np.ascontiguousarray(frames).reshape(-1).view(np.uint8)
+    size = self._chunk_size * int(np.prod(self._shape)) * self._dtype.itemsize
+    blocks: list[bytes] = []
+    for start in range(0, len(chunks), size * _AT_ONCE):
+      part = chunks[start : start + size * _AT_ONCE]
+      where = np.arange(0, len(part), size, dtype=np.uint64)
+      segments = np.stack([where, np.full(len(where), size, np.uint64)], axis=1)
+      packed = self._compressor.multi_compress_to_buffer(
+        zstandard.BufferWithSegments(part.data, segments.tobytes()), threads=self._threads
+      )
+      blocks += [packed[i].tobytes() for i in range(len(packed))]
+    return blocks
+
+
+def train_dictionary(frames: np.ndarray, count: int = DICTIONARY_FRAMES) -> bytes:
+  """Makes a dictionary that blocks of frames like these are compressed with.
+
+  It holds `count` whole frames, and before them what zstandard's own training finds: that brings
+  the statistics with which a block's symbols are coded, so that no block carries its own.
+
+  Args:
+    frames: [m, *shape], from all stages of the data; a thousand or two serve. Evenly spaced ones
+      are taken, so they are best in the order they were logged.
+    count: whole frames in the dictionary; 64 Atari frames are 450 kB.
+
+  Returns:
+    The dictionary's bytes.
+
+  Raises:
+    ValueError: if there are no frames.
+  """
+  if not len(frames):
+    raise ValueError('A dictionary needs frames to be made from.')
+  samples: list[Any] = [np.ascontiguousarray(frame).tobytes() for frame in frames]
+  try:
+    head = zstandard.train_dictionary(_DICTIONARY_HEAD, samples, level=LEVEL).as_bytes()
+  except zstandard.ZstdError:  # So few frames, or so alike, that there is nothing to train on.
+    head = b''
+  chosen = np.unique(np.linspace(0, len(samples) - 1, count).astype(int))
+  return head + b''.join(samples[i] for i in chosen)
+
+
+def prepared(
+  dictionary: bytes | None, level: int | None = None
+) -> zstandard.ZstdCompressionDict | None:
+  """Returns what zstandard takes as a dictionary, ready to compress with if a level is given."""
+  if dictionary is None:
+    return None
+  data = zstandard.ZstdCompressionDict(dictionary)
+  if level is not None:
+    data.precompute_compress(level=level)
+  return data
+
+
+def name_of(dictionary: bytes | None) -> str | None:
+  """Returns a dictionary's name: a hash of its bytes."""
+  return None if dictionary is None else hashlib.sha256(dictionary).hexdigest()[:16]
+
+
+def check_codec(codec: str) -> None:
+  """Raises ValueError if the codec is unknown."""
+  if codec not in CODECS:
+    raise ValueError(f'Unknown codec {codec!r}; choose one of {", ".join(CODECS)}.')
+
+
+def check_frames(frames: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+  """Raises ValueError unless `frames` is [m, *shape] of `dtype`."""
+  if frames.shape[1:] != shape or frames.dtype != dtype:
+    raise ValueError(f'Expected {dtype} frames {shape}, got {frames.dtype} {frames.shape[1:]}.')
+
+
+def cores() -> int:
+  """Returns how many cores this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
