@@ -18,7 +18,7 @@ from typing import Any
 import gin
 import jax
 
-from implicit_rl import runners
+from implicit_rl import online_runner, runners  # noqa: F401 (gin finds OnlineRunner)
 from implicit_rl.runners import OfflineRunner
 
 # What holds unless a gin file says otherwise. Dopamine's other two collectors rewrite their whole

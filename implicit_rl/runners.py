@@ -1,12 +1,14 @@
 """Runners on Dopamine's Runner: train, evaluate, measure, log, checkpoint, each iteration.
 
-Dopamine's own loop calls the phases and writes its log pickles; what is different here is that an
-offline training phase is gradient updates on a fixed dataset, that rank is measured, that a
-checkpoint is one atomic file and that evaluation may be one compiled call.
+Dopamine's own loop calls the phases and writes its log pickles; what is different here is that rank
+is measured, that a checkpoint is one atomic file, that evaluation may be one compiled call, and
+that an offline training phase is gradient updates on a fixed dataset. The online one is in
+`online_runner`.
 """
 
 from __future__ import annotations
 
+import abc
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ import numpy as np
 import tqdm.auto as tqdm
 
 from implicit_rl import checkpoints, dopamine_compat, metrics_log  # noqa: F401
+from implicit_rl.types import Batch
 
 # isort: split
 from dopamine.discrete_domains import iteration_statistics, run_experiment
@@ -42,6 +45,8 @@ _LEADING = (
 _FREE_ON_RESUME = (
   'OfflineRunner.num_iterations',
   'OfflineRunner.keep_checkpoints',
+  'OnlineRunner.num_iterations',
+  'OnlineRunner.keep_checkpoints',
   'TFDSReplay.cache_dir',
   'TFDSReplay.codec',
   'TFDSReplay.data_dir',
@@ -55,9 +60,8 @@ def settings() -> dict[str, str]:
   return dict(sorted((name, value) for name, value in pairs))
 
 
-@gin.configurable(denylist=['base_dir', 'create_agent_fn', 'create_environment_fn'])
-class OfflineRunner(run_experiment.Runner):
-  """Trains an agent from its data source alone; the environment serves to evaluate it.
+class Runner(run_experiment.Runner, abc.ABC):
+  """What the offline and the online runner share; a subclass says what a training phase is.
 
   Args:
     base_dir: directory of the run: `metrics.jsonl`, `spectra.jsonl` (singular values), `logs/`
@@ -66,12 +70,13 @@ class OfflineRunner(run_experiment.Runner):
     create_agent_fn: as Dopamine's: (sess, environment, summary_writer) -> agent.
     create_environment_fn: () -> environment.
     num_iterations: iterations in the whole run.
-    training_steps: gradient updates in an iteration.
+    training_steps: length of a training phase.
     evaluation_steps: least environment steps in an evaluation; episodes are played to their end.
-    max_steps_per_episode: environment steps after which an evaluation episode is cut; None takes
-      the environment's own limit.
+    max_steps_per_episode: environment steps after which an episode is cut; None takes the
+      environment's own limit.
     measure_size: transitions that the features are measured on; 2048 in the paper.
     keep_checkpoints: how many of the newest checkpoints stay.
+    clip_rewards: give the agent rewards clipped to [−1, 1].
 
   Raises:
     ValueError: for counts out of range, data of another game than the environment's, or a directory
@@ -84,12 +89,13 @@ class OfflineRunner(run_experiment.Runner):
     create_agent_fn: Callable[..., Any],
     create_environment_fn: Callable[[], Any],
     *,
-    num_iterations: int = 500,
-    training_steps: int = 62_500,  # gradient updates
-    evaluation_steps: int = 125_000,  # environment steps
-    max_steps_per_episode: int | None = None,
-    measure_size: int = 2048,
-    keep_checkpoints: int = 3,
+    num_iterations: int,
+    training_steps: int,
+    evaluation_steps: int,
+    max_steps_per_episode: int | None,
+    measure_size: int,
+    keep_checkpoints: int,
+    clip_rewards: bool = True,
   ):
     for name, value, least in (
       ('num_iterations', num_iterations, 1),
@@ -116,17 +122,18 @@ class OfflineRunner(run_experiment.Runner):
       training_steps=training_steps,
       evaluation_steps=evaluation_steps,
       max_steps_per_episode=max_steps_per_episode,
+      clip_rewards=clip_rewards,
       fine_grained_print_to_console=False,
     )
     self._max_steps_per_episode = max_steps_per_episode or self._environment.max_steps_per_episode
-    self._reference = self._agent.source.fixed_batch(measure_size)
+    self._measure_size = measure_size
 
   # --- phases -----------------------------------------------------------------------------------
 
   def _run_one_iteration(self, iteration: int) -> dict[str, list[Any]]:
     statistics = iteration_statistics.IterationStatistics()
     row: dict[str, Any] = {'iteration': iteration}
-    row |= self._train(statistics)
+    row |= self._train(iteration, statistics)
     row |= self._measure(iteration)
     row |= self._evaluate(iteration, statistics)
     row['updates'] = self._agent.updates
@@ -143,19 +150,19 @@ class OfflineRunner(run_experiment.Runner):
     )
     return statistics.data_lists
 
-  def _train(self, statistics: iteration_statistics.IterationStatistics) -> dict[str, Any]:
-    """The training phase: `training_steps` gradient updates."""
-    self._agent.eval_mode = False
-    start = time.monotonic()
-    with self._bar('training', self._training_steps, 'updates') as bar:
-      metrics = self._agent.train(self._training_steps, progress=bar.update)
-    speed = self._training_steps / (time.monotonic() - start)
-    statistics.append({'train_average_steps_per_second': speed})
-    return {'updates_per_second': speed, **metrics}
+  @abc.abstractmethod
+  def _train(
+    self, iteration: int, statistics: iteration_statistics.IterationStatistics
+  ) -> dict[str, Any]:
+    """The training phase; returns its part of the row, `updates_per_second` among it."""
+
+  @abc.abstractmethod
+  def _transitions_to_measure(self) -> Batch:
+    """`measure_size` transitions that rank, TD error and Q are measured on."""
 
   def _measure(self, iteration: int) -> dict[str, Any]:
-    """Rank, TD error and Q on the fixed transitions; the spectrum goes to a file of its own."""
-    measured = dict(self._agent.measure(self._reference))
+    """Rank, TD error and Q; the spectrum goes to a file of its own."""
+    measured = dict(self._agent.measure(self._transitions_to_measure()))
     spectrum = {'iteration': iteration, 'updates': self._agent.updates}
     spectrum['singular_values'] = measured.pop('singular_values')
     metrics_log.append(self._spectra_path, spectrum)
@@ -172,9 +179,7 @@ class OfflineRunner(run_experiment.Runner):
     if hasattr(self._environment, 'evaluate'):
       returns = self._evaluate_compiled(iteration, statistics)
     else:
-      # So that a resumed run plays the games that it would have played.
-      key = jax.random.fold_in(self._agent.evaluation_key, iteration)
-      self._environment.seed(int(jax.random.bits(key, dtype='uint32')))
+      self._seed_environment(jax.random.fold_in(self._agent.evaluation_key, iteration))
       with self._bar('evaluating', self._evaluation_steps, 'steps') as self._progress:
         self._run_eval_phase(statistics)
       self._progress = None
@@ -202,6 +207,10 @@ class OfflineRunner(run_experiment.Runner):
       )
     statistics.append({'eval_average_return': float(np.mean(returns))})
     return np.asarray(returns)
+
+  def _seed_environment(self, key: jax.Array) -> None:
+    """Seeds the games, so that a resumed run plays what it would have played."""
+    self._environment.seed(int(jax.random.bits(key, dtype='uint32')))
 
   def _run_one_episode(self) -> tuple[int, float]:
     length, episode_return = super()._run_one_episode()
@@ -243,7 +252,7 @@ class OfflineRunner(run_experiment.Runner):
       iteration, tree = newest
       self._refuse_difference('setting', tree['settings'], self._settings)
       self._refuse_difference('data', tree['dataset'], self._agent.source.identity())
-      self._agent.unbundle(self._checkpoint_dir, iteration, tree['agent'])
+      self._restore(iteration, tree)
       self._logger.data = tree['logs']
       self._start_iteration = iteration + 1
       if self._start_iteration < self._num_iterations:
@@ -260,9 +269,17 @@ class OfflineRunner(run_experiment.Runner):
     for path in (self._metrics_path, self._spectra_path):
       metrics_log.keep_before(path, self._start_iteration)
 
+  def _restore(self, iteration: int, tree: dict[str, Any]) -> None:
+    """Takes back what `_state` returned."""
+    self._agent.unbundle(self._checkpoint_dir, iteration, tree['agent'])
+
+  def _state(self, iteration: int) -> dict[str, Any]:
+    """Everything that the run's future depends on, as nested dicts of arrays."""
+    return {'agent': self._agent.bundle_and_checkpoint(self._checkpoint_dir, iteration)}
+
   def _checkpoint_experiment(self, iteration: int) -> None:
     tree = {
-      'agent': self._agent.bundle_and_checkpoint(self._checkpoint_dir, iteration),
+      **self._state(iteration),
       'settings': self._settings,
       'dataset': self._agent.source.identity(),
       'logs': self._logger.data,
@@ -298,13 +315,16 @@ class OfflineRunner(run_experiment.Runner):
   def run_experiment(self) -> None:
     """Runs the iterations that are left."""
     if self._start_iteration < self._num_iterations:
-      data = self._agent.source.describe()
+      what = f'{type(self._agent).__name__} in {self._environment.name}'
       print(
-        f'{type(self._agent).__name__} in {self._environment.name} on {data["transitions"]:,} '
-        f'transitions of {data["dataset"]}{" (embedded)" if data.get("embedded") else ""}, '
+        f'{what} on {self._what_it_learns_from()}, '
         f'{jax.devices()[0].device_kind}, into {self._base_dir}'
       )
       super().run_experiment()
+
+  @abc.abstractmethod
+  def _what_it_learns_from(self) -> str:
+    """A few words for the line that a run begins with."""
 
   def describe(self) -> dict[str, Any]:
     """What the run's record says of its parts."""
@@ -314,3 +334,67 @@ class OfflineRunner(run_experiment.Runner):
       'dataset': self._agent.source.describe(),
       'start_iteration': self._start_iteration,
     }
+
+
+@gin.configurable(denylist=['base_dir', 'create_agent_fn', 'create_environment_fn'])
+class OfflineRunner(Runner):
+  """Trains an agent from its data source alone; the environment serves to evaluate it.
+
+  Args:
+    base_dir: see `Runner`, as for all that is not said here.
+    create_agent_fn: makes the agent.
+    create_environment_fn: makes the environment.
+    num_iterations: iterations in the whole run.
+    training_steps: gradient updates in an iteration.
+    evaluation_steps: least environment steps in an evaluation.
+    max_steps_per_episode: environment steps after which an evaluation episode is cut.
+    measure_size: transitions that the features are measured on, the same in every iteration.
+    keep_checkpoints: how many of the newest checkpoints stay.
+  """
+
+  def __init__(
+    self,
+    base_dir: str,
+    create_agent_fn: Callable[..., Any],
+    create_environment_fn: Callable[[], Any],
+    *,
+    num_iterations: int = 500,
+    training_steps: int = 62_500,  # gradient updates
+    evaluation_steps: int = 125_000,  # environment steps
+    max_steps_per_episode: int | None = None,
+    measure_size: int = 2048,
+    keep_checkpoints: int = 3,
+  ):
+    super().__init__(
+      base_dir,
+      create_agent_fn,
+      create_environment_fn,
+      num_iterations=num_iterations,
+      training_steps=training_steps,
+      evaluation_steps=evaluation_steps,
+      max_steps_per_episode=max_steps_per_episode,
+      measure_size=measure_size,
+      keep_checkpoints=keep_checkpoints,
+    )
+    self._reference = self._agent.source.fixed_batch(measure_size)
+
+  def _train(
+    self, iteration: int, statistics: iteration_statistics.IterationStatistics
+  ) -> dict[str, Any]:
+    """`training_steps` gradient updates."""
+    del iteration
+    self._agent.eval_mode = False
+    start = time.monotonic()
+    with self._bar('training', self._training_steps, 'updates') as bar:
+      metrics = self._agent.train(self._training_steps, progress=bar.update)
+    speed = self._training_steps / (time.monotonic() - start)
+    statistics.append({'train_average_steps_per_second': speed})
+    return {'updates_per_second': speed, **metrics}
+
+  def _transitions_to_measure(self) -> Batch:
+    return self._reference
+
+  def _what_it_learns_from(self) -> str:
+    data = self._agent.source.describe()
+    embedded = ' (embedded)' if data.get('embedded') else ''
+    return f'{data["transitions"]:,} transitions of {data["dataset"]}{embedded}'

@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 from flax import serialization
 
+from implicit_rl.data.device_replay import DeviceReplay
 from implicit_rl.data.online_replay import OnlineReplay
 from implicit_rl.data.source import DataSource
 from implicit_rl.heads import Head
@@ -81,6 +82,7 @@ class Agent:
     state: the LearnerState.
     policy: pure `policy(params, states [E, S, ...], key) -> actions [E]` with ε of evaluation.
     evaluation_key: PRNG key for evaluations that run as one compiled call.
+    training_key: PRNG key for the games and the exploration of training, likewise.
 
   Raises:
     ValueError: for a hyperparameter out of its range.
@@ -149,6 +151,7 @@ class Agent:
     self._select = jax.jit(self.select_actions)
     self.policy = functools.partial(self.select_actions, epsilon=epsilon_eval)
     self.evaluation_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 1))
+    self.training_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 2))
 
     self.source = source and source(
       observation_shape=tuple(observation_shape),
@@ -165,6 +168,7 @@ class Agent:
         'actions: they are not the same game.'
       )
 
+    self._learnt: list[dict[str, float]] = []  # metrics of the updates done while acting
     self._acted = 0  # actions selected, training and evaluation together
     self._steps = 0  # environment steps of training
     self._action = 0
@@ -312,7 +316,13 @@ class Agent:
       n = self.updates_per_step
       due = int(trained * n) - int((trained - 1) * n)
       if due:
-        self.train(due)
+        self._learnt += [self.train(due)] * due
+
+  def take_metrics(self) -> dict[str, float]:
+    """The mean of each training metric over the updates done while acting since the last call."""
+    learnt, self._learnt = self._learnt, []
+    names = learnt[0] if learnt else {}
+    return {name: sum(metrics[name] for metrics in learnt) / len(learnt) for name in names}
 
   # --- saving -----------------------------------------------------------------------------------
 
@@ -324,7 +334,7 @@ class Agent:
       'acted': self._acted,
       'steps': self._steps,
     }
-    if isinstance(self.source, OnlineReplay):
+    if isinstance(self.source, OnlineReplay | DeviceReplay):
       bundle['source'] = self.source.state_dict()
     return bundle
 
@@ -355,7 +365,7 @@ class Agent:
     self.state = jax.tree.map(jnp.asarray, state)
     self._acted = int(bundle_dictionary['acted'])
     self._steps = int(bundle_dictionary['steps'])
-    if isinstance(self.source, OnlineReplay):
+    if isinstance(self.source, OnlineReplay | DeviceReplay):
       self.source.load_state_dict(bundle_dictionary['source'])
     return True
 

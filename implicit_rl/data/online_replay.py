@@ -114,6 +114,21 @@ class OnlineReplay(source.RowSource):
       self._current_start = self._added
       self._counted = (-1, 0)
 
+  def rows(self, first: int, last: int) -> dict[str, np.ndarray]:
+    """Returns rows `first` to `last`, without it, as one stream: arrays [1, T, ...] by name.
+
+    Raises:
+      ValueError: if some are not held any more.
+    """
+    if not self._oldest <= first <= last <= self._added:
+      raise ValueError(
+        f'Rows {first} to {last} are not held: only {self._oldest} to {self._added}.'
+      )
+    at = np.arange(first, last) % self._capacity
+    names = ('action', 'reward', 'terminal', 'episode_end')
+    found = {name: getattr(self._columns, name)[None, at] for name in names}
+    return {**found, 'observation': self._observations[None, at]}
+
   def __len__(self) -> int:
     if self._counted[0] != self._added:
       rows = np.arange(self._oldest, self._added)

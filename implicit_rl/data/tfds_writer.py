@@ -64,8 +64,7 @@ def write_dataset(
     FileExistsError: if it is there already and `overwrite` is False.
     ValueError: if an episode does not fit the format.
   """
-  if name not in (ATARI, MINATAR):
-    raise ValueError(f'Unknown dataset {name!r}; known: {ATARI}, {MINATAR}.')
+  check_config(name, config)
   directory = pathlib.Path(directory)
   target = directory / name / config / _VERSION
   if target.exists() and not overwrite:
@@ -88,7 +87,7 @@ def write_dataset(
   aside = pathlib.Path(tempfile.mkdtemp(prefix='.writing.', dir=directory))
   try:
     builder_class = (
-      _atari_builder(config, splits)
+      _atari_builder(splits)
       if name == ATARI
       else _minatar_builder(config, splits, shapes.pop(), description)
     )
@@ -104,23 +103,34 @@ def write_dataset(
   return target
 
 
-def _atari_builder(config: str, splits: Splits) -> Any:
-  """Returns a subclass of the official builder: its features, configurations and metadata."""
+def check_config(name: str, config: str) -> None:
+  """Raises ValueError if `write_dataset` could not write a dataset of this name and config."""
+  if name not in (ATARI, MINATAR):
+    raise ValueError(f'Unknown dataset {name!r}; known: {ATARI}, {MINATAR}.')
+  if name == ATARI and config not in _official_builder().builder_configs:
+    raise ValueError(
+      f'{ATARI} has no configuration {config!r}: expected Game_run_n, as Pong_run_1, with n from 1 '
+      'to 5 and one of its 46 games.'
+    )
+
+
+def _official_builder() -> Any:
   from tensorflow_datasets.rl_unplugged.rlu_atari_checkpoints_ordered import (
     rlu_atari_checkpoints_ordered as official,
   )
 
-  class Writer(official.RluAtariCheckpointsOrdered, skip_registration=True):  # type: ignore[call-arg]
+  return official.RluAtariCheckpointsOrdered
+
+
+def _atari_builder(splits: Splits) -> Any:
+  """Returns a subclass of the official builder: its features, configurations and metadata."""
+
+  class Writer(_official_builder(), skip_registration=True):  # type: ignore[misc,call-arg]
     """The official dataset, filled with our episodes."""
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
       return _generators(splits)
 
-  if config not in Writer.builder_configs:
-    raise ValueError(
-      f'{ATARI} has no configuration {config!r}: expected Game_run_n, as Pong_run_1, with n from 1 '
-      'to 5 and one of its 46 games.'
-    )
   return Writer
 
 

@@ -21,6 +21,7 @@ class Environment(Protocol):
     observation_shape: shape of one observation as agents stack it: (84, 84) or (10, 10, C).
     observation_dtype: NumPy dtype of observations.
     stack_size: observations in an agent's state.
+    dataset: name of the TFDS dataset that its logged replays are written as.
     num_actions: size of the discrete action set.
     max_steps_per_episode: agent steps after which an episode is cut off.
     game_over: True after a step that ended the game.
@@ -33,6 +34,7 @@ class Environment(Protocol):
   observation_shape: tuple[int, ...]
   observation_dtype: Any
   stack_size: int
+  dataset: str
   num_actions: int
   max_steps_per_episode: int
   game_over: bool

@@ -46,6 +46,7 @@ class AtariEnvironment:
   observation_shape: tuple[int, ...] = (84, 84)
   observation_dtype: Any = np.uint8
   stack_size = 4
+  dataset = 'rlu_atari_checkpoints_ordered'
 
   def __init__(
     self,

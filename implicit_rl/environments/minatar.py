@@ -152,6 +152,7 @@ class MinAtarEnvironment:
 
   observation_dtype: Any = np.uint8
   stack_size = 1
+  dataset = 'minatar_checkpoints_ordered'
 
   def __init__(
     self,

@@ -1,0 +1,148 @@
+"""The log of an online run's whole replay, and its export in the format of DQN Replay.
+
+Each iteration leaves one folder, whole or absent, so a run that was killed goes on with what it
+has. Afterwards the episodes are stitched together across iterations and written as a dataset that
+TFDS and `TFDSReplay` read.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from implicit_rl.data import frame_store, store_files, tfds_writer
+
+_NAME = re.compile(r'iteration_(\d{6})')
+STAGES = 50  # As in DQN Replay: stages of equal length, one split each.
+
+
+class Rows(NamedTuple):
+  """What one iteration added: T rows of each of E streams, in order.
+
+  Attributes:
+    observation: [E, T, *observation_shape], before acting.
+    action: [E, T] int32.
+    reward: [E, T] float32, as the agent was given it.
+    terminal: [E, T] bool.
+    episode_end: [E, T] bool.
+  """
+
+  observation: np.ndarray
+  action: np.ndarray
+  reward: np.ndarray
+  terminal: np.ndarray
+  episode_end: np.ndarray
+
+
+class ReplayLog:
+  """The rows of each iteration, in folders of their own.
+
+  Args:
+    directory: made when the first rows come.
+  """
+
+  def __init__(self, directory: str | os.PathLike):
+    self._directory = pathlib.Path(directory)
+
+  def write(self, iteration: int, rows: Rows) -> None:
+    """Keeps what an iteration added; replaces what an interrupted one may have left."""
+    folder = self._directory / f'iteration_{iteration:06d}'
+    shutil.rmtree(folder, ignore_errors=True)
+    observation = rows.observation.reshape(-1, *rows.observation.shape[2:])
+    frames = frame_store.pack(observation)
+    columns = {n: a for n, a in rows._asdict().items() if n != 'observation'}
+    settings = {'frames': frames.settings(), 'streams': len(rows.action)}
+    store_files.save(folder, {**columns, **frames.arrays()}, settings)
+
+  def keep_before(self, iteration: int) -> None:
+    """Drops what `iteration` and later ones left, which a resumed run is about to write again."""
+    for found in self._iterations():
+      if found >= iteration:
+        shutil.rmtree(self._directory / f'iteration_{found:06d}')
+
+  def episodes(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The episodes, in the order in which they ended, those that the run's end cut among them.
+
+    Yields:
+      The number of the environment step at which the episode began, counted over all streams, and
+      its rows: `observation` [T, ...], `action`, `reward`, `terminal` [T] each.
+
+    Raises:
+      ValueError: if an iteration is missing.
+    """
+    iterations = self._iterations()
+    if iterations != list(range(len(iterations))):
+      raise ValueError(
+        f'{self._directory} holds the iterations {iterations}: the log is not whole.'
+      )
+    pending: list[list[Rows]] = []
+    began: list[int] = []
+    step = 0
+    for iteration in iterations:
+      rows = self._read(iteration)
+      streams, length = rows.action.shape
+      pending = pending or [[] for _ in range(streams)]
+      began = began or [0] * streams
+      ends = np.argwhere(rows.episode_end.T)[:, ::-1]  # (stream, t), in order of t
+      starts = [0] * streams
+      for stream, t in ends:
+        pending[stream].append(_cut(rows, stream, starts[stream], t + 1))
+        yield began[stream], _joined(pending[stream])
+        pending[stream], starts[stream] = [], t + 1
+        began[stream] = step + (t + 1) * streams
+      for stream in range(streams):
+        if starts[stream] < length:
+          pending[stream].append(_cut(rows, stream, starts[stream], length))
+      step += streams * length
+    for stream, parts in enumerate(pending):
+      if parts:
+        yield began[stream], _joined(parts)
+
+  def export(self, data_dir: str | os.PathLike, dataset: str, config: str) -> pathlib.Path:
+    """Writes the log as a dataset of TFDS, a split for each of 50 equal stages of the run.
+
+    Args:
+      data_dir: the `data_dir` of TFDS and of `TFDSReplay`.
+      dataset: `tfds_writer.ATARI` or `tfds_writer.MINATAR`.
+      config: as 'Breakout_run_1'.
+
+    Returns:
+      The folder written. A dataset that is there already is replaced.
+    """
+    total = sum(self._read(i).action.size for i in self._iterations())
+    episodes = ((began * STAGES // total, rows) for began, rows in self.episodes())
+    return tfds_writer.write_dataset(data_dir, dataset, config, episodes, overwrite=True)
+
+  def _iterations(self) -> list[int]:
+    if not self._directory.is_dir():
+      return []
+    return sorted(int(m[1]) for m in map(_NAME.fullmatch, os.listdir(self._directory)) if m)
+
+  def _read(self, iteration: int) -> Rows:
+    folder = self._directory / f'iteration_{iteration:06d}'
+    found = store_files.load(folder)
+    if found is None:
+      raise ValueError(f'{folder} was written by another version of implicit_rl.')
+    arrays, settings = found
+    frames = frame_store.from_arrays(settings['frames'], arrays)
+    observation = frames.take(np.arange(frames.shape[0]))
+    shape = arrays['action'].shape
+    return Rows(
+      observation.reshape(*shape, *frames.shape[1:]),
+      *(arrays[name] for name in Rows._fields[1:]),
+    )
+
+
+def _cut(rows: Rows, stream: int, start: int, end: int) -> Rows:
+  return Rows(*(column[stream, start:end] for column in rows))
+
+
+def _joined(parts: list[Rows]) -> dict[str, np.ndarray]:
+  joined = Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+  return {name: column for name, column in joined._asdict().items() if name != 'episode_end'}

@@ -1,0 +1,231 @@
+"""The online runner: n gradient updates per environment step, on the agent's own experience."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+
+from implicit_rl import runners
+from implicit_rl.data import replay_log, tfds_writer
+from implicit_rl.data.device_replay import DeviceReplay
+from implicit_rl.data.online_replay import OnlineReplay
+from implicit_rl.online_loop import OnlineLoop, Turns
+from implicit_rl.types import Array, Batch
+
+# isort: split
+from dopamine.discrete_domains import iteration_statistics
+
+
+@gin.configurable(denylist=['base_dir', 'create_agent_fn', 'create_environment_fn'])
+class OnlineRunner(runners.Runner):
+  """Trains an agent while it acts.
+
+  With a replay in host memory (`OnlineReplay`, `PrioritizedReplay`) the agent acts step by step,
+  any environment will do, and an iteration ends with the episode that reaches its length, as in
+  Dopamine. With a `DeviceReplay` acting and learning are one compiled loop over several
+  environments side by side: the environment needs pure `rules`, as MinAtar's has, an iteration has
+  exactly its length, and episodes go on across iterations.
+
+  Args:
+    base_dir: see `runners.Runner`, as for all that is not said here.
+    create_agent_fn: makes the agent.
+    create_environment_fn: makes the environment.
+    num_iterations: iterations in the whole run.
+    training_steps: environment steps in an iteration.
+    evaluation_steps: least environment steps in an evaluation.
+    max_steps_per_episode: environment steps after which an evaluation episode is cut, and on the
+      host a training episode too.
+    measure_size: transitions that the features are measured on, drawn uniformly from the replay at
+      the end of each iteration.
+    keep_checkpoints: how many of the newest checkpoints stay.
+    updates_per_step: n, gradient updates per environment step; 0.25 is one every fourth step, as in
+      DQN.
+    clip_rewards: give the agent rewards clipped to [−1, 1]; returns are logged unclipped.
+    log_replay: keep every step of the run, forgotten by the replay or not, and write them as a
+      dataset in DQN Replay's format into `base_dir/replay` once the run is complete.
+    replay_run: the dataset's run number; Atari's format knows 1 to 5.
+
+  Raises:
+    ValueError: for what `runners.Runner` refuses, and settings of agent, replay and environment
+      that don't go together.
+  """
+
+  def __init__(
+    self,
+    base_dir: str,
+    create_agent_fn: Callable[..., Any],
+    create_environment_fn: Callable[[], Any],
+    *,
+    num_iterations: int = 200,
+    training_steps: int = 250_000,  # environment steps
+    evaluation_steps: int = 125_000,  # environment steps
+    max_steps_per_episode: int | None = None,
+    measure_size: int = 2048,
+    keep_checkpoints: int = 3,
+    updates_per_step: float = 0.25,
+    clip_rewards: bool = True,
+    log_replay: bool = False,
+    replay_run: int = 1,
+  ):
+    if not isinstance(updates_per_step, int | float) or updates_per_step < 0:
+      raise ValueError(f'OnlineRunner.updates_per_step is at least 0, not {updates_per_step!r}.')
+    if 'Agent.updates_per_step' in runners.settings():
+      raise ValueError('Bind OnlineRunner.updates_per_step, not Agent.updates_per_step.')
+    self._updates_per_step, self._log_replay = updates_per_step, log_replay
+    self._replay_run = replay_run
+    self._log = replay_log.ReplayLog(os.path.join(base_dir, 'replay_log'))
+    self._loop: OnlineLoop | None = None
+    super().__init__(
+      base_dir,
+      create_agent_fn,
+      create_environment_fn,
+      num_iterations=num_iterations,
+      training_steps=training_steps,
+      evaluation_steps=evaluation_steps,
+      max_steps_per_episode=max_steps_per_episode,
+      measure_size=measure_size,
+      keep_checkpoints=keep_checkpoints,
+      clip_rewards=clip_rewards,
+    )
+
+  def _initialize_checkpointer_and_maybe_resume(self, checkpoint_file_prefix: str) -> None:
+    # Dopamine's constructor calls this once agent and environment are there.
+    source = self._agent.source
+    self._agent.updates_per_step = self._updates_per_step
+    if self._log_replay:
+      tfds_writer.check_config(self._environment.dataset, self._config)
+    if isinstance(source, DeviceReplay):
+      if not hasattr(self._environment, 'rules'):
+        raise ValueError(
+          f'{self._environment.name} does not run in a compiled loop: bind Agent.source to '
+          '@OnlineReplay or @PrioritizedReplay instead of @DeviceReplay.'
+        )
+      self._loop = OnlineLoop(
+        self._agent,
+        self._environment,
+        clip_rewards=self._clip_rewards,
+        keep_observations=self._log_replay,
+      )
+      self._loop.check(self._training_steps)
+    elif isinstance(source, OnlineReplay):
+      most = self._training_steps + self._environment.max_steps_per_episode
+      if self._log_replay and source.capacity < most:
+        raise ValueError(
+          f'OnlineRunner.log_replay needs a replay that holds a whole iteration, {most} rows with '
+          f'its last episode; OnlineReplay.capacity is {source.capacity}.'
+        )
+    else:
+      raise ValueError(
+        'Online training needs a replay: bind Agent.source to @OnlineReplay, @PrioritizedReplay or '
+        '@DeviceReplay.'
+      )
+    super()._initialize_checkpointer_and_maybe_resume(checkpoint_file_prefix)
+    self._log.keep_before(self._start_iteration)
+
+  # --- the training phase -----------------------------------------------------------------------
+
+  def _train(
+    self, iteration: int, statistics: iteration_statistics.IterationStatistics
+  ) -> dict[str, Any]:
+    """`training_steps` environment steps and the updates that are due."""
+    self._agent.eval_mode = False
+    start, updates = time.monotonic(), self._agent.updates
+    with self._bar('training', self._training_steps, 'steps') as bar:
+      if self._loop is None:
+        self._progress = bar
+        metrics, lengths, returns = self._train_on_host(iteration)
+        self._progress = None
+      else:
+        metrics, lengths, returns = self._train_compiled(self._loop, iteration, bar.update)
+    seconds = time.monotonic() - start
+    for length, episode_return in zip(lengths, returns, strict=True):
+      statistics.append(
+        {'train_episode_lengths': int(length), 'train_episode_returns': float(episode_return)}
+      )
+    mean = float(np.mean(returns)) if len(returns) else None
+    statistics.append({'train_average_return': mean or 0.0})
+    statistics.append({'train_average_steps_per_second': self._training_steps / seconds})
+    return {
+      'updates_per_second': (self._agent.updates - updates) / seconds,
+      'environment_steps': self._environment_steps,
+      'steps_per_second': self._training_steps / seconds,
+      'train_return': mean,
+      'train_episodes': len(returns),
+      **metrics,
+    }
+
+  def _train_compiled(
+    self, loop: OnlineLoop, iteration: int, progress: Callable[[int], Any]
+  ) -> tuple[dict[str, float], Array, Array]:
+    metrics, turns = loop.run(self._training_steps, progress)
+    if self._log_replay:
+      self._log.write(iteration, _rows(turns))
+    ended = turns.episode_end
+    return metrics, turns.episode_length[ended], turns.episode_return[ended]
+
+  def _train_on_host(self, iteration: int) -> tuple[dict[str, float], Array, Array]:
+    self._seed_environment(jax.random.fold_in(self._agent.training_key, iteration))
+    source = self._agent.source
+    first = source.added
+    played = iteration_statistics.IterationStatistics()
+    self._run_one_phase(self._training_steps, played, 'train')
+    metrics = self._agent.take_metrics()
+    if self._log_replay:
+      self._log.write(iteration, replay_log.Rows(**source.rows(first, source.added)))
+    lists = played.data_lists
+    return (
+      metrics,
+      np.asarray(lists['train_episode_lengths']),
+      np.asarray(lists['train_episode_returns']),
+    )
+
+  @property
+  def _environment_steps(self) -> int:
+    return self._agent.source.added if self._loop is None else self._loop.steps
+
+  def _transitions_to_measure(self) -> Batch:
+    return self._agent.source.fixed_batch(self._measure_size)
+
+  # --- saving -----------------------------------------------------------------------------------
+
+  def _state(self, iteration: int) -> dict[str, Any]:
+    loop = {} if self._loop is None else {'loop': self._loop.state_dict()}
+    return {**super()._state(iteration), **loop}
+
+  def _restore(self, iteration: int, tree: dict[str, Any]) -> None:
+    super()._restore(iteration, tree)
+    if self._loop is not None:
+      self._loop.load_state_dict(tree['loop'])
+
+  def run_experiment(self) -> None:
+    """Runs the iterations that are left, then writes the replay's dataset if it is asked for."""
+    todo = self._start_iteration < self._num_iterations
+    super().run_experiment()
+    if self._log_replay and todo:
+      path = self._log.export(
+        os.path.join(self._base_dir, 'replay'),
+        self._environment.dataset,
+        self._config,
+      )
+      print(f'The replay of the whole run is in {path}; --data_dir={self._base_dir}/replay')
+
+  @property
+  def _config(self) -> str:
+    return f'{self._environment.name}_run_{self._replay_run}'
+
+  def _what_it_learns_from(self) -> str:
+    n = self._updates_per_step
+    return f'its own experience, {n:g} updates per step'
+
+
+def _rows(turns: Turns) -> replay_log.Rows:
+  """Turns [T, E, ...] as streams [E, T, ...]."""
+  return replay_log.Rows(
+    **{name: np.swapaxes(getattr(turns, name), 0, 1) for name in replay_log.Rows._fields}
+  )
