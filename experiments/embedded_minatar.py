@@ -4,7 +4,12 @@
     python experiments/embedded_minatar.py write --replay=breakout_replay.npz
 
 Eight games advance side by side; acting, storing and learning run in one compiled loop. `train`
-keeps every step of every game; `write` draws 5% of the episodes uniformly.
+keeps every step of every game; `write` draws 5% of the episodes uniformly. The whole replay of any
+game, of which `TFDSReplay.fraction` then takes a part:
+
+    python experiments/embedded_minatar.py train --game=Asterix --replay=asterix.npz
+    python experiments/embedded_minatar.py write --game=Asterix --replay=asterix.npz --fraction=1 \
+      --output=runs/minatar_data
 """
 
 from typing import Any, NamedTuple
@@ -24,9 +29,12 @@ from implicit_rl.learner import make_update
 from implicit_rl.networks import MinAtarCNN
 from implicit_rl.types import Batch, LearnerState
 
+_EMBEDDED_FRACTION = 0.05
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string('replay', 'breakout_replay.npz', 'Whole replay: written by train.')
 flags.DEFINE_string('output', str(EMBEDDED), 'Directory that write puts the dataset in.')
+flags.DEFINE_float('fraction', _EMBEDDED_FRACTION, 'Share of the steps that write draws.')
 flags.DEFINE_string('game', 'Breakout', 'MinAtar game.')
 flags.DEFINE_integer('steps', 500_000, 'Environment steps, all games together.')
 flags.DEFINE_integer('seed', 0, 'Seed of the agent and of the games.')
@@ -169,7 +177,12 @@ def train() -> None:
 
 
 def write() -> None:
-  """Draws 5% of the episodes and writes them as the dataset inside the package."""
+  """Draws episodes that hold --fraction of the steps and writes them as a dataset."""
+  if FLAGS.output == str(EMBEDDED) and FLAGS.fraction != _EMBEDDED_FRACTION:
+    raise SystemExit(
+      f'write: --fraction={FLAGS.fraction} would replace the data inside the package; name another '
+      'place with --output.'
+    )
   with np.load(FLAGS.replay) as file:
     replay = {name: file[name] for name in file.files}
   ends = np.flatnonzero(replay['episode_end']) + 1
@@ -178,7 +191,7 @@ def write() -> None:
   starts, ends = starts[order], ends[order]
   checkpoints = replay['step'][starts] * _CHECKPOINTS // (replay['step'].max() + 1)
   chosen = subsets.random_episodes(
-    subsets.Episodes(ends - starts, checkpoints), fraction=0.05, seed=FLAGS.seed
+    subsets.Episodes(ends - starts, checkpoints), fraction=FLAGS.fraction, seed=FLAGS.seed
   )
   chosen = chosen[np.cumsum(ends - starts) - 1]  # [N] -> [episodes]
 

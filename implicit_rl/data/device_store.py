@@ -61,8 +61,8 @@ def from_host(
 
   return DeviceRows(
     observation=put(observation),
-    action=put(columns.action, jnp.int32),
-    reward=put(columns.reward, jnp.float32),
+    action=put(columns.action),
+    reward=put(columns.reward),
     terminal=put(columns.terminal),
     episode_end=put(columns.episode_end),
     episode_start=put(columns.episode_start, jnp.int32),

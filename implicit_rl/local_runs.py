@@ -1,0 +1,107 @@
+"""Many runs on this machine, one process a core; each is what `run_experiment.py` would run."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from implicit_rl.data import frame_store
+
+_ROOT = pathlib.Path(__file__).parent.parent
+# One run per core does more than one run on all cores: these networks are small.
+_ONE_THREAD = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
+
+
+class Job(NamedTuple):
+  """One run.
+
+  Attributes:
+    base_dir: the run's directory.
+    gin_files: relative to the repository's root.
+    bindings: lines of gin, which win over the files.
+    seed: of the run.
+    iterations: what the bindings or files set; for progress, and to know that a run is finished.
+  """
+
+  base_dir: pathlib.Path
+  gin_files: tuple[str, ...]
+  bindings: tuple[str, ...]
+  seed: int
+  iterations: int
+
+  @property
+  def done(self) -> int:
+    """Iterations that its log holds."""
+    log = self.base_dir / 'metrics.jsonl'
+    return log.read_bytes().count(b'\n') if log.exists() else 0
+
+
+def run(job: Job) -> None:
+  """Does or resumes one run in this process; what it prints goes to run.log in its directory."""
+  os.makedirs(job.base_dir, exist_ok=True)
+  with (
+    open(job.base_dir / 'run.log', 'a') as log,
+    contextlib.redirect_stdout(log),
+    contextlib.redirect_stderr(log),
+  ):
+    import gin
+
+    from implicit_rl import experiment
+
+    gin.clear_config()
+    experiment.parse_gin([str(_ROOT / name) for name in job.gin_files], job.bindings)
+    experiment.create_runner(str(job.base_dir), job.seed).run_experiment()
+
+
+def run_all(
+  jobs: Sequence[Job],
+  *,
+  processes: int | None = None,
+  compilation_cache: str | os.PathLike | None = None,
+) -> None:
+  """Does the jobs in order, some at once, showing how many iterations are done.
+
+  Args:
+    jobs: what to run; those that are finished are left alone.
+    processes: how many at once; None is one per core.
+    compilation_cache: directory where XLA's programs are kept for the next run; None keeps none.
+
+  Raises:
+    OSError, ValueError: what a run raised; runs that have not started then never do.
+  """
+  left = [job for job in jobs if job.done < job.iterations]
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_ONE_THREAD}'.strip()
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # The runs share a GPU.
+  if compilation_cache is not None:
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = os.fspath(compilation_cache)
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+  with concurrent.futures.ProcessPoolExecutor(
+    max(min(processes or frame_store.cores(), len(left)), 1),
+    mp_context=multiprocessing.get_context('spawn'),
+  ) as pool:
+    futures = [pool.submit(run, job) for job in left]
+    try:
+      _watch(futures, jobs)
+    except (OSError, ValueError):
+      pool.shutdown(wait=False, cancel_futures=True)
+      raise
+
+
+def _watch(futures: Sequence[concurrent.futures.Future], jobs: Sequence[Job]) -> None:
+  """Shows how many iterations are done until all runs are; raises what a run raised."""
+  total = sum(job.iterations for job in jobs)
+  with tqdm(total=total, unit=' iterations', dynamic_ncols=True) as bar:
+    waiting = True
+    while waiting:
+      waiting = bool(concurrent.futures.wait(futures, timeout=1).not_done)
+      bar.update(sum(job.done for job in jobs) - bar.n)
+      for future in futures:
+        if future.done():
+          future.result()
