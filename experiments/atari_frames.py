@@ -9,18 +9,16 @@ the embedded sample from one, and `benchmarks/data.py` measures the frame stores
 
 import functools
 
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import app, flags
-from flax import linen as nn
 from tqdm import tqdm
 
 from implicit_rl.agents.dqn import DQNAgent
 from implicit_rl.data.online_replay import OnlineReplay
 from implicit_rl.environments.atari import AtariEnvironment
 from implicit_rl.learner import Learner
-from implicit_rl.types import QOutputs
+from implicit_rl.networks import SmallCNN
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('game', 'Pong', "ALE's name of the game.")
@@ -28,25 +26,6 @@ flags.DEFINE_string('replay', 'replay.npz', 'The file to write.')
 flags.DEFINE_integer('steps', 100_000, 'Environment steps of training.', lower_bound=1)
 flags.DEFINE_float('updates_per_step', 0.25, 'Gradient updates per environment step.')
 flags.DEFINE_integer('seed', 0, 'Seed of the agent and of the game.')
-
-
-class SmallCNN(nn.Module):
-  """Two convolutions on the frame at half its size: a tenth of NatureCNN's work."""
-
-  num_actions: int
-
-  @nn.compact
-  def __call__(self, state):
-    """State [B, 4, 84, 84] uint8 -> QOutputs."""
-    batch, stack = state.shape[:2]
-    x = state.reshape(batch, stack, 42, 2, 84)
-    x = jnp.maximum(x[..., 0, :], x[..., 1, :])  # XLA's max over axes takes 15 times as long.
-    x = jnp.maximum(x[..., ::2], x[..., 1::2])
-    x = x.transpose(0, 2, 3, 1).astype(np.float32) / 255.0
-    x = nn.relu(nn.Conv(16, (6, 6), (3, 3), padding='VALID')(x))
-    x = nn.relu(nn.Conv(32, (4, 4), (2, 2), padding='VALID')(x))
-    features = nn.relu(nn.Dense(256)(x.reshape(x.shape[0], -1)))
-    return QOutputs(nn.Dense(self.num_actions)(features), features)
 
 
 def make_agent(num_actions: int) -> DQNAgent:

@@ -79,6 +79,38 @@ class NatureCNN(nn.Module):
     return self.head(features, self.num_actions)
 
 
+@gin.configurable
+class SmallCNN(nn.Module):
+  """Two convolutions on Atari frames at half their size: a tenth of NatureCNN's work, for a CPU.
+
+  Attributes:
+    num_actions: number of actions A.
+    hidden_units: width d of the penultimate layer.
+    layer_norm: normalise each hidden layer before its activation.
+    head: what turns features into values.
+  """
+
+  num_actions: int
+  hidden_units: int = 256
+  layer_norm: bool = False
+  head: Head = QHead()
+
+  @nn.compact
+  def __call__(self, state: jax.Array) -> Outputs:
+    """State [B, S, 84, 84] uint8 -> outputs."""
+    x = jnp.maximum(state[:, :, ::2], state[:, :, 1::2])  # The largest of four neighbours, so that
+    x = jnp.maximum(x[..., ::2], x[..., 1::2])  # nothing small is lost. [B, S, 42, 42]
+    x = _stack_to_channels(x).astype(jnp.float32) / 255.0
+    for width, size, stride in ((16, 6, 3), (32, 4, 2)):
+      x = nn.Conv(width, (size, size), (stride, stride), padding='VALID', kernel_init=KERNEL_INIT)(
+        x
+      )
+      x = _activate(x, self.layer_norm)
+    x = x.reshape(x.shape[0], -1)
+    features = _activate(self.head.dense(self.hidden_units)(x), self.layer_norm)
+    return self.head(features, self.num_actions)
+
+
 class PatchConv(nn.Module):
   """A stride-1 VALID convolution written as shifted slices and one matrix product.
 

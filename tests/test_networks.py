@@ -17,6 +17,7 @@ KEY = jax.random.PRNGKey(0)
   ('network', 'shape', 'dtype', 'width'),
   [
     (networks.NatureCNN, (3, 4, 84, 84), np.uint8, 512),
+    (networks.SmallCNN, (3, 4, 84, 84), np.uint8, 256),
     (networks.MinAtarCNN, (3, 1, 10, 10, 6), np.uint8, 128),
     (networks.MLP, (3, 1, 16), np.float32, 64),
   ],
@@ -35,6 +36,7 @@ def test_outputs(network, shape, dtype, width):
   ('network', 'shape'),
   [
     (functools.partial(networks.NatureCNN, hidden_units=8), (3, 4, 84, 84)),
+    (networks.SmallCNN, (3, 4, 84, 84)),
     (networks.MinAtarCNN, (3, 1, 10, 10, 6)),
     (functools.partial(networks.MLP, activation='linear'), (3, 1, 16)),
   ],
@@ -77,6 +79,18 @@ def test_nature_cnn_equals_dopamines():
   params = ours.init(KEY, state)
   expected = jax.vmap(lambda s: theirs.apply(params, s).q_values)(state.transpose(0, 2, 3, 1))
   np.testing.assert_allclose(ours.apply(params, state).q_values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_small_cnn_sees_each_frame_at_half_its_size():
+  """The largest of four neighbours is all that a network gets of them."""
+  small = networks.SmallCNN(num_actions=3)
+  state = np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8)
+  largest = state.reshape(2, 4, 42, 2, 42, 2).max((3, 5))
+  params = small.init(KEY, state)
+  spread = largest.repeat(2, axis=2).repeat(2, axis=3)
+  ours, expected = (small.apply(params, s).q_values for s in (state, spread))
+  np.testing.assert_array_equal(ours, expected)
+  assert not np.array_equal(small.apply(params, state // 2).q_values, ours)
 
 
 def test_patch_conv_equals_flax_conv_with_its_gradient():

@@ -98,8 +98,9 @@ MIX_INS = {
 def test_mix_ins_change_the_network_they_say(tmp_path):
   """All at once in a run; one by one in the network that gin then builds."""
   paths = {f'gin_configs/{name}': changed for name, changed in MIX_INS.items()}
+  small = 'gin_configs/networks/small.gin'
   there = {str(p.relative_to(ROOT)) for p in ROOT.glob('gin_configs/n*/*.gin')}
-  assert there == set(paths)
+  assert there == {*paths, small}
   run(tmp_path, MINATAR, *paths)
   learner = checkpoints.load_newest(tmp_path / 'checkpoints')[1]['agent']['learner']
   params = learner['params']['params']
@@ -108,6 +109,8 @@ def test_mix_ins_change_the_network_they_say(tmp_path):
     experiment.parse_gin([str(ROOT / ATARI), str(ROOT / path)], [])
     network = gin.get_configurable('networks.NatureCNN')(num_actions=4)
     assert {name: getattr(network, name) for name in changed} == changed
+  experiment.parse_gin([str(ROOT / ATARI), str(ROOT / small)], [])
+  assert 'SmallCNN' in repr(gin.query_parameter('Agent.network'))
 
 
 def test_a_run_leaves_its_record(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from implicit_rl.agents.base import Agent, linearly_decaying_epsilon
 from implicit_rl.agents.dqn import DQNAgent
 from implicit_rl.data.online_replay import OnlineReplay
+from implicit_rl.data.prioritized_replay import PrioritizedReplay
 from implicit_rl.environments.minatar import MinAtarEnvironment
 from implicit_rl.learner import Learner
 from implicit_rl.networks import MLP, MinAtarCNN
@@ -18,13 +19,13 @@ from implicit_rl.networks import MLP, MinAtarCNN
 SHAPE = (2, 3)
 
 
-def make_agent(capacity=500, network=MLP, **settings):
+def make_agent(capacity=500, network=MLP, replay=OnlineReplay, **settings):
   return DQNAgent(
     3,
     SHAPE,
     np.float32,
     2,
-    source=functools.partial(OnlineReplay, capacity=capacity),
+    source=functools.partial(replay, capacity=capacity),
     network=network,
     **{'min_replay_history': 10, 'batch_size': 4} | settings,
   )
@@ -148,18 +149,39 @@ def test_grouping_of_updates_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, ends[0], other)
 
 
-def test_restored_goes_on_as_uninterrupted():
-  straight = make_agent()
+@pytest.mark.parametrize('replay', [OnlineReplay, PrioritizedReplay])
+def test_restored_goes_on_as_uninterrupted(replay):
+  straight = make_agent(replay=replay)
   play(straight, 140)
   play(straight, 70, seed=1)
 
-  first = make_agent()
+  first = make_agent(replay=replay)
   play(first, 140)
   bundle = first.bundle_and_checkpoint('unused', 0)
-  second = make_agent()
+  second = make_agent(replay=replay)
   assert second.unbundle('unused', 0, bundle)
   play(second, 70, seed=1)
   jax.tree.map(np.testing.assert_array_equal, straight.state, second.state)
+  jax.tree.map(
+    np.testing.assert_array_equal, straight.source.state_dict(), second.source.state_dict()
+  )
+
+
+def test_prioritized_replay_remembers_the_error_of_what_it_gave():
+  """After one update each drawn transition's priority is its TD error before the update."""
+  agent = make_agent(replay=PrioritizedReplay, min_replay_history=10**6)
+  play(agent, 140)
+  expected = agent.source.sample(0, 1, agent.batch_size)
+  batch = jax.tree.map(lambda x: x[0], expected)
+  target = agent.state.target_params
+  q_t = np.asarray(agent.apply(target, batch.next_state).q_values).max(1)
+  q_tm1 = np.asarray(agent.apply(agent.state.params, batch.state).q_values)
+  q_tm1 = q_tm1[np.arange(agent.batch_size), batch.action]
+  error = np.abs(batch.reward + agent.gamma_n * batch.discount * q_t - q_tm1)
+  agent.train_step()
+  held = agent.source.state_dict()['priority']
+  np.testing.assert_allclose(held[agent.source.state_dict()['drawn'][0]], error, rtol=1e-5)
+  assert (held == 1).sum() > 50, 'what was not drawn keeps the priority it came with'
 
 
 def test_a_bundle_of_another_network_is_refused():
