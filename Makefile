@@ -12,7 +12,7 @@ JOBS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check theory gridworld experiments clean
+.PHONY: help install demo test check docs theory gridworld experiments clean
 
 help:  ## Lists these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ check: $(STAMP)  ## Checks style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## Builds the documentation's site, without the network (runs/site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 theory: $(STAMP)  ## Checks the paper's theory and draws its figures (1 minute; runs/theory)
 	$(BIN)/python -m implicit_rl.theory --output=runs/theory

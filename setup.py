@@ -37,12 +37,26 @@ CORE = [
   'zstandard>=0.25',
 ]
 
+DOCS = [
+  'latex2mathml>=3.81',  # formulas without a script from elsewhere
+  'mkdocs-material>=9.8,<10',  # a major version changes the theme's templates
+  'mkdocstrings[python]>=1.0',
+]
+WANDB = ['wandb>=0.31']
+
 EXTRAS = {
   'gpu': ['jax[cuda12]'],  # runs on the widest range of drivers; newer ones may take jax[cuda13]
   'tpu': ['jax[tpu]'],
+  'docs': DOCS,
+  'wandb': WANDB,
   'dev': [
+    *DOCS,
+    *WANDB,  # 0.08 GB; the collector is tested with the real thing, offline
     'hypothesis>=6.170',
+    'ipykernel>=7.4',  # runs the notebook in a test
     'mypy==2.4.1',  # pinned: a new checker must not turn an unchanged tree red
+    'nbclient>=0.11',
+    'nbformat>=5.11',
     'packaging>=26',
     'pre-commit>=4.7',
     'pytest>=9',
