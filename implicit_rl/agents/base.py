@@ -148,7 +148,7 @@ class Agent:
     self.learner = learner(loss)
     self.state = self.learner.init(params, learner_key)
     self._measure = make_measure(loss, srank_delta)
-    self._select = jax.jit(self.select_actions)
+    self._select = jax.jit(self._select_next)
     self.policy = functools.partial(self.select_actions, epsilon=epsilon_eval)
     self.evaluation_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 1))
     self.training_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 2))
@@ -301,10 +301,16 @@ class Agent:
   def _act(self, observation: np.ndarray) -> int:
     self._stack = np.roll(self._stack, -1, axis=0)
     self._stack[-1] = np.reshape(observation, self._stack.shape[1:])
-    key = jax.random.fold_in(self._act_key, self._acted)
-    self._acted += 1
-    self._action = int(self._select(self.state.params, self._stack[None], key, self.epsilon)[0])
+    acted, self._acted = np.uint32(self._acted), self._acted + 1
+    self._action = int(self._select(self.state.params, self._stack, acted, self.epsilon))
     return self._action
+
+  def _select_next(
+    self, params: Params, stack: Array, acted: jax.Array, epsilon: jax.Array
+  ) -> jax.Array:
+    """The action [] int32 for one state [S, ...]: all in one program, for it runs at every step."""
+    key = jax.random.fold_in(self._act_key, acted)
+    return self.select_actions(params, stack[None], key, epsilon)[0]
 
   def _experience(self, reward: float, terminal: bool, episode_end: bool) -> None:
     if self.eval_mode or not isinstance(self.source, OnlineReplay):
