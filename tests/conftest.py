@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import random
 
 # Before JAX is imported, so that tests give the same numbers on every machine. Set JAX_PLATFORMS to
@@ -20,6 +21,11 @@ from implicit_rl import dopamine_compat  # noqa: F401
 # A [B] array against a [B, 1] one is a silent bug, never a wish. Code of others that is laxer runs
 # under `with jax.numpy_rank_promotion('allow')`.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# Most of the tests' time is XLA compiling; the same program is compiled once for all of them.
+_PROGRAMS = pathlib.Path(__file__).parent.parent / '.pytest_cache' / 'xla_programs'
+jax.config.update('jax_compilation_cache_dir', str(_PROGRAMS))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 @pytest.fixture(autouse=True)

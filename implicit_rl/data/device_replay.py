@@ -185,6 +185,10 @@ def _propose(memory: Memory, key: types.PRNGKey, batch_size: int, *, first: bool
   return Drawn(newest - (newest - at) % memory.capacity, stream)  # The newest row at this place.
 
 
+_SAMPLE = jax.jit(sample, static_argnums=(2, 3))
+_COMPLETE = jax.jit(device_store.complete, static_argnames=('stack_size', 'update_horizon'))
+
+
 @gin.configurable(denylist=source.FROM_AGENT)
 class DeviceReplay:
   """The source of an agent that learns in a compiled loop; see `online_loop`.
@@ -276,13 +280,13 @@ class DeviceReplay:
     if not len(self):
       raise ValueError('The replay memory holds no complete transition yet.')
     memory = self.memory._replace(priorities=None) if uniform else self.memory
-    batch, _ = jax.jit(sample, static_argnums=(2, 3))(memory, key, batch_size, self.settings)
+    batch, _ = _SAMPLE(memory, key, batch_size, self.settings)
     return jax.tree.map(np.asarray, batch)
 
   def __len__(self) -> int:
     """The number of complete transitions."""
     t = np.arange(max(0, self.added - self.memory.capacity), self.added, dtype=np.int32)
-    found = device_store.complete(
+    found = _COMPLETE(
       self.memory.rows,
       jnp.repeat(t, self.num_environments),
       jnp.tile(np.arange(self.num_environments, dtype=np.int32), len(t)),
