@@ -102,7 +102,13 @@ class OnlineLoop:
     return self._replay.added * self._environments
 
   def check(self, steps: int) -> None:
-    """Raises ValueError unless `steps` is a multiple of E."""
+    """Raises ValueError unless `steps` is a multiple of E and updates start with enough data."""
+    least = self._environments * (self._replay.settings.update_horizon + 1)
+    if self._agent.min_replay_history < least:
+      raise ValueError(
+        f'Agent.min_replay_history ({self._agent.min_replay_history}) is at least {least}: '
+        'update_horizon + 1 steps of each of the environments that run side by side.'
+      )
     if steps < 1 or steps % self._environments:
       raise ValueError(
         f'OnlineRunner.training_steps ({steps}) is no multiple of the {self._environments} '

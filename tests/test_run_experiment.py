@@ -1,7 +1,6 @@
 """The real entry point on small input: every gin file, resume, a user's own agent, wrong input."""
 
 import json
-import pathlib
 import pickle
 import re
 import shutil
@@ -12,56 +11,18 @@ import gin
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
-import run_experiment
 from implicit_rl import checkpoints, experiment, metrics_log
+from tests.command_line import ROOT, refusal, run, strip_speed
 
-ROOT = pathlib.Path(run_experiment.__file__).parent
 ATARI = 'gin_configs/atari/offline_dqn.gin'
 MINATAR = 'gin_configs/minatar/offline_dqn.gin'
 PENALTY = 'gin_configs/penalties/lp.gin'
-SMALL = {
-  'OfflineRunner.num_iterations': 1,
-  'OfflineRunner.training_steps': 2,
-  'OfflineRunner.evaluation_steps': 1,
-  'OfflineRunner.max_steps_per_episode': 5,
-  'OfflineRunner.measure_size': 16,
-  'Agent.batch_size': 4,
-  'NatureCNN.hidden_units': 32,
-}
 GIN_FILES = sorted(
   str(path.relative_to(ROOT))
   for kind in ('atari', 'minatar')
   for path in (ROOT / 'gin_configs' / kind).glob('*.gin')
 )
-
-
-def run(base_dir, *gin_files, seed=0, data_dir=None, **bindings):
-  """What the command line does, in this process."""
-  arguments = ['run_experiment.py', f'--base_dir={base_dir}', f'--seed={seed}']
-  arguments += [
-    f'--gin_files={path if pathlib.Path(path).is_absolute() else ROOT / path}' for path in gin_files
-  ]
-  settings = {k: v for k, v in SMALL.items()} | bindings
-  arguments += [f'--gin_bindings={name} = {value}' for name, value in settings.items()]
-  arguments += [f'--data_dir={data_dir}'] * (data_dir is not None)
-  flags.FLAGS.unparse_flags()
-  try:
-    run_experiment.main(flags.FLAGS(arguments))
-  finally:
-    flags.FLAGS.unparse_flags()
-  return metrics_log.read(pathlib.Path(base_dir) / 'metrics.jsonl')
-
-
-def refusal(base_dir, *gin_files, **settings):
-  """The one line that ends a run which can't start."""
-  with pytest.raises(SystemExit) as stopped:
-    run(base_dir, *gin_files, **settings)
-  message = str(stopped.value)
-  assert message.startswith('run_experiment.py: ') and '\n' not in message
-  assert not (pathlib.Path(base_dir) / 'metrics.jsonl').exists()
-  return message
 
 
 @pytest.mark.slow
@@ -154,13 +115,6 @@ def test_the_shipped_settings_are_the_papers(gin_file):
     expected['optax.adam.eps'] = 0.00015
   experiment.parse_gin([str(ROOT / gin_file)], [])
   assert {name: gin.query_parameter(name) for name in expected} == expected
-
-
-def strip_speed(rows):
-  return [
-    {k: v for k, v in row.items() if k not in ('updates_per_second', 'eval_seconds')}
-    for row in rows
-  ]
 
 
 @pytest.mark.slow

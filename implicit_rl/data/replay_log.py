@@ -70,8 +70,8 @@ class ReplayLog:
     """The episodes, in the order in which they ended, those that the run's end cut among them.
 
     Yields:
-      The number of the environment step at which the episode began, counted over all streams, and
-      its rows: `observation` [T, ...], `action`, `reward`, `terminal` [T] each.
+      The number of the environment step with which the episode began (step t of stream e of E is
+      number t·E + e), and its rows: `observation` [T, ...], `action`, `reward`, `terminal` [T].
 
     Raises:
       ValueError: if an iteration is missing.
@@ -88,14 +88,14 @@ class ReplayLog:
       rows = self._read(iteration)
       streams, length = rows.action.shape
       pending = pending or [[] for _ in range(streams)]
-      began = began or [0] * streams
+      began = began or list(range(streams))
       ends = np.argwhere(rows.episode_end.T)[:, ::-1]  # (stream, t), in order of t
       starts = [0] * streams
       for stream, t in ends:
         pending[stream].append(_cut(rows, stream, starts[stream], t + 1))
         yield began[stream], _joined(pending[stream])
         pending[stream], starts[stream] = [], t + 1
-        began[stream] = step + (t + 1) * streams
+        began[stream] = step + (t + 1) * streams + stream
       for stream in range(streams):
         if starts[stream] < length:
           pending[stream].append(_cut(rows, stream, starts[stream], length))

@@ -8,6 +8,8 @@ as compressed boolean tensors; `tfds.load` reads them from their own metadata.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -93,7 +95,8 @@ def write_dataset(
     )
     builder_class.name = name
     builder = builder_class(data_dir=os.fspath(aside), config=config)
-    builder.download_and_prepare()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+      builder.download_and_prepare()  # A bar for each split would scroll everything else away.
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
       os.rename(target, aside / 'replaced')

@@ -1,0 +1,76 @@
+"""What tests of the real entry point share: the command line in this process, on small input."""
+
+import pathlib
+
+import pytest
+from absl import flags
+
+import run_experiment
+from implicit_rl import metrics_log
+
+ROOT = pathlib.Path(run_experiment.__file__).parent
+_RUNNER = {
+  'num_iterations': 1,
+  'evaluation_steps': 1,
+  'max_steps_per_episode': 5,
+  'measure_size': 16,
+}
+_AGENT = {'Agent.batch_size': 4, 'NatureCNN.hidden_units': 32}
+OFFLINE = {f'OfflineRunner.{name}': value for name, value in _RUNNER.items()} | {
+  'OfflineRunner.training_steps': 2,
+  **_AGENT,
+}
+ONLINE = {f'OnlineRunner.{name}': value for name, value in _RUNNER.items()} | _AGENT
+# Each two updates at n = 1/4: three episodes of five steps; eight turns of two games.
+ATARI_REPLAY = {
+  'OnlineReplay.capacity': 1000,
+  'OnlineRunner.training_steps': 15,
+  'Agent.min_replay_history': 7,
+}
+MINATAR_REPLAY = {
+  'DeviceReplay.capacity': 1000,
+  'DeviceReplay.num_environments': 2,
+  'OnlineRunner.training_steps': 16,
+  'Agent.min_replay_history': 8,
+}
+
+
+def small(gin_file):
+  """Bindings that make a run of a shipped gin file short."""
+  if 'online' not in str(gin_file):
+    return OFFLINE
+  return ONLINE | (ATARI_REPLAY if 'atari' in str(gin_file).split('/') else MINATAR_REPLAY)
+
+
+def run(base_dir, *gin_files, seed=0, data_dir=None, **bindings):
+  """What the command line does, in this process."""
+  arguments = ['run_experiment.py', f'--base_dir={base_dir}', f'--seed={seed}']
+  arguments += [
+    f'--gin_files={path if pathlib.Path(path).is_absolute() else ROOT / path}' for path in gin_files
+  ]
+  settings = (small(gin_files[0]) if gin_files else {}) | bindings
+  arguments += [f'--gin_bindings={name} = {value}' for name, value in settings.items()]
+  arguments += [f'--data_dir={data_dir}'] * (data_dir is not None)
+  flags.FLAGS.unparse_flags()
+  try:
+    run_experiment.main(flags.FLAGS(arguments))
+  finally:
+    flags.FLAGS.unparse_flags()
+  return metrics_log.read(pathlib.Path(base_dir) / 'metrics.jsonl')
+
+
+def refusal(base_dir, *gin_files, **settings):
+  """The one line that ends a run which can't start."""
+  with pytest.raises(SystemExit) as stopped:
+    run(base_dir, *gin_files, **settings)
+  message = str(stopped.value)
+  assert message.startswith('run_experiment.py: ') and '\n' not in message
+  assert not (pathlib.Path(base_dir) / 'metrics.jsonl').exists()
+  return message
+
+
+def strip_speed(rows):
+  return [
+    {k: v for k, v in row.items() if not k.endswith(('_per_second', 'eval_seconds'))}
+    for row in rows
+  ]
