@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 from flax import serialization
 
+from implicit_rl.agents import checks
 from implicit_rl.data.device_replay import DeviceReplay
 from implicit_rl.data.online_replay import OnlineReplay
 from implicit_rl.data.source import DataSource
@@ -114,7 +115,7 @@ class Agent:
     summary_writer: Any = None,
   ):
     del summary_writer
-    _check_ranges(
+    checks.check_ranges(
       gamma=(gamma, 0, 1),
       update_horizon=(update_horizon, 1, None),
       batch_size=(batch_size, 1, None),
@@ -144,7 +145,9 @@ class Agent:
     self._stack = np.zeros((stack_size, *observation_shape), observation_dtype)
     params = self.network.init(init_key, self._stack[None])
     loss = self.make_loss()
-    _trace(loss, params, self._stack, batch_size)  # Before the data is read, which may take long.
+    checks.trace(
+      loss, params, self._stack, batch_size
+    )  # Before the data is read, which may take long.
     self.learner = learner(loss)
     self.state = self.learner.init(params, learner_key)
     self._measure = make_measure(loss, srank_delta)
@@ -388,27 +391,3 @@ def _chunks(first: int, total: int, chunk: int) -> Iterator[tuple[int, int]]:
   """Cuts updates `first` to `first + total` into (start, count), each of `chunk` at most."""
   for start in range(first, first + total, chunk):
     yield start, min(chunk, first + total - start)
-
-
-def _trace(loss: Loss, params: Params, stack: np.ndarray, batch_size: int) -> None:
-  """Traces a loss on shapes alone, so that what is wrong with its settings is raised at once."""
-
-  def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
-
-  states = array(stack.dtype, *stack.shape)
-  fields = dict.fromkeys(Batch._fields, array(np.float32))
-  fields |= {'state': states, 'next_state': states}
-  fields |= {'action': array(np.int32), 'next_action': array(np.int32)}
-  jax.eval_shape(loss, params, params, Batch._make(fields.values()), jax.random.PRNGKey(0))
-
-
-def _check_ranges(**ranges: tuple[Any, float, float | None]) -> None:
-  """Raises ValueError, naming the gin parameter, for a value that is not within (least, most)."""
-  for name, (value, least, most) in ranges.items():
-    if not isinstance(value, int | float):
-      raise ValueError(f'Agent.{name} is a number, not {value!r}.')
-    if most is None and not value >= least:
-      raise ValueError(f'Agent.{name} is at least {least}, not {value}.')
-    if most is not None and not least <= value <= most:
-      raise ValueError(f'Agent.{name} lies in [{least}, {most}], not {value}.')
