@@ -14,8 +14,8 @@ from implicit_rl.data import device_store, transitions
 
 # What of a description a continued run must find again; counts of a growing memory are not in it.
 _IDENTITY = (
-  'dataset version game fingerprint subset fraction subset_seed terminal_convention capacity '
-  'observation_shape stack_size update_horizon gamma seed'
+  'dataset version game fingerprint subset fraction subset_seed terminal_convention time_limit '
+  'rotation capacity observation_shape stack_size update_horizon gamma seed'
 ).split()
 
 
@@ -28,6 +28,12 @@ FROM_AGENT = (
   'observation_shape',
   'observation_dtype',
 )
+
+# What the last row of an episode that ended for good is: a transition, or an observation only.
+TERMINAL_CONVENTIONS = ('logged_row', 'rlds')
+# Frames up to this size are kept plain unless asked otherwise: one gibibyte, which is 152 thousand
+# Atari frames or 2.6 million of MinAtar.
+RAW_BYTES = 1 << 30
 
 
 class DataSource(Protocol):
@@ -298,6 +304,15 @@ class StoredSource(RowSource):
       **({'return_to_go': True} if self._return_to_go is not None else {}),
       **super().describe(),
     }
+
+
+def check_convention(terminal_convention: str) -> None:
+  """Raises ValueError if it is none of `TERMINAL_CONVENTIONS`."""
+  if terminal_convention not in TERMINAL_CONVENTIONS:
+    raise ValueError(
+      f'Unknown terminal_convention {terminal_convention!r}; choose one of '
+      f'{", ".join(TERMINAL_CONVENTIONS)}.'
+    )
 
 
 def check_settings(stack_size: int, update_horizon: int, gamma: float, seed: int) -> None:

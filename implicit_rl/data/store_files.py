@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import pathlib
 import shutil
@@ -18,12 +19,16 @@ from typing import Any
 
 import numpy as np
 
-FORMAT_VERSION = 1
-_INDEX = 'store.json'
+FORMAT_VERSION = 2
+INDEX = 'store.json'
 
 
 class DamagedStoreError(ValueError):
   """The folder is there but its content is not what was written."""
+
+
+class OtherVersionError(ValueError):
+  """The folder was written by another version of this package."""
 
 
 def save(folder: str | os.PathLike, arrays: Mapping[str, np.ndarray], settings: Mapping) -> None:
@@ -40,22 +45,13 @@ def save(folder: str | os.PathLike, arrays: Mapping[str, np.ndarray], settings: 
   try:
     files = {}
     for name, array in arrays.items():
-      path = aside / f'{name}.npy'
-      with path.open('wb') as stream:
-        np.save(stream, array, allow_pickle=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-      files[name] = {'bytes': path.stat().st_size, 'sha256': _sha256(path)}
-    index = {'format_version': FORMAT_VERSION, 'settings': dict(settings), 'files': files}
-    with (aside / _INDEX).open('w') as stream:
-      json.dump(index, stream, indent=2)
-      stream.flush()
-      os.fsync(stream.fileno())
+      files[name] = write_array(aside / f'{name}.npy', array)
+    write_index(aside, settings, files)
     os.chmod(aside, 0o755)  # Temporary folders are private; a cache may be shared.
     try:
       os.rename(aside, folder)
     except OSError:
-      if not (folder / _INDEX).exists():  # Not: another process was first with the same content.
+      if not (folder / INDEX).exists():  # Not: another process was first with the same content.
         raise
   finally:
     shutil.rmtree(aside, ignore_errors=True)
@@ -80,27 +76,120 @@ def load(
   if not folder.is_dir():
     return None
   try:
-    index = json.loads((folder / _INDEX).read_text())
-    if index['format_version'] != FORMAT_VERSION:
-      return None
-    arrays = {}
+    index = read_index(folder)
+  except OtherVersionError:
+    return None
+  return read_arrays(folder, index, memory_map=memory_map), index['settings']
+
+
+def read_index(folder: str | os.PathLike) -> dict[str, Any]:
+  """Returns what `store.json` says: format_version, settings and files.
+
+  Raises:
+    FileNotFoundError: if there is no such store, or only a half-written one; says which.
+    OtherVersionError: if another version of this package wrote it.
+    DamagedStoreError: if it is not readable.
+  """
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    if partial(folder).is_dir():
+      raise FileNotFoundError(
+        f'{folder} is not complete yet, only {partial(folder).name} is there: run the command that '
+        'writes it again, it goes on where it stopped.'
+      )
+    raise FileNotFoundError(
+      f'There is no store {folder}: make it with python -m implicit_rl.data prepare.'
+    )
+  try:
+    index = json.loads((folder / INDEX).read_text())
+    version, _, _ = index['format_version'], index['settings'], index['files']
+  except (OSError, KeyError, ValueError, TypeError) as error:
+    raise DamagedStoreError(_damaged(folder, str(error))) from error
+  if version != FORMAT_VERSION:
+    raise OtherVersionError(
+      f'{folder} has store format {version}, this version reads {FORMAT_VERSION}: delete that '
+      'folder and prepare it again.'
+    )
+  return index
+
+
+def read_arrays(
+  folder: str | os.PathLike, index: Mapping, *, memory_map: bool = False
+) -> dict[str, np.ndarray]:
+  """Returns the arrays that `index` lists, checked as `load` says."""
+  folder = pathlib.Path(folder)
+  arrays = {}
+  try:
     for name, expected in index['files'].items():
       path = folder / f'{name}.npy'
       same = path.stat().st_size == expected['bytes']
-      if not same or not (memory_map or _sha256(path) == expected['sha256']):
+      if not same or not (memory_map or sha256(path) == expected['sha256']):
         raise DamagedStoreError(_damaged(folder, f'{path.name} is not as it was written'))
       arrays[name] = np.load(path, allow_pickle=False, mmap_mode='r' if memory_map else None)
-    return arrays, index['settings']
   except DamagedStoreError:
     raise
   except (OSError, KeyError, ValueError, TypeError) as error:
     raise DamagedStoreError(_damaged(folder, str(error))) from error
+  return arrays
+
+
+def write_array(path: pathlib.Path, array: np.ndarray) -> dict[str, Any]:
+  """Writes an array durably; returns what `store.json` says of it."""
+  with path.open('wb') as stream:
+    np.save(stream, array, allow_pickle=False)
+    stream.flush()
+    os.fsync(stream.fileno())
+  return {'bytes': path.stat().st_size, 'sha256': sha256(path)}
+
+
+def map_randomly(path: pathlib.Path) -> np.ndarray:
+  """Maps an array read-only and tells the system not to read ahead, which makes cold reads slow."""
+  with path.open('rb') as stream:
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+      raise DamagedStoreError(f'{path} is not an array that this package wrote.')
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(mapped, dtype, offset=stream.tell()).reshape(shape)
+
+
+def write_index(folder: pathlib.Path, settings: Mapping, files: Mapping) -> None:
+  """Writes `store.json`, the last file of a store, durably."""
+  index = {'format_version': FORMAT_VERSION, 'settings': dict(settings), 'files': dict(files)}
+  write_durably(folder / INDEX, json.dumps(index, indent=2).encode())
+
+
+def write_durably(path: pathlib.Path, content: bytes) -> None:
+  """Replaces a file by `content`: whole and on disk when this returns, or as it was."""
+  aside = path.with_name(path.name + '.new')
+  with aside.open('wb') as stream:
+    stream.write(content)
+    stream.flush()
+    os.fsync(stream.fileno())
+  os.replace(aside, path)
+  sync_folder(path.parent)
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+  """Makes the names in a folder durable."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def partial(folder: pathlib.Path) -> pathlib.Path:
+  """Returns where a store is written until it is complete."""
+  return folder.with_name(folder.name + '.partial')
 
 
 def _damaged(folder: pathlib.Path, why: str) -> str:
   return f'The stored data in {folder} is damaged ({why}): delete that folder and run again.'
 
 
-def _sha256(path: pathlib.Path) -> str:
+def sha256(path: pathlib.Path) -> str:
+  """Returns the checksum of a file."""
   with path.open('rb') as stream:
     return hashlib.file_digest(stream, 'sha256').hexdigest()

@@ -9,6 +9,7 @@ chosen themselves.
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,10 +23,13 @@ class Episodes(NamedTuple):
   Attributes:
     length: [E] int64, rows of each.
     checkpoint: [E] int64, the stage of the logging agent's training each belongs to.
+    row_checkpoint: [N] integers, the same for each row, where an episode may belong to two; None if
+      none does.
   """
 
   length: np.ndarray
   checkpoint: np.ndarray
+  row_checkpoint: np.ndarray | None = None
 
 
 Subset = Callable[[Episodes, float, int], np.ndarray]
@@ -123,7 +127,9 @@ def prefix_rows_per_checkpoint(
     check_fraction(fraction)
   elif rows < 1:
     raise ValueError(f'prefix_rows_per_checkpoint.rows must be at least 1, got {rows}.')
-  checkpoint = np.repeat(episodes.checkpoint, episodes.length)
+  checkpoint = episodes.row_checkpoint
+  if checkpoint is None:
+    checkpoint = np.repeat(episodes.checkpoint, episodes.length)
   place, count = _within_checkpoint(checkpoint)
   return place < (np.maximum(1, np.round(fraction * count)) if rows is None else rows)
 
@@ -176,6 +182,11 @@ def by_name(subset: str | Subset) -> tuple[str, Subset]:
     hint = f' Did you mean {near[0]!r}?' if near else ''
     raise ValueError(f'Unknown subset {subset!r}.{hint} Known: {", ".join(SUBSETS)}.')
   return subset, SUBSETS[subset]
+
+
+def fingerprint(selected: np.ndarray) -> str:
+  """Returns a hash that tells whether two runs selected the same rows: [N] bool -> 32 digits."""
+  return hashlib.sha256(np.packbits(selected).tobytes()).hexdigest()[:32]
 
 
 def check_fraction(fraction: float) -> None:

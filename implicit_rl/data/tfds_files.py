@@ -10,6 +10,7 @@ import collections
 import concurrent.futures
 import difflib
 import hashlib
+import itertools
 import logging
 import os
 import pathlib
@@ -30,6 +31,8 @@ KNOWN_DATASETS = (
   'minatar_checkpoints_ordered',
 )
 _RECORD_HEADER = 12  # Bytes before a TFRecord's content: its length (8) and that length's checksum.
+_PART_ROWS = 512  # Frames decoded at once.
+_AHEAD_BYTES, _AHEAD_EPISODES = 1 << 24, 64  # Records parsed before they are needed.
 _RECORD_FOOTER = 4  # Bytes after it: the content's checksum.
 
 
@@ -90,8 +93,18 @@ class Index(NamedTuple):
 
 
 class Steps(NamedTuple):
-  """Some rows of an episode: observation [m, *shape], action [T], reward [T] of all its rows."""
+  """Some rows of an episode.
 
+  Attributes:
+    episode: its number.
+    row: [m] int64, their places in it.
+    observation: [m, *shape].
+    action: [m] int32.
+    reward: [m] float32.
+  """
+
+  episode: int
+  row: np.ndarray
   observation: np.ndarray
   action: np.ndarray
   reward: np.ndarray
@@ -191,7 +204,7 @@ def read_index(dataset: Dataset) -> Index:
 def read_steps(
   dataset: Dataset, index: Index, wanted: Callable[[int], np.ndarray], episodes: np.ndarray
 ) -> Iterator[Steps]:
-  """Reads episodes in the order given, decoding in threads.
+  """Reads episodes in the order given, decoding in threads and in parts, so that memory is bounded.
 
   Args:
     dataset: from `open_dataset`.
@@ -200,13 +213,61 @@ def read_steps(
     episodes: [e] int64, numbers of the episodes to read.
 
   Yields:
-    The steps of each.
+    The wanted rows of each, up to `_PART_ROWS` at a time.
   """
-  example = _tensorflow().train.Example
   decode = _decoder(dataset.observation)
+  threads = frame_store.cores()
+
+  def decode_part(episode: int, feature: Any, rows: np.ndarray) -> Steps:
+    try:
+      frames = feature['steps/observation'].bytes_list.value
+      return Steps(
+        episode=episode,
+        row=rows,
+        observation=np.stack([decode(frames[row]) for row in rows]),
+        action=np.array(feature['steps/action'].int64_list.value, np.int32)[rows],
+        reward=np.array(feature['steps/reward'].float_list.value, np.float32)[rows],
+      )
+    except Exception as error:
+      raise ValueError(
+        _damaged(dataset, dataset.files[index.file[episode]], repr(error))
+      ) from error
+
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+
+    def parts() -> Iterator[concurrent.futures.Future[Steps]]:
+      for episode, feature in _features(dataset, index, episodes, pool):
+        rows = wanted(episode)
+        for start in range(0, len(rows), _PART_ROWS):
+          yield pool.submit(decode_part, episode, feature, rows[start : start + _PART_ROWS])
+
+    ahead: collections.deque[concurrent.futures.Future[Steps]] = collections.deque()
+    try:
+      for part in itertools.chain(parts(), [None] * 2 * threads):
+        if part is not None:
+          ahead.append(part)
+        if ahead and (part is None or len(ahead) > 2 * threads):
+          yield ahead.popleft().result()
+    finally:
+      for future in ahead:
+        future.cancel()
+
+
+def read_rewards(dataset: Dataset, index: Index, episodes: np.ndarray) -> Iterator[np.ndarray]:
+  """Yields the rewards of all rows of each episode, [T] float32, decoding no frame."""
+  with concurrent.futures.ThreadPoolExecutor(frame_store.cores()) as pool:
+    for _, feature in _features(dataset, index, episodes, pool):
+      yield np.array(feature['steps/reward'].float_list.value, np.float32)
+
+
+def _features(
+  dataset: Dataset, index: Index, episodes: np.ndarray, pool: concurrent.futures.Executor
+) -> Iterator[tuple[int, Any]]:
+  """Yields each episode's number and its record, parsed; a bounded amount ahead in `pool`."""
+  example = _tensorflow().train.Example
   files = dataset.files
 
-  def read(episode: int) -> Steps:
+  def read(episode: int) -> Any:
     file = files[index.file[episode]]
     with file.open('rb') as stream:
       stream.seek(int(index.offset[episode]) - _RECORD_HEADER)
@@ -216,33 +277,26 @@ def read_steps(
       stream.seek(4, os.SEEK_CUR)
       record = stream.read(size)
     try:
-      feature = example.FromString(record).features.feature
-      frames = feature['steps/observation'].bytes_list.value
-      return Steps(
-        observation=np.stack([decode(frames[row]) for row in wanted(episode)]),
-        action=np.array(feature['steps/action'].int64_list.value, np.int32),
-        reward=np.array(feature['steps/reward'].float_list.value, np.float32),
-      )
+      return example.FromString(record).features.feature
     except Exception as error:
       raise ValueError(_damaged(dataset, file, repr(error))) from error
 
-  threads = frame_store.cores()
-  with (
-    concurrent.futures.ThreadPoolExecutor(threads) as pool,
-    _bar(int(index.length[episodes].sum()), 'Decoding ' + dataset.name, ' steps') as bar,
-  ):
-    ahead: collections.deque[concurrent.futures.Future[Steps]] = collections.deque()
-    try:
-      for episode in [*episodes.tolist(), *[None] * 2 * threads]:
-        if episode is not None:
-          ahead.append(pool.submit(read, episode))
-        if ahead and (episode is None or len(ahead) > 2 * threads):
-          steps = ahead.popleft().result()
-          yield steps
-          bar.update(len(steps.action))
-    finally:
-      for future in ahead:
-        future.cancel()
+  ahead: collections.deque[tuple[int, concurrent.futures.Future]] = collections.deque()
+  held = 0  # Bytes of the records in `ahead`.
+  try:
+    for episode in episodes.tolist():
+      ahead.append((episode, pool.submit(read, episode)))
+      held += int(index.size[episode])
+      while held > _AHEAD_BYTES or len(ahead) > _AHEAD_EPISODES:
+        number, future = ahead.popleft()
+        held -= int(index.size[number])
+        yield number, future.result()
+    while ahead:
+      number, future = ahead.popleft()
+      yield number, future.result()
+  finally:
+    for _, future in ahead:
+      future.cancel()
 
 
 def _open_version(path: pathlib.Path, name: str, version: str, remedy: str) -> Dataset:

@@ -12,13 +12,18 @@ from typing import Any
 import gin
 import numpy as np
 
-from implicit_rl.data import frame_store, source, store_files, subsets, tfds_files, transitions
+from implicit_rl.data import (
+  frame_store,
+  prepare,
+  source,
+  store_files,
+  subsets,
+  tfds_files,
+  tfds_recording,
+  transitions,
+)
 
 EMBEDDED = pathlib.Path(__file__).parent / 'embedded'
-TERMINAL_CONVENTIONS = ('logged_row', 'rlds')
-_RAW_BYTES = 1 << 30  # One gibibyte: 152 thousand Atari frames, or 2.6 million of MinAtar.
-# From how many episodes, and how many frames of each at most, a dictionary is made.
-_SAMPLE_EPISODES, _SAMPLE_FRAMES = 100, 20
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +59,7 @@ class TFDSReplay(source.StoredSource):
     subset_seed: which random subset.
     terminal_convention: 'logged_row' or 'rlds'.
     codec: 'zstd', compressed; 'raw', about 7 kB an Atari frame and several times as fast; or
-      'auto', which is 'raw' as long as the frames fit in `_RAW_BYTES`.
+      'auto', which is 'raw' as long as the frames fit in one gibibyte.
     cache_dir: where to keep decoded frames, so that the next run starts at once; None keeps none.
     return_to_go: compute the discounted return from every row to its episode's end, from all of the
       episode's rewards; one more pass over the files. An agent that needs it asks for it.
@@ -92,11 +97,7 @@ class TFDSReplay(source.StoredSource):
     subset_name, choose = subsets.by_name(subset)
     if subset in subsets.SUBSETS:
       subsets.check_fraction(fraction)
-    if terminal_convention not in TERMINAL_CONVENTIONS:
-      raise ValueError(
-        f'Unknown terminal_convention {terminal_convention!r}; choose one of '
-        f'{", ".join(TERMINAL_CONVENTIONS)}.'
-      )
+    source.check_convention(terminal_convention)
     config = f'{game}_run_{run}'
     files = _open_embedded(dataset, config) if data_dir is None else None
     if files is None:
@@ -114,10 +115,8 @@ class TFDSReplay(source.StoredSource):
     index = _index(files, cache)
     if terminal_convention == 'rlds':  # The last row of a finished episode is not a transition.
       index = index._replace(length=index.length - index.terminal)
-    end = np.cumsum(index.length)
-    total = int(end[-1])
-    episode_end = np.zeros(total, bool)
-    episode_end[end[index.length > 0] - 1] = True
+    total = int(index.length.sum())
+    episode_end = tfds_recording.episode_ends(index)
     selected = np.asarray(
       choose(subsets.Episodes(index.length, index.checkpoint), fraction, subset_seed)
     )
@@ -129,8 +128,9 @@ class TFDSReplay(source.StoredSource):
 
     if codec == 'auto':
       frame_bytes = int(np.prod(files.frame_shape)) * np.dtype(files.observation.np_dtype).itemsize
-      codec = 'raw' if keep.sum() * frame_bytes <= _RAW_BYTES else 'zstd'
-    columns, frames = _stored(files, index, episode_end, keep, codec, cache, terminal_convention)
+      codec = 'raw' if keep.sum() * frame_bytes <= source.RAW_BYTES else 'zstd'
+    recording = tfds_recording.TfdsRecording(files, index, keep)
+    columns, frames = _stored(recording, codec, cache)
     super().__init__(
       columns,
       frames,
@@ -156,6 +156,7 @@ class TFDSReplay(source.StoredSource):
         'dataset_episodes': len(index.length),
         'selected_rows': int(selected.sum()),
         'realised_fraction': float(selected.mean()),
+        'selection_sha256': subsets.fingerprint(selected),
         'fingerprint': _fingerprint(columns, index),
       },
     )
@@ -196,90 +197,37 @@ def _index(files: tfds_files.Dataset, cache: pathlib.Path | None) -> tfds_files.
 
 
 def _stored(
-  files: tfds_files.Dataset,
-  index: tfds_files.Index,
-  episode_end: np.ndarray,
-  keep: np.ndarray,
-  codec: str,
-  cache: pathlib.Path | None,
-  terminal_convention: str,
+  recording: tfds_recording.TfdsRecording, codec: str, cache: pathlib.Path | None
 ) -> tuple[transitions.Columns, frame_store.AnyFrames]:
-  """Returns the kept rows of a dataset, from the cache if they are there."""
+  """Returns the rows of a recording, by way of a store in the cache if there is one."""
+  names = ('action', 'reward', 'terminal', 'episode_end')
   if cache is None:
-    return _decode(files, index, episode_end, keep, codec)
-  key = json.dumps(
-    [files.stamp(), terminal_convention, codec, frame_store.CHUNK_SIZE, frame_store.LEVEL]
-  )
-  digest = hashlib.sha256(key.encode())
-  digest.update(np.packbits(keep).tobytes())
-  folder = cache / f'frames-{digest.hexdigest()[:32]}'
-  found = store_files.load(folder)
-  if found:
-    arrays, settings = found
-    _log.info('Read %s, decoded earlier, from %s.', files.name, folder)
-    names = ('action', 'reward', 'terminal', 'episode_end')
-    return (
-      transitions.make_columns(*(arrays[name] for name in names)),
-      frame_store.from_arrays(settings, arrays),
+    held: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    writer = frame_store.FrameWriter(
+      len(recording),
+      recording.frame_shape,
+      recording.frame_dtype,
+      codec,
+      dictionary=prepare.make_dictionary(recording, codec),
     )
-  columns, frames = _decode(files, index, episode_end, keep, codec)
-  kept = {n: a for n, a in columns._asdict().items() if n != 'episode_start'}
-  store_files.save(
-    folder,
-    {**kept, **frames.arrays()},
-    {**frames.settings(), 'dataset': files.name, 'version': files.version},
+    with prepare.bar(len(recording), f'Decoding {recording.identity()["dataset"]}') as progress:
+      for rows in recording.read():
+        writer.append(rows.observation)
+        for name in names:
+          held[name].append(getattr(rows, name))
+        progress.update(len(rows.action))
+    columns = transitions.make_columns(*(np.concatenate(held[name]) for name in names))
+    return columns, writer.finish()
+  made_by = [codec, frame_store.CHUNK_SIZE, frame_store.LEVEL, store_files.FORMAT_VERSION]
+  key = json.dumps([recording.identity(), *made_by])
+  folder = cache / f'frames-{hashlib.sha256(key.encode()).hexdigest()[:32]}'
+  prepare.prepare_once(recording, folder, codec=codec)
+  index = store_files.read_index(folder)
+  arrays = store_files.read_arrays(folder, index)
+  return (
+    transitions.make_columns(*(arrays[name] for name in names)),
+    frame_store.from_arrays(index['settings'], arrays),
   )
-  return columns, frames
-
-
-def _decode(
-  files: tfds_files.Dataset,
-  index: tfds_files.Index,
-  episode_end: np.ndarray,
-  keep: np.ndarray,
-  codec: str,
-) -> tuple[transitions.Columns, frame_store.AnyFrames]:
-  """Decodes the kept rows."""
-  end = np.cumsum(index.length)
-  start = end - index.length
-
-  def wanted(episode: int) -> np.ndarray:
-    return np.flatnonzero(keep[start[episode] : end[episode]])
-
-  kept_before = np.concatenate([[0], np.cumsum(keep)])
-  episodes = np.flatnonzero(kept_before[end] > kept_before[start])
-  terminal = np.zeros(len(keep), bool)
-  finished = index.terminal & (index.length > 0)
-  terminal[end[finished] - 1] = True
-  dictionary = None
-  if codec == 'zstd':
-    some = episodes[:: -(-len(episodes) // _SAMPLE_EPISODES)]
-    thinned = lambda episode: wanted(episode)[:: -(-len(wanted(episode)) // _SAMPLE_FRAMES)]
-    sample = [steps.observation for steps in tfds_files.read_steps(files, index, thinned, some)]
-    dictionary = frame_store.train_dictionary(np.concatenate(sample))
-  action, reward = [], []
-  writer = None
-  for episode, steps in zip(
-    episodes, tfds_files.read_steps(files, index, wanted, episodes), strict=True
-  ):
-    frames = steps.observation
-    if writer is None:
-      count = int(kept_before[-1])
-      writer = frame_store.FrameWriter(
-        count, frames.shape[1:], frames.dtype, codec, dictionary=dictionary
-      )
-    writer.append(frames)
-    rows = wanted(int(episode))
-    action.append(steps.action[rows])
-    reward.append(steps.reward[rows])
-  assert writer is not None  # The caller made sure that some row is kept.
-  columns = transitions.make_columns(
-    np.concatenate(action),
-    np.concatenate(reward),
-    terminal[keep],
-    transitions.segment_ends(episode_end, keep),
-  )
-  return columns, writer.finish()
 
 
 def _returns(
@@ -290,12 +238,9 @@ def _returns(
   kept = np.split(keep, end[:-1])
   episodes = np.flatnonzero([mask.any() for mask in kept])
   found = []
-  # The first frame is decoded because a record is read as a whole; the rest stay compressed.
-  first = lambda episode: np.zeros(1, np.int64)
-  for episode, steps in zip(
-    episodes, tfds_files.read_steps(files, index, first, episodes), strict=True
-  ):
-    reward = steps.reward[: index.length[episode]]
+  rewards = tfds_files.read_rewards(files, index, episodes)
+  for episode, logged in zip(episodes, rewards, strict=True):
+    reward = logged[: index.length[episode]]
     last = np.arange(len(reward)) == len(reward) - 1
     returns = transitions.returns_to_go(reward, last & index.terminal[episode], last, gamma)
     found.append(returns[kept[episode]])

@@ -127,7 +127,7 @@ def test_what_is_not_there_is_none(tmp_path):
   assert store_files.load(tmp_path / 'nothing') is None
   folder = saved(tmp_path)
   index = folder / 'store.json'
-  index.write_text(index.read_text().replace('"format_version": 1', '"format_version": 0'))
+  index.write_text(index.read_text().replace('"format_version": 2', '"format_version": 0'))
   assert store_files.load(folder) is None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from implicit_rl.data import subsets, tfds_files, tfds_replay, transitions
+from implicit_rl.data import source, subsets, tfds_files, tfds_replay, transitions
 from tests.data import reference
 from tests.data.conftest import ATARI, as_arrays
 
@@ -255,7 +255,7 @@ def test_an_environment_that_shows_something_else_is_refused(official_dir):
 def test_small_data_is_kept_plain_and_large_data_compressed(official_dir, monkeypatch):
   small = load(official_dir)
   assert small.describe()['codec'] == 'raw'
-  monkeypatch.setattr(tfds_replay, '_RAW_BYTES', 49 * 84 * 84 - 1)
+  monkeypatch.setattr(source, 'RAW_BYTES', 49 * 84 * 84 - 1)
   large = load(official_dir)
   assert large.describe()['codec'] == 'zstd'
   assert large.describe()['fingerprint'] == small.describe()['fingerprint']

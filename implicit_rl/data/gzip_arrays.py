@@ -1,0 +1,183 @@
+"""Arrays that were saved by `np.save` into gzip files, read in parts and never unpickled."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import pickle
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+_HEADER = 1 << 12  # Bytes that an array's header fits in.
+_COMPRESSED = 1 << 18  # Bytes read at once.
+_PLAIN = 1 << 22  # Bytes decompressed at once, at most.
+
+
+class DamagedLogError(ValueError):
+  """A file is cut short, altered or not what its name says; the message names it."""
+
+
+class GzipArray:
+  """One array in a gzip file, decompressed only as it is read.
+
+  Args:
+    path: the file.
+
+  Attributes:
+    shape: [N, *row].
+    dtype: of an element.
+
+  Raises:
+    DamagedLogError: if the file does not begin with a plain array.
+    FileNotFoundError: if there is no such file.
+  """
+
+  def __init__(self, path: str | os.PathLike):
+    self.path = pathlib.Path(path)
+    header = io.BytesIO()
+    with self.path.open('rb') as stream:
+      for part in _inflate(stream, self.path):
+        header.write(part[:_HEADER])
+        if header.tell() >= _HEADER:
+          break
+    header.seek(0)
+    try:
+      version = np.lib.format.read_magic(header)
+      read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+      }[version]
+      self.shape, fortran, self.dtype = read(header)
+    except (ValueError, KeyError, SyntaxError) as error:
+      raise DamagedLogError(f'{self.path} does not hold a saved NumPy array.') from error
+    if self.dtype.hasobject or fortran:
+      raise DamagedLogError(
+        f'{self.path} holds pickled objects or columns first; expected a plain C-ordered array.'
+      )
+    self._header = header.tell()
+
+  def parts(self, rows: int, start: int = 0) -> Iterator[np.ndarray]:
+    """Yields [<= rows, *row] arrays of all rows from number `start` on, to the file's end.
+
+    Raises:
+      DamagedLogError: if the file is cut short, altered or too long.
+    """
+    row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+    skip = self._header + start * row_bytes
+    left = (self.shape[0] - start) * row_bytes
+    held = bytearray()
+    with self.path.open('rb') as stream:
+      for part in _inflate(stream, self.path):
+        if skip >= len(part):
+          skip -= len(part)
+          continue
+        held += part[skip:] if skip else part
+        skip = 0
+        whole = min(len(held), left) // (rows * row_bytes) * rows * row_bytes
+        for at in range(0, whole, rows * row_bytes):
+          yield self._array(held[at : at + rows * row_bytes])
+        left -= whole
+        del held[:whole]
+    if len(held) != left or skip:
+      raise DamagedLogError(
+        f'{self.path} holds {"more" if len(held) > left else "less"} than the {self.shape[0]} rows '
+        'it announces.'
+      )
+    if left:
+      yield self._array(held)
+
+  def read(self) -> np.ndarray:
+    """Returns the whole array."""
+    if not self.shape:
+      with self.path.open('rb') as stream:
+        content = b''.join(_inflate(stream, self.path))[self._header :]
+      if len(content) != self.dtype.itemsize:
+        raise DamagedLogError(f'{self.path} does not hold the one number it announces.')
+      return np.frombuffer(content, self.dtype)[0]
+    return np.concatenate(list(self.parts(max(self.shape[0], 1))) or [np.empty(self.shape)])
+
+  def _array(self, content: bytes | bytearray) -> np.ndarray:
+    return np.frombuffer(bytes(content), self.dtype).reshape(-1, *self.shape[1:])
+
+
+def read_index_set(path: str | os.PathLike) -> np.ndarray:
+  """Reads a pickled set of integers without running anything that the file asks for.
+
+  Dopamine pickles the positions of episodes' ends. Only a set, integers and NumPy's integers are
+  understood; any other content is refused.
+
+  Returns:
+    [n] int64, increasing.
+
+  Raises:
+    DamagedLogError: if it is anything else.
+  """
+  path = pathlib.Path(path)
+  with path.open('rb') as stream:
+    content = b''.join(_inflate(stream, path))
+  try:
+    found = _IntegersOnly(io.BytesIO(content)).load()
+    if not isinstance(found, set) or not all(type(value) is int for value in found):
+      raise pickle.UnpicklingError('it holds something else')
+    return np.array(sorted(found), np.int64)
+  except Exception as error:  # Whatever a damaged pickle leads to.
+    raise DamagedLogError(f'{path} does not hold a set of integers ({error}).') from error
+
+
+class _Type:
+  """Stands for NumPy's dtype of an integer."""
+
+  def __init__(self, name: str, *rest: object):
+    if name not in ('i8', 'i4', 'u8', 'u4'):
+      raise pickle.UnpicklingError(f'numbers of type {name}')
+    self.signed, self.order = name[0] == 'i', 'little'
+
+  def __setstate__(self, state: tuple) -> None:
+    self.order = 'big' if state[1] == '>' else 'little'
+
+
+def _number(kind: _Type, content: bytes) -> int:
+  return int.from_bytes(content, 'big' if kind.order == 'big' else 'little', signed=kind.signed)
+
+
+class _IntegersOnly(pickle.Unpickler):
+  """Builds integers and sets; every other name ends in an error."""
+
+  def find_class(self, module: str, name: str) -> object:
+    known = {
+      ('numpy', 'dtype'): _Type,
+      ('numpy.core.multiarray', 'scalar'): _number,
+      ('numpy._core.multiarray', 'scalar'): _number,
+      ('builtins', 'set'): set,
+      ('__builtin__', 'set'): set,
+    }
+    if (module, name) not in known:
+      raise pickle.UnpicklingError(f'{module}.{name} is not allowed')
+    return known[module, name]
+
+
+def _inflate(stream: io.BufferedReader, path: pathlib.Path) -> Iterator[bytes]:
+  """Yields the decompressed content in parts of bounded size; checks each member's checksum."""
+  inflater = zlib.decompressobj(wbits=31)
+  waiting = b''
+  try:
+    while True:
+      waiting = waiting or stream.read(_COMPRESSED)
+      ended = not waiting
+      part = inflater.decompress(waiting, _PLAIN)
+      waiting = inflater.unconsumed_tail
+      if part:
+        yield part
+      if inflater.eof:  # Another compressed member may follow, or padding.
+        waiting = inflater.unused_data.lstrip(b'\0')
+        if not waiting and not (waiting := stream.read(_COMPRESSED).lstrip(b'\0')):
+          return
+        inflater = zlib.decompressobj(wbits=31)
+      elif ended and not part:
+        break
+  except zlib.error as error:
+    raise DamagedLogError(f'{path} is damaged ({error}).') from error
+  raise DamagedLogError(f'{path} is cut short.')

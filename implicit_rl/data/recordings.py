@@ -1,0 +1,168 @@
+"""What a store is made from: a dataset as rows in the order they were logged, from any row on."""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import pathlib
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+T = TypeVar('T')
+
+
+class Rows(NamedTuple):
+  """Consecutive logged rows; a row is what was seen, done and received in one step.
+
+  Attributes:
+    observation: [m, *shape].
+    action: [m] int32.
+    reward: [m] float32.
+    terminal: [m] bool, the episode ended here for good.
+    episode_end: [m] bool, last row of its episode, or the last that there is of it.
+    is_first: [m] bool, first row of its episode; an episode without one lacks its beginning.
+    checkpoint: [m] int16, the stage of the logging agent's training.
+  """
+
+  observation: np.ndarray
+  action: np.ndarray
+  reward: np.ndarray
+  terminal: np.ndarray
+  episode_end: np.ndarray
+  is_first: np.ndarray
+  checkpoint: np.ndarray
+
+
+COLUMNS: dict[str, type[np.generic]] = {  # What a store keeps of each row beside its frame.
+  'action': np.int32,
+  'reward': np.float32,
+  'terminal': np.bool_,
+  'episode_end': np.bool_,
+  'is_first': np.bool_,
+  'checkpoint': np.int16,
+}
+
+
+class Recording(abc.ABC):
+  """A dataset that can be read as rows in logged order, again and again, from any row on."""
+
+  @property
+  @abc.abstractmethod
+  def frame_shape(self) -> tuple[int, ...]:
+    """Shape of one frame."""
+
+  @property
+  @abc.abstractmethod
+  def frame_dtype(self) -> np.dtype:
+    """Data type of a frame."""
+
+  @abc.abstractmethod
+  def identity(self) -> dict[str, Any]:
+    """Returns what the data is, ready for JSON; it changes if a file changes."""
+
+  @abc.abstractmethod
+  def __len__(self) -> int:
+    """The number of rows, less those of what is skipped."""
+
+  @abc.abstractmethod
+  def read(self, start: int = 0) -> Iterator[Rows]:
+    """Yields all rows from number `start` on, in parts of any size; the same ones every time."""
+
+  @abc.abstractmethod
+  def sample(self) -> np.ndarray:
+    """Returns some frames [m, *shape] of all stages of the data, in order; always the same."""
+
+  @property
+  def skipped(self) -> list[dict[str, Any]]:
+    """What was left out because it is missing or damaged, ready for JSON."""
+    return []
+
+  def skip(self, skipped: Iterable[Mapping[str, Any]]) -> None:
+    """Leaves out what an interrupted reading left out, so that row numbers mean the same."""
+    del skipped
+
+
+def episode_rows(
+  observation: np.ndarray, action: Any, reward: Any, terminal: bool, checkpoint: int
+) -> Rows:
+  """Returns one whole episode, which ended for good or was cut off, as rows."""
+  places = np.arange(len(observation))
+  last = places == len(places) - 1
+  return Rows(
+    observation=observation,
+    action=np.asarray(action, np.int32),
+    reward=np.asarray(reward, np.float32),
+    terminal=last & terminal,
+    episode_end=last,
+    is_first=places == 0,
+    checkpoint=np.full(len(places), checkpoint, np.int16),
+  )
+
+
+def drop_before(parts: Iterable[Rows], count: int) -> Iterator[Rows]:
+  """Yields `parts` without their first `count` rows."""
+  for part in parts:
+    skip = min(count, len(part.action))
+    count -= skip
+    if skip < len(part.action):
+      yield Rows(*(column[skip:] for column in part))
+
+
+def in_background(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
+  """Yields `items`, up to `ahead` of them computed beforehand in a thread; errors come through."""
+  ready: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
+  stopped = threading.Event()
+
+  def put(item: tuple[str, Any]) -> bool:
+    while not stopped.is_set():
+      try:
+        ready.put(item, timeout=0.1)
+        return True
+      except queue.Full:
+        continue
+    return False
+
+  def work() -> None:
+    try:
+      if all(put(('item', item)) for item in items):
+        put(('end', None))
+    except BaseException as error:  # Raised again where the items are used.
+      put(('error', error))
+
+  thread = threading.Thread(target=work, name='in_background', daemon=True)
+  thread.start()
+  try:
+    while True:
+      kind, value = ready.get()
+      if kind == 'end':
+        return
+      if kind == 'error':
+        raise value
+      yield value
+  finally:
+    stopped.set()
+    thread.join()
+
+
+def runs(values: np.ndarray) -> list[tuple[int, int]]:
+  """Returns consecutive equal values [n] as (value, count)."""
+  starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
+  counts = np.diff(starts, append=len(values))
+  return [(int(values[s]), int(c)) for s, c in zip(starts, counts, strict=True)]
+
+
+def ranges(numbers: Iterable[int]) -> str:
+  """Returns numbers as text: '0-3,7'."""
+  held = np.array(sorted(numbers), np.int64)
+  parts = np.split(held, np.flatnonzero(np.diff(held) != 1) + 1) if len(held) else []
+  return ','.join(f'{p[0]}-{p[-1]}' if len(p) > 1 else f'{p[0]}' for p in parts)
+
+
+def stamp(paths: Iterable[pathlib.Path]) -> str:
+  """Returns a fingerprint of files' names, sizes and times of change."""
+  lines = (f'{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}' for p in paths)
+  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:32]
