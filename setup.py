@@ -28,6 +28,8 @@ CORE = [
   'matplotlib>=3.11',
   'numpy>=2.4',
   'optax>=0.2.8',
+  'pandas>=2.3.3,<3',  # with 3, arch 7.2 fails on import, and with it rliable, which holds it
+  'rliable>=1.2',
   'scipy>=1.17',
   'setuptools>=77',  # tensorflow-probability imports distutils, which left Python with 3.12
   'tensorboard>=2.21',  # Dopamine's runner imports it; TensorFlow 2.21 installs it no longer
@@ -80,7 +82,7 @@ setup(
   license='Apache-2.0',
   python_requires='>=3.11,<3.14',  # TensorFlow has only a pre-release for 3.14
   packages=find_packages(include=['implicit_rl', 'implicit_rl.*']),
-  package_data={'implicit_rl': ['data/embedded/**/*']},
+  package_data={'implicit_rl': ['data/embedded/**/*', 'analysis/*.csv']},
   install_requires=CORE,
   extras_require=EXTRAS,
 )

@@ -1,82 +1,254 @@
-"""Reads the metrics of runs and condenses them: one curve per metric, one row per variant."""
+"""Reads what runs left: one tidy table of their metrics, their settings, their spectra."""
 
 from __future__ import annotations
 
-import os
+import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from os import PathLike
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from implicit_rl import metrics_log
+from implicit_rl.analysis import log_pickles, tables, variants
+
+# What a row of the table is about; every other column is a metric.
+KEYS = ('variant', 'suite', 'game', 'seed', 'run', 'iteration')
+_SUITES = {'AtariEnvironment': 'atari', 'MinAtarEnvironment': 'minatar'}
 
 
-class Curve(NamedTuple):
-  """One metric of several runs that differ by their seed alone.
+class Run(NamedTuple):
+  """One run.
 
   Attributes:
-    updates: [T] gradient updates.
-    values: [runs, T] float64; NaN where a run logged null.
+    path: its --base_dir.
+    rows: a row per iteration, from metrics.jsonl, or from Dopamine's newest log where that is all.
+    settings: gin's bindings, by name; macros are resolved. Empty where there is no record.
+    start: run.json's entry for the newest start; empty where there is none.
   """
 
-  updates: np.ndarray
-  values: np.ndarray
+  path: pathlib.Path
+  rows: list[dict[str, Any]]
+  settings: dict[str, str]
+  start: dict[str, Any]
+
+  @property
+  def suite(self) -> str:
+    """The family of its game: atari, minatar, …; empty where it is not known."""
+    constructor = self.settings.get('Experiment.environment', '').strip('@()').split('.')[-1]
+    return _SUITES.get(constructor, constructor.removesuffix('Environment').lower())
+
+  @property
+  def game(self) -> str:
+    """Its game, as gin spells it."""
+    named = self.start.get('environment') or self.settings.get('GAME', '')
+    for name, value in self.settings.items():
+      if not named and name.endswith(('.game', '.game_name')):
+        named = value
+    return named.strip('\'"')
+
+  @property
+  def seed(self) -> int:
+    """Its --seed; for a run without a record, the number at the end of its directory's name."""
+    if 'seed' in self.start:
+      return int(self.start['seed'])
+    number = re.search(r'(\d+)$', self.path.name)
+    return int(number[1]) if number else 0
 
 
-def load(base_dirs: Sequence[str | os.PathLike], metric: str) -> Curve:
-  """Reads a metric of runs logged at the same updates; longer runs are cut to the shortest.
+def read_settings(path: str | PathLike) -> dict[str, str]:
+  """The bindings of an operative_config.gin, by name; `%NAME` is replaced by what it stands for."""
+  settings: dict[str, str] = {}
+  name = ''
+  for line in pathlib.Path(path).read_text(encoding='utf-8').splitlines():
+    bound = re.match(r'([\w./]+) = (.*)', line)
+    if bound:
+      name = bound[1]
+      settings[name] = bound[2].rstrip('\\').strip()
+    elif line.startswith(' ') and name:
+      settings[name] += f' {line.strip()}' if settings[name] else line.strip()
+  for key, value in settings.items():
+    if value.startswith('%'):
+      settings[key] = settings.get(value[1:], value)
+  return settings
 
-  Args:
-    base_dirs: directories with a `metrics.jsonl`, one per seed.
-    metric: a key of its rows.
+
+def is_run(directory: pathlib.Path) -> bool:
+  """Whether a directory is the --base_dir of a run that has logged an iteration."""
+  return (directory / 'metrics.jsonl').exists() or log_pickles.newest(directory) is not None
+
+
+def find(path: str | PathLike) -> list[pathlib.Path]:
+  """The runs at or below a directory, in order; a directory inside a run is not searched.
 
   Raises:
-    FileNotFoundError: if a run has no metrics.
-    ValueError: if no row is there, the metric is unknown, or the runs' updates differ.
+    FileNotFoundError: if there is no run.
   """
-  runs = []
-  for base_dir in base_dirs:
-    path = pathlib.Path(base_dir) / 'metrics.jsonl'
-    if not path.exists():
-      raise FileNotFoundError(f'{path} is missing: {base_dir} is not the --base_dir of a run.')
-    rows = metrics_log.read(path)
-    if not rows:
-      raise ValueError(f'{path} has no row: the run has not finished an iteration.')
-    if metric not in rows[0]:
-      raise ValueError(f'{path} has no {metric!r}; it has {", ".join(rows[0])}.')
-    runs.append(rows)
-  length = min(map(len, runs))
-  updates = np.array([[row['updates'] for row in rows[:length]] for rows in runs])
-  if (updates != updates[0]).any():
-    raise ValueError(
-      f'These runs were logged at different updates: {", ".join(map(str, base_dirs))}.'
-    )
-  values = [[row[metric] for row in rows[:length]] for rows in runs]
-  return Curve(updates[0], np.array(values, np.float64))
+  root = pathlib.Path(path)
+  if not root.is_dir():
+    raise FileNotFoundError(f'{root} is not there: give the --base_dir of a run, or one above it.')
+  found, waiting = [], [root]
+  while waiting:
+    directory = waiting.pop()
+    if is_run(directory):
+      found.append(directory)
+    else:
+      waiting += (child for child in directory.iterdir() if child.is_dir())
+  if not found:
+    raise FileNotFoundError(f'{root} has no metrics.jsonl: it is not the --base_dir of a run.')
+  return sorted(found, key=_natural)
 
 
-def summary_table(variants: Mapping[str, Sequence[str | os.PathLike]]) -> str:
-  """A Markdown table: return at the end and at its best, srank first, at its peak and last.
+def _natural(path: pathlib.Path) -> list[tuple[int, str]]:
+  return [(int(part or -1), '') if part.isdigit() else (-1, part) for part in _pieces(path)]
 
-  Each entry is the mean over the runs ± their sample standard deviation.
+
+def _pieces(path: pathlib.Path) -> list[str]:
+  return re.split(r'(\d+)', str(path))
+
+
+def read(base_dir: str | PathLike) -> Run:
+  """One run.
+
+  Raises:
+    FileNotFoundError: if there is no log.
+    ValueError: if the log has no row.
+  """
+  path = pathlib.Path(base_dir)
+  log = path / 'metrics.jsonl'
+  pickled = log_pickles.newest(path)
+  if log.exists():
+    rows = metrics_log.read(log)
+  elif pickled:
+    log, rows = pickled, log_pickles.rows(pickled)
+  else:
+    raise FileNotFoundError(f'{log} is missing: {path} is not the --base_dir of a run.')
+  if not rows:
+    raise ValueError(f'{log} has no row: the run has not finished an iteration.')
+  config, record = path / 'operative_config.gin', path / 'run.json'
+  settings = read_settings(config) if config.exists() else {}
+  starts = json.loads(record.read_text())['starts'] if record.exists() else []
+  return Run(path, rows, settings, starts[-1] if starts else {})
+
+
+def read_all(sources: variants.Sources) -> dict[str, list[Run]]:
+  """The runs of each variant, by its name; names not given are derived from the settings.
 
   Args:
-    variants: the base_dirs of each variant's runs, by the variant's name.
+    sources: by the variant's name, or just the paths: directories of runs or above them.
   """
-  lines = [
-    '| variant | runs | final return | best return | srank first | srank peak | srank last |',
-    '|---|---|---|---|---|---|---|',
-  ]
-  for name, base_dirs in variants.items():
-    returns = load(base_dirs, 'eval_return').values
-    sranks = load(base_dirs, 'srank').values
-    columns = (returns[:, -1], returns.max(1), sranks[:, 0], sranks.max(1), sranks[:, -1])
-    cells = [f'{name}', f'{len(base_dirs)}', *map(_mean_and_spread, columns)]
-    lines.append(f'| {" | ".join(cells)} |')
-  return '\n'.join(lines)
+  if isinstance(sources, Mapping):
+    return {
+      name: [read(run) for path in paths for run in find(path)] for name, paths in sources.items()
+    }
+  runs = [read(run) for path in sources for run in find(path)]
+  unique = list({run.path.resolve(): run for run in runs}.values())
+  named: dict[str, list[Run]] = {}
+  for name, run in zip(
+    variants.names([run.settings for run in unique], [run.path for run in unique]),
+    unique,
+    strict=True,
+  ):
+    named.setdefault(name, []).append(run)
+  return named
 
 
-def _mean_and_spread(values: np.ndarray) -> str:
-  spread = f' ± {values.std(ddof=1):.1f}' if len(values) > 1 else ''
-  return f'{values.mean():.1f}{spread}'
+def frame(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+  """The tidy table: a row per run and iteration; KEYS, then metrics, NaN where null or absent."""
+  parts = []
+  for variant, members in runs.items():
+    for run in members:
+      part = pd.DataFrame(run.rows)
+      part = part.drop(columns=[name for name in KEYS[:-1] if name in part])
+      for at, value in enumerate((variant, run.suite, run.game, run.seed, str(run.path))):
+        part.insert(at, KEYS[at], value)
+      parts.append(part)
+  table = pd.concat(parts, ignore_index=True)
+  metrics = [name for name in table if name not in KEYS]
+  table[metrics] = table[metrics].apply(pd.to_numeric, errors='coerce').astype(np.float64)
+  return table[[*KEYS, *metrics]]
+
+
+def read_rows(path: str | PathLike) -> pd.DataFrame:
+  """A tidy table that was saved: .csv, or .jsonl with a row per line.
+
+  It needs `iteration` or `updates`, and metrics; of KEYS, what is absent is left empty. Rows of one
+  variant, game and seed are one run.
+
+  Raises:
+    ValueError: for another kind of file, or one without rows or without an axis.
+  """
+  path = pathlib.Path(path)
+  if path.suffix == '.csv':
+    table = pd.read_csv(path, keep_default_na=False, na_values=['', 'nan', 'NaN', 'None', 'null'])
+  elif path.suffix == '.jsonl':
+    table = pd.DataFrame(metrics_log.read(path))
+  else:
+    raise ValueError(
+      f'{path}: rows are read from .csv and .jsonl, not from {path.suffix or "that"}.'
+    )
+  if not len(table):
+    raise ValueError(f'{path} has no row.')
+  if 'iteration' not in table:
+    if 'updates' not in table:
+      raise ValueError(f'{path} has neither iteration nor updates; it has {", ".join(table)}.')
+    table['iteration'] = table['updates']
+  for key in ('variant', 'suite', 'game'):
+    table[key] = table[key].fillna('').astype(str) if key in table else ''
+  if 'seed' not in table:
+    table['seed'] = 0
+  if 'run' not in table:
+    parts = [table[key].astype(str) for key in ('variant', 'game', 'seed')]
+    table['run'] = parts[0].str.cat(parts[1:], sep='/')
+  metrics = [name for name in table if name not in KEYS]
+  numbers = table[metrics].apply(pd.to_numeric, errors='coerce').astype(np.float64)
+  words = [name for name in metrics if numbers[name].isna().all() and table[name].notna().any()]
+  return pd.concat([table[list(KEYS)], numbers.drop(columns=words)], axis=1)
+
+
+def load(sources: variants.Sources) -> pd.DataFrame:
+  """The tidy table of directories of runs, or of files of saved rows.
+
+  Args:
+    sources: by the variant's name, or just the paths.
+  """
+  given = sources.items() if isinstance(sources, Mapping) else [('', sources)]
+  tables, directories = [], {}
+  for name, paths in given:
+    files = [path for path in paths if pathlib.Path(path).is_file()]
+    for path in files:
+      table = read_rows(path)
+      tables.append(table.assign(variant=name) if name else table)
+    directories[name] = [path for path in paths if path not in files]
+  directories = {name: paths for name, paths in directories.items() if paths}
+  if directories:
+    named = directories if isinstance(sources, Mapping) else directories['']
+    tables.append(frame(read_all(named)))
+  if not tables:
+    raise ValueError('Give at least one --base_dir of a run.')
+  return pd.concat(tables, ignore_index=True)
+
+
+def spectra(base_dir: str | PathLike) -> pd.DataFrame:
+  """The singular values of a run: a row per iteration [T], a column per index [m], descending.
+
+  The table's index is `updates`.
+
+  Raises:
+    FileNotFoundError: if the run has no spectra.jsonl.
+  """
+  path = pathlib.Path(base_dir) / 'spectra.jsonl'
+  if not path.exists():
+    raise FileNotFoundError(f'{path} is missing: {base_dir} logged no singular values.')
+  rows = metrics_log.read(path)
+  values = pd.DataFrame([row['singular_values'] for row in rows], dtype=np.float64)
+  values.index = pd.Index([row['updates'] for row in rows], name='updates')
+  return values
+
+
+def summary_table(sources: variants.Sources) -> str:
+  """`tables.summary` of runs, as Markdown."""
+  return tables.markdown(tables.summary(load(sources)))

@@ -1,0 +1,142 @@
+"""Percentage improvement per game with its median, as the paper's Figures 7, A.15 and A.18."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from implicit_rl.analysis import scores, style
+
+_BETTER, _WORSE = style.COLOURS[0], style.COLOURS[1]
+
+
+def pairs(variants: Sequence[str]) -> list[tuple[str, str]]:
+  """(base, variant) for each variant that is named as another one and more: `DQN`, `DQN + lp …`.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  found = []
+  for variant in variants:
+    bases = [name for name in variants if variant.startswith(f'{name} + ')]
+    if bases:
+      found.append((max(bases, key=len), variant))
+  if not found:
+    raise ValueError(
+      f'of {", ".join(variants)} none is another one with an addition: say what to compare with '
+      '--pair=BASE:VARIANT.'
+    )
+  return found
+
+
+def improvement(per_run: pd.DataFrame, base: str, variant: str) -> pd.DataFrame:
+  """By how much `variant` is better than `base`, in percent of what `base` is better than random.
+
+  The scores are means over runs: 100·(variant − base) / |base − random|; the paper does not say how
+  it takes the percentage where scores are negative. Random play counts as 0 outside Atari.
+
+  Args:
+    per_run: from `scores.per_run`, not normalised.
+    base: a variant.
+    variant: another one.
+
+  Returns:
+    A row per game that both have: game, and of best and last the two means and the percentage.
+
+  Raises:
+    ValueError: for an unknown variant, or no game in common.
+  """
+  known = list(per_run['variant'].unique())
+  for name in (base, variant):
+    if name not in known:
+      raise ValueError(f'there is no variant {name!r}; there are {", ".join(known)}.')
+  means = (
+    per_run.assign(floor=scores.floors(per_run))
+    .groupby(['variant', 'game'])[['best', 'last', 'floor']]
+    .mean()
+  )
+  old, new = means.loc[base], means.loc[variant]
+  games = old.index.intersection(new.index)
+  if games.empty:
+    raise ValueError(f'{base} and {variant} have no game in common.')
+  data = pd.DataFrame({'base': base, 'variant': variant, 'game': games})
+  for kind in scores.SCORES:
+    before, after = old.loc[games, kind].to_numpy(), new.loc[games, kind].to_numpy()
+    above = np.abs(before - old.loc[games, 'floor'].to_numpy())
+    data[f'{kind}_base'], data[f'{kind}_variant'] = before, after
+    with np.errstate(divide='ignore', invalid='ignore'):
+      data[f'{kind}_percent'] = 100 * (after - before) / above
+  return data
+
+
+def figure(
+  per_run: pd.DataFrame,
+  compared: Sequence[tuple[str, str]],
+  *,
+  last: int = 5,
+  title: str = '',
+) -> tuple[Figure, pd.DataFrame]:
+  """Draws each pair's improvement by game, from least to most; left the paper's score, right ours.
+
+  Args:
+    per_run: from `scores.per_run`, not normalised.
+    compared: (base, variant) pairs, a row of panels each.
+    last: what `per_run` was made with; stands in the title.
+    title: above the panels.
+
+  Returns:
+    The figure, and the numbers in it.
+  """
+  data = pd.concat([improvement(per_run, *pair) for pair in compared], ignore_index=True)
+  games = data.groupby(['base', 'variant']).size().max()
+  titles = scores.titles(last)
+
+  def paint(axes: np.ndarray) -> None:
+    for row, (base, variant) in zip(axes, compared, strict=True):
+      part = data[(data['base'] == base) & (data['variant'] == variant)]
+      for axis, kind in zip(row, scores.SCORES, strict=True):
+        _panel(axis, part[['game', f'{kind}_percent']].to_numpy(), f'{variant} against {base}')
+        axis.set_title(f'{titles[kind]}\n{axis.get_title()}')
+
+  made = style.draw(
+    paint,
+    rows=len(compared),
+    columns=2,
+    size=(max(5.2, 0.42 * games + 2), 4.8),
+    title=title or 'Improvement per game, in % of the base’s score above random play',
+    legend=False,
+  )
+  return made, data
+
+
+def _panel(axis: Axes, bars: np.ndarray, name: str) -> None:
+  values = bars[:, 1].astype(np.float64)
+  order = np.argsort(np.where(np.isnan(values), -np.inf, values), kind='stable')
+  games, values = bars[order, 0], values[order]
+  finite = values[np.isfinite(values)]
+  reach = float(np.abs(finite).max(initial=1.0))
+  shown = np.where(np.isfinite(values), values, np.sign(np.nan_to_num(values, nan=0.0)) * reach)
+  at = np.arange(len(games))
+  axis.bar(at, shown, color=np.where(shown >= 0, _BETTER, _WORSE), width=0.75)
+  # Hatching repeats what colour says.
+  for patch, value in zip(axis.patches, shown, strict=True):
+    patch.set(hatch='' if value >= 0 else '//', edgecolor='white', linewidth=0)
+  axis.set_xlim(-0.5 - max(0, 2 - len(games) / 2), len(games) - 0.5 + max(0, 2 - len(games) / 2))
+  axis.axhline(0, color='black', lw=1)
+  median = float(np.median(values)) if not np.isnan(values).any() else float('nan')
+  if np.isfinite(median):
+    axis.axhline(median, color='black', ls='--', lw=1.8)
+  better = int((values > 0).sum())
+  axis.set_title(f'{name}\nbetter in {better}/{len(games)}; median (dashed) {median:+.1f}%')
+  axis.set_xticks(
+    at, games, rotation=60 if len(games) > 4 else 0, ha='right' if len(games) > 4 else 'center'
+  )
+  axis.set_ylabel('improvement (%)')
+  axis.grid(axis='x', visible=False)
+  if reach > 200:
+    axis.set_yscale('symlog', linthresh=100)
+    axis.yaxis.set_major_formatter(lambda value, _: f'{value:g}')

@@ -1,0 +1,92 @@
+"""One metric against another: a point per iteration, the rank correlation within each run."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from matplotlib.figure import Figure
+
+from implicit_rl.analysis import style
+
+
+def correlations(table: pd.DataFrame, x: str = 'srank', y: str = 'eval_return') -> pd.DataFrame:
+  """Spearman's rank correlation of two metrics over the iterations of each run.
+
+  Args:
+    table: the tidy table.
+    x: a column.
+    y: another one.
+
+  Returns:
+    A row per run: variant, game, seed, run, iterations (where both are numbers), correlation: NaN
+    where fewer than three are, or one of the two never changes.
+
+  Raises:
+    ValueError: if a column is not in the table.
+  """
+  for name in (x, y):
+    if name not in table:
+      raise ValueError(f'no run logged {name!r}; logged were {", ".join(table.columns[5:])}.')
+  rows = []
+  for run, group in table.groupby('run', sort=False):
+    both = group[[x, y]].dropna()
+    varies = len(both) >= 3 and (both.nunique() > 1).all()
+    found = scipy.stats.spearmanr(both[x], both[y]).statistic if varies else float('nan')
+    keys = {key: group[key].iloc[0] for key in ('variant', 'game', 'seed')}
+    rows.append(keys | {'run': run, 'iterations': len(both), 'correlation': float(found)})
+  return pd.DataFrame(rows)
+
+
+def figure(
+  table: pd.DataFrame, x: str = 'srank', y: str = 'eval_return', title: str = ''
+) -> tuple[Figure, pd.DataFrame]:
+  """Draws the points, a panel per game, a marker per variant; correlations stand in the legend.
+
+  Returns:
+    The figure, and `correlations`.
+  """
+  data = correlations(table, x, y)
+  games, variants = list(table['game'].unique()), list(table['variant'].unique())
+  columns = min(len(games), 4)
+
+  def paint(axes: np.ndarray) -> None:
+    for axis in axes.flat[len(games) :]:
+      axis.set_axis_off()
+    for axis, game in zip(axes.flat, games, strict=False):
+      for i, variant in enumerate(variants):
+        own = (table['variant'] == variant) & (table['game'] == game)
+        part = table[own]
+        if part.empty:
+          continue
+        found = data[(data['variant'] == variant) & (data['game'] == game)]['correlation'].dropna()
+        said = f'{found.mean():+.2f}' if len(found) else 'none'
+        each = ', '.join(f'{value:+.2f}' for value in found)
+        name = f'{variant}: ρ {each}' if 0 < len(found) <= 3 else f'{variant}: mean ρ {said}'
+        axis.plot(
+          part[x],
+          part[y],
+          style.MARKERS[i % len(style.MARKERS)],
+          color=style.COLOURS[i % len(style.COLOURS)],
+          markersize=5.5,
+          markeredgewidth=0,
+          alpha=0.55,
+          label=name,
+        )
+      axis.set_title(game)
+      axis.set_xlabel(style.label(x))
+      axis.set_ylabel(style.label(y))
+      style.shorten(axis.xaxis)
+      axis.legend(loc='best', fontsize=10)
+
+  made = style.draw(
+    paint,
+    rows=math.ceil(len(games) / columns),
+    columns=columns,
+    size=(5.6, 4.6) if len(games) == 1 else (4.8, 4.2),
+    title=title or 'A point per iteration; ρ: Spearman’s rank correlation within a run',
+    legend=False,
+  )
+  return made, data
