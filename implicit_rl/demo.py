@@ -46,18 +46,17 @@ def main(argv: list[str]) -> None:
   except (OSError, ValueError) as error:
     raise SystemExit(f'demo: {error}') from error
 
-  from implicit_rl.analysis import figures, runs
+  from implicit_rl.analysis import curves, runs, style, tables
 
   print('\nMean over seeds ± standard deviation; return of ε = 0.001 play in Breakout:\n')
-  print(runs.summary_table(variants))
-  figure = output / 'rank_and_return.png'
-  figures.learning_curves(
-    variants,
-    figure,
-    title='Offline DQN on 5% of a MinAtar-Breakout replay, with and without the rank penalty',
-  )
+  table = runs.load(variants)
+  print(tables.markdown(tables.summary(table)))
+  title = 'Offline DQN on 5% of a MinAtar-Breakout replay, with and without the rank penalty'
+  figure, numbers = curves.figure(table, title=title)
+  picture = output / 'rank_and_return.png'
+  style.save(figure, picture, numbers)
   print(f'\nDone in {time.monotonic() - start:.0f} s. What each run did: {output}/*/seed_*/')
-  print(figure)
+  print(picture)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from implicit_rl import metrics_log
-from implicit_rl.analysis import log_pickles, tables, variants
+from implicit_rl.analysis import log_pickles, variants
 
 # What a row of the table is about; every other column is a metric.
 KEYS = ('variant', 'suite', 'game', 'seed', 'run', 'iteration')
@@ -247,8 +247,3 @@ def spectra(base_dir: str | PathLike) -> pd.DataFrame:
   values = pd.DataFrame([row['singular_values'] for row in rows], dtype=np.float64)
   values.index = pd.Index([row['updates'] for row in rows], name='updates')
   return values
-
-
-def summary_table(sources: variants.Sources) -> str:
-  """`tables.summary` of runs, as Markdown."""
-  return tables.markdown(tables.summary(load(sources)))
