@@ -237,6 +237,15 @@ def test_results_without_their_checkpoints_are_not_overwritten(tmp_path):
   assert (tmp_path / 'metrics.jsonl').read_bytes() == rows
 
 
+def test_a_run_from_device_memory_learns_what_one_from_the_host_does(tmp_path):
+  host, device = (
+    run(tmp_path / str(where), MINATAR, PENALTY, **{'TFDSReplay.on_device': where})[0]
+    for where in (False, True)
+  )
+  for name in ('srank', 'td_error', 'q_mean', 'Losses/TD', 'Losses/Penalty'):
+    np.testing.assert_allclose(host[name], device[name], rtol=1e-4)
+
+
 def test_a_run_may_go_without_evaluation(tmp_path):
   (row,) = run(tmp_path, MINATAR, **{'OfflineRunner.evaluation_steps': 0})
   assert row['eval_return'] is None and row['eval_episodes'] == 0 and row['srank'] >= 1

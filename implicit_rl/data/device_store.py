@@ -6,6 +6,7 @@ a few bytes a transition, and everything else stays on the device.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ import numpy as np
 
 from implicit_rl import types
 from implicit_rl.data import transitions
+
+_PIECE = 8192  # rows copied at once
 
 
 class DeviceRows(NamedTuple):
@@ -41,33 +44,45 @@ class DeviceRows(NamedTuple):
 
 
 def from_host(
-  columns: transitions.Columns, observation: np.ndarray, return_to_go: np.ndarray | None = None
+  columns: transitions.Columns,
+  frames: transitions.Frames,
+  return_to_go: np.ndarray | None = None,
 ) -> DeviceRows:
-  """Copies a finished store to the default device, as one stream.
+  """Copies a finished store to the default device, as one stream, a piece at a time.
 
   Args:
     columns: [N] each.
-    observation: [N, *observation_shape].
+    frames: the frames of the same rows; compressed ones are decoded.
     return_to_go: [N] float32, or None.
 
   Raises:
     ValueError: for 2³¹ rows or more, since row numbers are int32 on the device.
   """
-  if len(observation) >= 2**31:
-    raise ValueError(f'A device store holds fewer than 2³¹ rows, not {len(observation)}.')
+  total = frames.shape[0]
+  if total >= 2**31:
+    raise ValueError(f'A device store holds fewer than 2³¹ rows, not {total}.')
+  observation = jnp.zeros((total, 1, *frames.shape[1:]), frames.dtype)
+  for start in range(0, total, _PIECE):
+    piece = frames.take(np.arange(start, min(start + _PIECE, total)))
+    observation = _put_piece(observation, piece[:, None], start)
 
   def put(values: np.ndarray, dtype: type | None = None) -> jax.Array:
     return jnp.asarray(values[:, None], dtype)
 
   return DeviceRows(
-    observation=put(observation),
-    action=put(columns.action),
-    reward=put(columns.reward),
+    observation=observation,
+    action=put(columns.action, jnp.int32),
+    reward=put(columns.reward, jnp.float32),
     terminal=put(columns.terminal),
     episode_end=put(columns.episode_end),
     episode_start=put(columns.episode_start, jnp.int32),
     return_to_go=None if return_to_go is None else put(return_to_go),
   )
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put_piece(observation: jax.Array, piece: jax.Array, start: jax.Array) -> jax.Array:
+  return jax.lax.dynamic_update_slice_in_dim(observation, piece, start, axis=0)
 
 
 def gather(

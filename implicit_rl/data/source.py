@@ -253,8 +253,7 @@ class StoredSource(RowSource):
     self._max_action = int(columns.action.max())
     self.device_rows: device_store.DeviceRows | None = None
     if on_device:
-      everything = frames.take(np.arange(frames.shape[0]))
-      self.device_rows = device_store.from_host(columns, everything, return_to_go)
+      self.device_rows = device_store.from_host(columns, frames, return_to_go)
       self._frames = device_store.DeviceFrames(self.device_rows.observation)
 
   def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:

@@ -60,6 +60,8 @@ class TFDSReplay(source.StoredSource):
     terminal_convention: 'logged_row' or 'rlds'.
     codec: 'zstd', compressed; 'raw', about 7 kB an Atari frame and several times as fast; or
       'auto', which is 'raw' as long as the frames fit in one gibibyte.
+    on_device: keep the decoded frames in the accelerator's memory and cut batches there, within the
+      learner's compiled program: 17.6 GB for 5% of an Atari game.
     cache_dir: where to keep decoded frames, so that the next run starts at once; None keeps none.
     return_to_go: compute the discounted return from every row to its episode's end, from all of the
       episode's rewards; one more pass over the files. An agent that needs it asks for it.
@@ -87,6 +89,7 @@ class TFDSReplay(source.StoredSource):
     subset_seed: int = 0,
     terminal_convention: str = 'logged_row',
     codec: str = 'auto',
+    on_device: bool = False,
     cache_dir: str | os.PathLike | None = None,
     return_to_go: bool = False,
   ):
@@ -140,6 +143,7 @@ class TFDSReplay(source.StoredSource):
       seed=seed,
       selected=selected[keep],
       return_to_go=_returns(files, index, keep, gamma) if return_to_go else None,
+      on_device=on_device,
       description={
         'dataset': files.name,
         'game': game,
