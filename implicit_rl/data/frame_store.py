@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from implicit_rl.data import frame_codec
+from implicit_rl.data import compact, frame_codec
 from implicit_rl.data.frame_codec import (  # noqa: F401  One door to the codec and the store.
   CHUNK_SIZE,
   CODECS,
@@ -74,7 +74,8 @@ class ZstdFrames:
   Args:
     settings: from `ChunkEncoder.settings`.
     data: [bytes] uint8, all blocks one after the other.
-    offsets: [blocks + 1] int64, where each block starts, then the end of the last.
+    offsets: [blocks + 1] int64 or `compact.Offsets`, where each block starts, then the end of the
+      last.
     dictionary: what the blocks were compressed with, if anything.
 
   Raises:
@@ -85,7 +86,7 @@ class ZstdFrames:
     self,
     settings: Mapping,
     data: np.ndarray,
-    offsets: np.ndarray,
+    offsets: np.ndarray | compact.Offsets,
     dictionary: bytes | None = None,
   ):
     self._settings = dict(settings)
@@ -141,7 +142,7 @@ class ZstdFrames:
 
   def arrays(self) -> dict[str, np.ndarray]:
     """Returns what a file needs to hold; `from_arrays` takes it back."""
-    arrays = {'frames': self._data, 'offsets': self._offsets}
+    arrays = {'frames': self._data, 'offsets': np.asarray(self._offsets)}
     if self._dictionary is not None:
       arrays['dictionary'] = np.frombuffer(self._dictionary, np.uint8)
     return arrays
@@ -260,7 +261,7 @@ class FrameWriter:
       piece = self._pieces.pop()
       data[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
       at += len(piece)
-    return ZstdFrames(self._encoder.settings, data, offsets, self._dictionary)
+    return open_frames(self._encoder.settings, data, offsets, self._dictionary)
 
   def _join(self) -> None:
     self._sizes.append(np.fromiter(map(len, self._blocks), np.int64, len(self._blocks)))
@@ -298,7 +299,8 @@ def open_frames(
     return RawFrames(data.view(settings['dtype']).reshape(settings['shape']))
   if offsets is None:
     raise ValueError('The blocks of a compressed store need their offsets.')
-  return ZstdFrames(settings, data, offsets, dictionary)
+  mapped = isinstance(offsets, np.memmap)
+  return ZstdFrames(settings, data, offsets if mapped else compact.Offsets(offsets), dictionary)
 
 
 def from_arrays(settings: Mapping, arrays: Mapping[str, np.ndarray]) -> AnyFrames:

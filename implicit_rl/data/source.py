@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from implicit_rl import types
-from implicit_rl.data import device_store, transitions
+from implicit_rl.data import compact, device_store, transitions
 
 # What of a description a continued run must find again; counts of a growing memory are not in it.
 _IDENTITY = (
@@ -237,17 +237,17 @@ class StoredSource(RowSource):
       gamma=gamma,
       seed=seed,
     )
-    valid = transitions.valid_indices(columns.terminal, columns.episode_end, update_horizon)
+    valid = transitions.valid_rows(columns.terminal, columns.episode_end, update_horizon)
     if selected is not None:
-      valid = valid[selected[valid]]
+      valid &= selected
     if return_to_go is not None:
-      valid = valid[~np.isnan(return_to_go[valid])]
-    if not len(valid):
+      valid &= ~np.isnan(return_to_go)
+    if not valid.any():
       raise ValueError(
         f'No complete transition is left: the data holds {len(columns.action)} rows, and '
         f'update_horizon is {update_horizon}. Choose a larger part of the dataset.'
       )
-    self._valid = valid
+    self._valid = compact.RowRuns(valid)
     self._return_to_go = return_to_go
     self._description = dict(description or {})
     self._max_action = int(columns.action.max())

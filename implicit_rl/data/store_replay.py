@@ -147,8 +147,9 @@ class StoreReplay(source.StoredSource):
       },
     )
     self._rotation = rotation
-    checkpoint = np.asarray(arrays['checkpoint'][keep])[self._valid]
-    self._bounds = np.append(np.flatnonzero(np.diff(checkpoint, prepend=-1)), len(checkpoint))
+    if rotation is not None:
+      checkpoint = np.asarray(arrays['checkpoint'][keep])[np.asarray(self._valid)]
+      self._bounds = np.append(np.flatnonzero(np.diff(checkpoint, prepend=-1)), len(checkpoint))
 
   def _draw(self, first_update: int, num_updates: int, batch_size: int, stream: int) -> np.ndarray:
     if self._rotation is None or stream != transitions.TRAINING_STREAM:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from implicit_rl import types
+from implicit_rl.data import compact
 
 # Separate random streams of one seed, so that the fixed batch never depends on training.
 TRAINING_STREAM = 0
@@ -43,11 +44,11 @@ class Columns(NamedTuple):
   A ring buffer uses row numbers that only grow; row t then lies at position t mod N.
 
   Attributes:
-    action: [N] int32.
-    reward: [N] float32.
+    action: [N] whole numbers; a finished store has them in the smallest dtype that holds them.
+    reward: [N] float32, or a smaller dtype that holds them exactly.
     terminal: [N] bool, the episode ended here for good: nothing is worth anything afterwards.
     episode_end: [N] bool, last row of its episode: terminal, or cut off by a time limit.
-    episode_start: [N] int64, row number of the first row of the episode.
+    episode_start: [N] int64, or int32 where it suffices, number of the episode's first row.
   """
 
   action: np.ndarray
@@ -69,7 +70,7 @@ def make_columns(
     episode_end: [N] bool; the last row must be True, because nothing follows it.
 
   Returns:
-    The columns, in the dtypes of `Columns`.
+    The columns, in few bytes: 8 a row if actions and rewards are small whole numbers.
 
   Raises:
     ValueError: if lengths differ, or the flags contradict each other.
@@ -84,8 +85,8 @@ def make_columns(
     row = int(np.argmax(terminal & ~episode_end))
     raise ValueError(f'Row {row} is terminal but not the end of its episode.')
   return Columns(
-    action=np.asarray(action, np.int32),
-    reward=np.asarray(reward, np.float32),
+    action=compact.smallest(np.asarray(action, np.int32)),
+    reward=compact.smallest(np.asarray(reward, np.float32)),
     terminal=terminal,
     episode_end=episode_end,
     episode_start=episode_starts(episode_end),
@@ -93,14 +94,15 @@ def make_columns(
 
 
 def episode_starts(episode_end: np.ndarray) -> np.ndarray:
-  """Returns, for each row, the first row of its episode: [N] bool -> [N] int64."""
+  """Returns, for each row, the first row of its episode: [N] bool -> [N] int32 or int64."""
   ends = np.flatnonzero(episode_end)
   starts = np.concatenate([[0], ends + 1])[: len(ends)]
-  return np.repeat(starts, ends - starts + 1).astype(np.int64)
+  dtype = np.int32 if len(episode_end) < 2**31 else np.int64
+  return np.repeat(starts.astype(dtype), ends - starts + 1)
 
 
-def valid_indices(terminal: np.ndarray, episode_end: np.ndarray, update_horizon: int) -> np.ndarray:
-  """Returns the rows that start a complete transition.
+def valid_rows(terminal: np.ndarray, episode_end: np.ndarray, update_horizon: int) -> np.ndarray:
+  """Returns which rows start a complete transition.
 
   Row t does if, within its episode, row t+n exists or the episode ends in a terminal before it. The
   last n rows of an episode cut off by a time limit have no next state, so they are left out.
@@ -111,15 +113,18 @@ def valid_indices(terminal: np.ndarray, episode_end: np.ndarray, update_horizon:
     update_horizon: n, in environment steps.
 
   Returns:
-    [M] int64, increasing.
+    [N] bool.
   """
   if update_horizon < 1:
     raise ValueError(f'update_horizon must be at least 1, got {update_horizon}.')
   ends = np.flatnonzero(episode_end)  # [E]
-  lengths = np.diff(ends, prepend=-1)  # [E]
-  last = np.repeat(ends, lengths)  # [N]
-  rows = np.arange(len(last))
-  return np.flatnonzero((rows + update_horizon <= last) | terminal[last])
+  first = np.append(0, ends[:-1] + 1)[: len(ends)]
+  cut = ~np.asarray(terminal)[ends]
+  valid = np.ones(len(episode_end), bool)
+  for offset in range(update_horizon):
+    at = ends[cut] - offset
+    valid[at[at >= first[cut]]] = False
+  return valid
 
 
 def returns_to_go(
@@ -175,7 +180,7 @@ def gather(
   Args:
     columns: the store's columns.
     frames: the store's frames, same row order.
-    rows: [...] int64, rows that start a complete transition (see `valid_indices`).
+    rows: [...] int64, rows that start a complete transition (see `valid_rows`).
     stack_size: S, frames per state.
     update_horizon: n.
     gamma: discount per step, used only inside the n-step reward sum.
@@ -207,7 +212,7 @@ def gather(
   first = (slice(None),) * axis
   return types.Batch(
     state=stacked[(*first, slice(None, stack_size))],
-    action=columns.action[at[..., 0]],
+    action=columns.action[at[..., 0]].astype(np.int32),
     reward=reward.astype(np.float32),
     next_state=stacked[(*first, slice(-stack_size, None))],
     next_action=np.where(exists[..., -1], columns.action[at[..., -1]], 0).astype(np.int32),

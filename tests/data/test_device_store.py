@@ -33,7 +33,9 @@ def make_store(rows=120, seed=0):
 def test_gathers_what_the_host_gathers(stack_size, update_horizon):
   columns, frames = make_store()
   settings = {'stack_size': stack_size, 'update_horizon': update_horizon, 'gamma': 0.9}
-  rows = transitions.valid_indices(columns.terminal, columns.episode_end, update_horizon)
+  rows = np.flatnonzero(
+    transitions.valid_rows(columns.terminal, columns.episode_end, update_horizon)
+  )
   expected = transitions.gather(columns, RawFrames(frames), rows, **settings)
   store = device_store.from_host(columns, RawFrames(frames), np.arange(120, dtype=np.float32))
   got = jax.jit(functools.partial(device_store.gather_one_stream, **settings))(

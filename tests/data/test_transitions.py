@@ -39,7 +39,7 @@ def test_every_transition_equals_the_definition(lengths, data, stack_size, horiz
       if found:
         expected[row] = found
       row += 1
-  valid = transitions.valid_indices(columns.terminal, columns.episode_end, horizon)
+  valid = np.flatnonzero(transitions.valid_rows(columns.terminal, columns.episode_end, horizon))
   assert valid.tolist() == sorted(expected)
   if not expected:
     return
@@ -75,10 +75,12 @@ def test_dropping_unneeded_rows_changes_no_selected_transition(lengths, data, st
     return
   small = transitions.make_columns(*(r[keep] for r in rest[:3]), ends)
   settings = dict(stack_size=stack_size, update_horizon=horizon, gamma=0.9)
-  everywhere = transitions.valid_indices(columns.terminal, columns.episode_end, horizon)
+  everywhere = np.flatnonzero(
+    transitions.valid_rows(columns.terminal, columns.episode_end, horizon)
+  )
   wanted = np.intersect1d(everywhere, np.flatnonzero(selected))
   position = np.cumsum(keep) - 1
-  kept_valid = transitions.valid_indices(small.terminal, small.episode_end, horizon)
+  kept_valid = np.flatnonzero(transitions.valid_rows(small.terminal, small.episode_end, horizon))
   kept_valid = kept_valid[selected[keep][kept_valid]]
   assert kept_valid.tolist() == position[wanted].tolist()
   if len(wanted):
@@ -134,7 +136,7 @@ def test_contradicting_columns_are_refused():
   with pytest.raises(ValueError, match='one length'):
     transitions.make_columns([0], [0, 0], [0, 0], [0, 1])
   with pytest.raises(ValueError, match='update_horizon'):
-    transitions.valid_indices(np.zeros(1, bool), np.ones(1, bool), 0)
+    transitions.valid_rows(np.zeros(1, bool), np.ones(1, bool), 0)
 
 
 def test_an_update_draws_the_same_indices_however_calls_are_grouped():
