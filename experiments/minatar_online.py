@@ -3,9 +3,9 @@
     python experiments/minatar_online.py    (runs, then draws; goes on where it stopped)
     python experiments/minatar_online.py report --results=docs/results/minatar_online
 
-`run` does what is left of the runs, `report` collects the finished ones' rows, or takes those that
-are kept in --results where there is no run, and draws them. Run it from the repository's root. Each
-run is what `run_experiment.py` does with the shipped gin files.
+`run` does what is left of the runs, `report` collects the rows of those that have begun, or takes
+what is kept in --results where there is no run, and draws them. Run it from the repository's root.
+Each run is what `run_experiment.py` does with the shipped gin files.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import minatar_online_report
+import pandas as pd
 from absl import app, flags
 
 from implicit_rl import local_runs
-from implicit_rl.theory.output import write_csv
+from implicit_rl.analysis import curves, runs, style, tables
 
 FLAGS = flags.FLAGS
 
@@ -37,8 +37,13 @@ class Run(NamedTuple):
   steps: int = 500_000  # environment steps
 
   @property
-  def name(self) -> str:
-    """The run's directory."""
+  def variant(self) -> str:
+    """What it is called in figures and tables."""
+    return f'{"Rainbow" if self.agent == "rainbow" else "DQN"}, n = {self.updates_per_step:g}'
+
+  @property
+  def directory(self) -> str:
+    """Where it lies, below the output."""
     return f'{self.agent}-n_{self.updates_per_step:g}/{self.game}/seed_{self.seed}'
 
 
@@ -68,7 +73,7 @@ def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> lo
     *more_bindings,
   )
   return local_runs.Job(
-    output / run.name,
+    output / run.directory,
     (f'gin_configs/minatar/online_{run.agent}.gin',),
     bindings,
     run.seed,
@@ -76,15 +81,65 @@ def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> lo
   )
 
 
+# Columns of the committed table; spectra and the rest stay with the runs.
+_KEPT = (
+  'variant game seed iteration environment_steps updates eval_return eval_return_std train_return '
+  'srank sigma_max sigma_min td_error q_mean dead_units steps_per_second'
+).split()
+_METRICS = ('eval_return', 'srank', 'td_error')
+
+
+def collect(output: pathlib.Path) -> pd.DataFrame | None:
+  """The rows of all runs that have finished an iteration, or None."""
+  begun: dict[str, list[pathlib.Path]] = {}
+  for run in RUNS:
+    if job(run, output).done:
+      begun.setdefault(run.variant, []).append(output / run.directory)
+  return runs.load(begun)[_KEPT] if begun else None
+
+
+def last_rows(table: pd.DataFrame) -> pd.DataFrame:
+  """A row per game and variant at the step that all its seeds reached: mean ± deviation."""
+  rows = []
+  for (game, variant), group in table.groupby(['game', 'variant'], sort=False):
+    step = group.groupby('seed')['environment_steps'].max().min()
+    at = group[group['environment_steps'] == step]
+    best = group[group['environment_steps'] <= step].groupby('seed')['eval_return'].max()
+    cells = {name: at[name].to_numpy() for name in ('eval_return', 'train_return', *_METRICS[1:])}
+    rows.append(
+      {'game': game, 'agent': variant, 'seeds': len(at), 'steps': f'{step:,.0f}'}
+      | {'best return': tables.mean_and_spread(best.to_numpy())}
+      | {name: tables.mean_and_spread(values) for name, values in cells.items()}
+    )
+  return pd.DataFrame(rows)
+
+
 def report(output: pathlib.Path, results: pathlib.Path) -> None:
-  """Writes the rows of the finished runs to CSV, unless none is there; draws and prints them."""
+  """Writes the rows to CSV, unless no run is there; draws them and prints the table."""
   results.mkdir(parents=True, exist_ok=True)
-  rows = [row for r in RUNS for row in minatar_online_report.rows_of(r._asdict(), job(r, output))]
-  if rows:
-    write_csv(results / 'runs.csv', rows)
-  rows = minatar_online_report.read(results / 'runs.csv')
-  minatar_online_report.draw(rows, results)
-  print(minatar_online_report.tables(rows))
+  path = results / 'runs.csv'
+  collected = collect(output)
+  if collected is not None:
+    style.write_csv(collected, path)
+  table = runs.load([path])
+  more = table['game'].isin(GAMES[:2]) & table['variant'].str.startswith('DQN')
+  parts = {
+    'dqn': table['variant'] == 'DQN, n = 0.25',
+    'rainbow': table['game'].isin(GAMES[:3]) & table['variant'].str.endswith('n = 0.25'),
+    'updates_per_step': more,
+  }
+  titles = {
+    'dqn': 'Online DQN on MinAtar, n = 0.25',
+    'rainbow': 'Online Rainbow and DQN on MinAtar, n = 0.25',
+    'updates_per_step': 'Online DQN with n updates per environment step',
+  }
+  for name, chosen in parts.items():
+    if chosen.any():
+      figure, numbers = curves.figure(
+        table[chosen], _METRICS, x='environment_steps', title=titles[name]
+      )
+      style.save(figure, results / f'{name}.png', numbers)
+  print(tables.markdown(last_rows(table)))
 
 
 def main(argv: Sequence[str]) -> None:
