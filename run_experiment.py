@@ -1,6 +1,7 @@
 """Trains an agent: python run_experiment.py --base_dir=runs/first --gin_files=GIN_FILE."""
 
 import os
+import sys
 
 from absl import app, flags, logging
 
@@ -17,13 +18,34 @@ flags.DEFINE_string(
 )
 flags.DEFINE_alias('replay_dir', 'data_dir')
 flags.DEFINE_integer('seed', 0, 'Everything random derives from it.', lower_bound=0)
-flags.mark_flag_as_required('base_dir')
+flags.DEFINE_bool(
+  'list_configurables',
+  False,
+  'Instead of training, list what gin can bind; with names, such as `Learner`, all about those.',
+)
+flags.register_multi_flags_validator(
+  ['base_dir', 'list_configurables'],
+  lambda values: values['base_dir'] is not None or values['list_configurables'],
+  message='--base_dir says where the run is kept, such as --base_dir=runs/first.',
+)
 
 
 def one_line(error: Exception) -> str:
   """What an error says, without gin's trace of configurables; with the place in a gin file."""
   message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-  return ' '.join(message.split('\n  In call to configurable')[0].split())
+  line = ' '.join(message.split('\n  In call to configurable')[0].split())
+  gin_names = sys.modules.get('implicit_rl.gin_names')  # Absent: the error is older than gin.
+  return gin_names.explain(line) if gin_names else line
+
+
+def configurables(names: list[str]) -> str:
+  """What gin can bind once the given gin files have been read."""
+  from implicit_rl import experiment, gin_names
+
+  gin_names.load(everything=True)
+  if FLAGS.gin_files:  # They may import a user's own.
+    experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings)
+  return gin_names.listing(names)
 
 
 def main(argv: list[str]) -> None:
@@ -31,6 +53,9 @@ def main(argv: list[str]) -> None:
   if not FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Dopamine and TFDS tell much; --verbosity=0 shows it.
   try:
+    if FLAGS.list_configurables:
+      print(configurables(argv[1:]))
+      return
     if len(argv) > 1:
       raise ValueError(f'Unexpected argument {argv[1]!r}: every argument is a --flag=value.')
     for path in FLAGS.gin_files:

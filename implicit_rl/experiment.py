@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import json
 import os
@@ -18,8 +17,18 @@ from typing import Any
 import gin
 import jax
 
-from implicit_rl import online_runner, runners  # noqa: F401 (gin finds OnlineRunner)
+from implicit_rl import (
+  gin_names,
+  online_runner,  # noqa: F401 (gin finds OnlineRunner)
+  runners,
+  wandb_collector,
+)
 from implicit_rl.runners import OfflineRunner
+
+# isort: split
+from dopamine.metrics import collector_dispatcher
+
+wandb_collector.register()
 
 # What holds unless a gin file says otherwise. Dopamine's other two collectors rewrite their whole
 # history in every iteration and lose it on a resume; logs/ and metrics.jsonl keep both.
@@ -51,6 +60,7 @@ def parse_gin(
   """
   if not gin_files:
     raise ValueError('Give at least one --gin_files, such as gin_configs/minatar/offline_dqn.gin.')
+  gin_names.load()
   gin.clear_config()
   gin.parse_config(_DEFAULTS)
   for path in gin_files:
@@ -70,7 +80,17 @@ def parse_gin(
       raise ValueError(
         f"{name} is Dopamine's and has no effect here; say OfflineRunner.{name.split('.')[-1]}."
       )
+  _check_collectors()
   gin.finalize()
+
+
+def _check_collectors() -> None:
+  """Raises ValueError for a collector that is not there: Dopamine would only log it."""
+  known = collector_dispatcher.AVAILABLE_COLLECTORS
+  for name in gin.query_parameter('collector_dispatcher.CollectorDispatcher.collectors'):
+    if name not in known:
+      hint = gin_names.did_you_mean(gin_names.nearest(str(name), known))
+      raise ValueError(f'CollectorDispatcher.collectors: there is no {name!r}.{hint}')
 
 
 def _check_includes(path: str) -> None:
@@ -87,12 +107,11 @@ def _check_includes(path: str) -> None:
 
 def _check_macros(bindings: Sequence[str]) -> None:
   """Raises ValueError for a bare name that no file defines: gin would bind it without a word."""
-  known = set(re.findall(r'^([A-Za-z_]\w*)\s*=', gin.config_str(), re.MULTILINE))
+  known = gin_names.macros()
   for binding in bindings:
     bare = re.match(r'\s*([A-Za-z_]\w*)\s*=', binding)
     if bare and bare[1] not in known:
-      near = difflib.get_close_matches(bare[1], known, n=1, cutoff=0.5)
-      hint = f' Did you mean {near[0]}?' if near else ''
+      hint = gin_names.did_you_mean(gin_names.nearest(bare[1], known, 0.5))
       raise ValueError(f'--gin_bindings: no gin file defines {bare[1]}.{hint}')
 
 

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import tqdm.auto as tqdm
 
-from implicit_rl import checkpoints, dopamine_compat, metrics_log  # noqa: F401
+from implicit_rl import checkpoints, dopamine_compat, metrics_log, progress  # noqa: F401
 from implicit_rl.types import Batch
 
 # isort: split
@@ -131,6 +131,7 @@ class Runner(run_experiment.Runner, abc.ABC):
   # --- phases -----------------------------------------------------------------------------------
 
   def _run_one_iteration(self, iteration: int) -> dict[str, list[Any]]:
+    began = time.monotonic()
     statistics = iteration_statistics.IterationStatistics()
     row: dict[str, Any] = {'iteration': iteration}
     row |= self._train(iteration, statistics)
@@ -139,7 +140,7 @@ class Runner(run_experiment.Runner, abc.ABC):
     row['updates'] = self._agent.updates
     row = {name: row[name] for name in _LEADING} | row
     metrics_log.append(self._metrics_path, row)
-    self._report(iteration, row)
+    tqdm.tqdm.write(progress.line(row, self._num_iterations, time.monotonic() - began))
     scalars = {name: value for name, value in row.items() if value is not None}
     statistics.append(scalars)
     self._collector_dispatcher.write(
@@ -226,15 +227,6 @@ class Runner(run_experiment.Runner, abc.ABC):
 
   def _bar(self, what: str, total: int, unit: str) -> tqdm.tqdm:
     return tqdm.tqdm(desc=what, total=total, unit=f' {unit}', leave=False, dynamic_ncols=True)
-
-  def _report(self, iteration: int, row: dict[str, Any]) -> None:
-    evaluated = row['eval_return']
-    tqdm.tqdm.write(
-      f'iteration {iteration + 1}/{self._num_iterations}  updates {row["updates"]:,}  '
-      f'return {"-" if evaluated is None else f"{evaluated:.2f}"}  srank {row["srank"]:.0f}  '
-      f'TD error {row["td_error"]:.3g}  Q {row["q_mean"]:.3g}  '
-      f'{row["updates_per_second"]:.0f} updates/s'
-    )
 
   # --- saving -----------------------------------------------------------------------------------
 

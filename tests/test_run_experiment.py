@@ -11,8 +11,10 @@ import gin
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
-from implicit_rl import checkpoints, experiment, metrics_log
+import run_experiment
+from implicit_rl import checkpoints, experiment, metrics_log, progress
 from tests.command_line import ROOT, refusal, run, strip_speed
 
 ATARI = 'gin_configs/atari/offline_dqn.gin'
@@ -183,18 +185,51 @@ def test_the_readmes_agent_runs_from_a_file_outside_the_package(tmp_path, monkey
     ({'Agent.batch_size': "'32'"}, "Agent.batch_size is a number, not '32'"),
     ({'dqn.DQNAgent.error_loss': "'hubris'"}, "'huber' or 'mse', not 'hubris'"),
     ({'GAME': "'Asterix'"}, 'Asterix_run_1 does not ship.*--data_dir'),
-    ({'Learner.penalty_wieght': 0.1}, 'penalty_wieght'),
+    ({'Learner.penalty_wieght': 0.1}, 'Did you mean penalty_weight'),
     ({'Lerner.penalty_weight': 0.1}, 'Lerner'),
-    ({'dqn.DQNAgent.gama': 0.9}, 'gama'),
+    ({'dqn.DQNAgent.gama': 0.9}, 'Did you mean Agent.gamma'),
     ({'Agent.gamma': 2}, r'Agent.gamma lies in \[0, 1\], not 2'),
     ({'OfflineRunner.training_steps': 0}, 'OfflineRunner.training_steps is at least 1'),
-    ({'Agent.network': '@NatureCNNN'}, 'NatureCNNN'),
+    ({'Agent.network': '@NatureCNNN'}, 'Did you mean NatureCNN'),
     ({'Learner.penalty_weight': '0.1 0.2'}, r'0\.1 0\.2'),
   ],
 )
 def test_wrong_settings_end_in_one_line(tmp_path, settings, expected):
   message = refusal(tmp_path / 'run', MINATAR, **settings)
   assert re.search(expected, message), message
+
+
+def test_what_gin_can_bind_is_listed(tmp_path, capsys, monkeypatch):
+  """Without a --base_dir; a user's own agent too, if a gin file imports it."""
+  (tmp_path / 'their_agent.py').write_text(
+    'import gin\n@gin.configurable\ndef theirs(weight=0.5):\n  """Something of theirs."""\n'
+  )
+  (tmp_path / 'their.gin').write_text('import their_agent\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  flags.FLAGS.unparse_flags()
+  try:
+    arguments = ['run_experiment.py', '--list_configurables', f'--gin_files={tmp_path}/their.gin']
+    run_experiment.main(flags.FLAGS([*arguments, 'theirs', 'OfflineRunner']))
+  finally:
+    flags.FLAGS.unparse_flags()
+  listed = capsys.readouterr().out
+  assert 'Something of theirs.\n  theirs.weight = 0.5' in listed
+  assert 'OfflineRunner.num_iterations = 500\n      iterations in the whole run.' in listed
+
+
+def test_the_line_of_an_iteration_says_how_long_is_left(tmp_path, capsys):
+  run(tmp_path, MINATAR, **{'OfflineRunner.num_iterations': 2})
+  first, second = re.findall(r'iteration ./2.*', capsys.readouterr().out)
+  assert re.search(r'return [\d.-]+  srank \d+ .* updates/s  \d+ (s|min) left$', first)
+  assert second.endswith('updates/s')
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'expected'),
+  [(42.4, '42 s'), (90, '2 min'), (3599, '1 h 00 min'), (7500, '2 h 05 min')],
+)
+def test_durations_are_said_in_a_persons_units(seconds, expected):
+  assert progress.duration(seconds) == expected
 
 
 def test_missing_files_are_named(tmp_path):

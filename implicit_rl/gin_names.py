@@ -1,0 +1,235 @@
+"""The names that gin knows: listed with their parameters, and found for one that is mistyped."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import gin
+from gin import config as gin_config
+
+import implicit_rl
+
+_ALWAYS = ('agents',)  # Packages every module of which a gin line may name without an import.
+_ALL = (*_ALWAYS, 'data', 'environments', 'gridworld')
+_OTHERS = ('gin.', 'dopamine.', 'run_experiment.')  # Modules whose names are listed last.
+# Whose parameter is meant if several have it.
+_SHARED = ('Agent', 'Learner', 'OfflineRunner', 'OnlineRunner')
+
+
+class Configurable(NamedTuple):
+  """Something that gin can bind parameters of.
+
+  Attributes:
+    name: the shortest name that gin takes for it.
+    selector: its whole name.
+    function: the function or class.
+    parameters: those that may be bound, with their defaults; not those that a class inherits.
+  """
+
+  name: str
+  selector: str
+  function: Any
+  parameters: dict[str, Any]
+
+  @property
+  def ours(self) -> bool:
+    """Whether this project names it: a class of its own, or a library's that its files use."""
+    return not self.selector.startswith(_OTHERS)
+
+  @property
+  def summary(self) -> str:
+    """The first line of its docstring."""
+    return (inspect.getdoc(self.function) or '').partition('\n')[0]
+
+
+def load(everything: bool = False) -> None:
+  """Imports what gin lines may name without an import: the agents, or all configurables."""
+  packages = _ALL if everything else _ALWAYS
+  for package in packages:
+    found = importlib.import_module(f'{implicit_rl.__name__}.{package}')
+    for module in pkgutil.iter_modules(found.__path__):
+      if module.name != '__main__':
+        importlib.import_module(f'{found.__name__}.{module.name}')
+
+
+def configurables() -> list[Configurable]:
+  """What is registered now, this project's first, by name."""
+  found = []
+  for selector, info in gin_config._REGISTRY.items():  # gin has no public list of them.
+    name = gin_config._REGISTRY.minimal_selector(selector)
+    hidden = {*(info.denylist or ()), 'self', 'parent', 'name'}  # The last two are Flax's.
+    signature = inspect.Signature() if _inherits(info.wrapped) else inspect.signature(info.wrapped)
+    # What our own require without naming gin.REQUIRED the program hands them, such as the loss.
+    handed = selector.startswith(f'{implicit_rl.__name__}.')
+    parameters = {
+      key: parameter.default
+      for key, parameter in signature.parameters.items()
+      if key not in hidden
+      and (not info.allowlist or key in info.allowlist)
+      and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+      and not (handed and parameter.default is parameter.empty)
+    }
+    found.append(Configurable(name, selector, info.wrapped, parameters))
+  return sorted(found, key=lambda one: (not one.ours, one.name.lower()))
+
+
+def _inherits(function: Any) -> bool:
+  """Whether it is a class whose constructor is another class's."""
+  if not inspect.isclass(function):
+    return False
+  constructor = inspect.unwrap(function.__init__)  # gin wraps it in place.
+  return constructor.__qualname__ != f'{function.__qualname__}.__init__'
+
+
+# --- the list -------------------------------------------------------------------------------------
+
+
+def listing(wanted: Iterable[str] = ()) -> str:
+  """The configurables as text: all of them in short, or the wanted ones with every parameter.
+
+  Args:
+    wanted: names; each takes what it ends in or is a part of.
+
+  Raises:
+    ValueError: if nothing has such a name.
+  """
+  known = configurables()
+  wanted = list(wanted)
+  if not wanted:
+    ours = [one for one in known if one.ours]
+    others = [one.name for one in known if not one.ours]
+    end = textwrap.fill(', '.join(others), 96, initial_indent='  ', subsequent_indent='  ')
+    end = f"Dopamine's and gin's own, which the files here don't need:\n{end}"
+    return '\n'.join([*map(_short, ours), end])
+  lines: list[str] = []
+  for name in wanted:
+    exact = [one for one in known if name in (one.name, one.selector.rsplit('.', 1)[-1])]
+    matching = exact or [one for one in known if name.lower() in one.selector.lower()]
+    if not matching:
+      raise ValueError(explain(f"No configurable matching '{name}'."))
+    lines += map(_long, matching)
+  return '\n'.join(lines)
+
+
+def _default(value: Any) -> str:
+  if value is inspect.Parameter.empty or value is gin.REQUIRED:
+    return 'REQUIRED'
+  if isinstance(value, type) or callable(value):
+    return f'@{getattr(value, "__name__", value)}'
+  return repr(value)
+
+
+def _short(one: Configurable) -> str:
+  parameters = ', '.join(f'{name}={_default(value)}' for name, value in one.parameters.items())
+  body = textwrap.fill(f'({parameters})', 96, initial_indent='  ', subsequent_indent='   ')
+  return f'{one.name}\n  {one.summary}\n' + f'{body}\n' * bool(parameters)
+
+
+def _long(one: Configurable) -> str:
+  described = dict(_described(inspect.getdoc(one.function) or ''))
+  lines = [f'{one.name}  ({one.selector})', f'  {one.summary}']
+  for name, value in one.parameters.items():
+    lines.append(f'  {one.name}.{name} = {_default(value)}')
+    if name in described:
+      lines.append(textwrap.indent(textwrap.fill(described[name], 88), ' ' * 6))
+  return '\n'.join(lines) + '\n'
+
+
+def _described(docstring: str) -> Iterator[tuple[str, str]]:
+  """Name and text of each entry in a Google docstring's arguments or attributes."""
+  section = re.search(r'^(?:Args|Attributes):\n((?:[ ]+.*\n?|\n)*)', docstring, re.MULTILINE)
+  if section:
+    entries = re.split(r'^  (?=\S)', section[1], flags=re.MULTILINE)
+    for entry in entries:
+      name, _, text = entry.partition(':')
+      yield name.strip(), ' '.join(text.split())
+
+
+# --- the nearest name -----------------------------------------------------------------------------
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+  """The known name that looks most like `name`, if one does; case does not count."""
+  by_lower = {one.lower(): one for one in known}
+  near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+  return by_lower[near[0]] if near else None
+
+
+def did_you_mean(name: str | None) -> str:
+  """' Did you mean NAME?', or '' for no name."""
+  return f' Did you mean {name}?' if name else ''
+
+
+def explain(message: str) -> str:
+  """What gin says of a wrong line, with the nearest right name where there is one.
+
+  Args:
+    message: of an exception, on one line.
+  """
+  for pattern, addition in _ADDITIONS.items():
+    match = re.search(pattern, message)
+    if match:
+      before, after = message[: match.end()], message[match.end() :]
+      return f'{before}{addition(*match.groups())}{after}'.removesuffix(' ^')
+  # Gin repeats the whole configuration after this one.
+  macro = re.match(r"No bindings specified for '(\w+)/gin.macro'", message)
+  if macro:
+    near = did_you_mean(nearest(macro[1], macros(), 0.5))
+    return f'No gin file defines %{macro[1]}.{near}'
+  return message
+
+
+def macros() -> list[str]:
+  """The names that the gin files parsed so far define."""
+  return re.findall(r'^([A-Za-z_]\w*)\s*=', gin.config_str(), re.MULTILINE)
+
+
+def _qualified(selector: str) -> str:
+  return '.'.join(selector.split('.')[-2:])
+
+
+def _name_hint(name: str) -> str:
+  """For a name of nothing: compared with as much of each name as was given."""
+  ours = [one for one in configurables() if one.ours]
+  if '.' in name:
+    return did_you_mean(nearest(name, [_qualified(one.selector) for one in ours]))
+  names = {one.selector.rsplit('.', 1)[-1]: one.name for one in ours}
+  return did_you_mean(names.get(nearest(name, names) or ''))
+
+
+def _parameter_hint(name: str, parameter: str) -> str:
+  """For a parameter that is not there: one near it, or whose it is."""
+  own = [one for one in configurables() if f'.{one.selector}'.endswith(f'.{name}')]
+  near = nearest(parameter, [key for one in own for key in one.parameters])
+  return did_you_mean(near) or _whose_parameter_hint(parameter)
+
+
+def _whose_parameter_hint(parameter: str) -> str:
+  """For a parameter that another configurable may have, under this name or one near it."""
+  ours = sorted((one for one in configurables() if one.ours), key=lambda one: one.name in _SHARED)
+  names = {key: f'{one.name}.{key}' for one in ours for key in one.parameters}
+  return did_you_mean(names.get(nearest(parameter, names, 0.7) or ''))
+
+
+def _ambiguous_hint(_: str, matches: str) -> str:
+  ours = re.findall(rf"'({implicit_rl.__name__}\.[^']*)'", matches)
+  return did_you_mean(_qualified(ours[0])) if ours else ''
+
+
+_ADDITIONS: dict[str, Callable[..., str]] = {
+  r"No configurable matching (?:reference )?'@?([\w./]+?)(?:\(\))?'\.?": _name_hint,
+  r"Configurable '([^']+)' doesn't have a parameter named '(\w+)'\.?": _parameter_hint,
+  r"got an unexpected keyword argument '(\w+)'": lambda name: f'.{_whose_parameter_hint(name)}',
+  r"Ambiguous selector '([^']+)', matches (\[[^\]]*\])\.?\"?": _ambiguous_hint,
+  r"missing 1 required positional argument: 'num_actions'": lambda: (
+    '; name the agent without parentheses, as @dqn.DQNAgent.'
+  ),
+  r'malformed node or string': lambda: " (a class's name starts with @, text has quotes)",
+}

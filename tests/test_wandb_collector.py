@@ -1,0 +1,72 @@
+"""Weights & Biases gets every row, with the real package in its offline mode."""
+
+import json
+import pathlib
+import struct
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from implicit_rl import experiment, metrics_log
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def records(path):
+  """The records of an offline run's file, which is LevelDB's log format after a header."""
+  data, position, parts = path.read_bytes(), 7, []
+  assert data[:4] == b':W&B'
+  while position < len(data):
+    left = 32768 - position % 32768  # A record's header never straddles two blocks.
+    if left < 7:
+      position += left
+      continue
+    _, length, kind = struct.unpack('<IHB', data[position : position + 7])
+    parts.append(data[position + 7 : position + 7 + length])
+    position += 7 + length
+    if kind in (1, 4):  # Whole, or the last part.
+      record = wandb_internal_pb2.Record()
+      record.ParseFromString(b''.join(parts))
+      parts = []
+      yield record
+
+
+def history(base_dir):
+  """The rows of the base_dir's offline runs, in the order they were started: step to values."""
+  paths = sorted(base_dir.rglob('*.wandb'), key=lambda path: path.stat().st_mtime)
+  for path in paths:
+    for record in records(path):
+      if record.HasField('history'):
+        row = {
+          item.key or item.nested_key[0]: json.loads(item.value_json)
+          for item in record.history.item
+        }
+        yield record.history.step.num, row
+
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning:wandb.*')
+def test_one_gin_line_sends_every_row(tmp_path):
+  def start(iterations):
+    experiment.parse_gin(
+      [str(ROOT / 'gin_configs/minatar/offline_dqn.gin')],
+      [
+        "collector_dispatcher.CollectorDispatcher.collectors = ('tensorboard', 'wandb')",
+        "WandbCollector.mode = 'offline'",
+        f'OfflineRunner.num_iterations = {iterations}',
+        'OfflineRunner.training_steps = 2',
+        'OfflineRunner.evaluation_steps = 0',
+        'OfflineRunner.measure_size = 16',
+      ],
+    )
+    experiment.create_runner(str(tmp_path)).run_experiment()
+
+  start(1)
+  start(2)  # Goes on, and in the same run over there.
+  logged = metrics_log.read(tmp_path / 'metrics.jsonl')
+  rows = list(history(tmp_path))
+  assert [step for step, _ in rows] == [0, 1]
+  for (_, row), expected in zip(rows, logged, strict=True):
+    for name in ('updates', 'srank', 'sigma_max', 'td_error'):
+      assert row[name] == pytest.approx(expected[name], rel=1e-6)
+  ids = {path.stem.removeprefix('run-') for path in tmp_path.rglob('*.wandb')}
+  assert ids == {(tmp_path / 'metrics/wandb/run_id').read_text()}
