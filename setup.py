@@ -82,7 +82,7 @@ setup(
   license='Apache-2.0',
   python_requires='>=3.11,<3.14',  # TensorFlow has only a pre-release for 3.14
   packages=find_packages(include=['implicit_rl', 'implicit_rl.*']),
-  package_data={'implicit_rl': ['data/embedded/**/*', 'analysis/*.csv']},
+  package_data={'implicit_rl': ['data/embedded/**/*', 'analysis/*.css', 'analysis/*.csv']},
   install_requires=CORE,
   extras_require=EXTRAS,
 )

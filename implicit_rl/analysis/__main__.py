@@ -14,6 +14,7 @@ from implicit_rl.analysis import (
   bars,
   curves,
   reliable_figures,
+  report,
   runs,
   scatter,
   scores,
@@ -128,7 +129,7 @@ def _matrices(options: argparse.Namespace, table: pd.DataFrame) -> dict[str, dic
 
 
 def _add(
-  commands: argparse._SubParsersAction, name: str, run: Callable, text: str
+  commands: argparse._SubParsersAction, name: str, run: Callable | None, text: str
 ) -> argparse.ArgumentParser:
   command = commands.add_parser(
     name,
@@ -167,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
   command.add_argument('--x', default='srank')
   command.add_argument('--y', default='eval_return', help='td_error for Figure A.12')
 
+  command = _add(commands, 'report', None, 'one HTML page of the runs, for a browser')
+  command.add_argument('--last', type=int, default=5, help='evaluations in the honest score (5)')
+
   scored = {
     'scores': _add(
       commands, 'scores', _scores, 'the paper’s score and an honest one, side by side'
@@ -194,7 +198,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Parses the command line and runs it; returns the exit status."""
   options = _parser().parse_args(arguments)
   try:
-    drawn = options.run(options, runs.load(variants.parse(options.sources)))
+    sources = variants.parse(options.sources)
+    if options.command == 'report':
+      text = report.build(sources, options.last, options.title)
+      for path in style.files(options.output, ('.html',), ('.html',)):
+        path.write_text(text, encoding='utf-8')
+        print(path)
+      return 0
+    drawn = options.run(options, runs.load(sources))
     for path in style.save(drawn[0], options.output, drawn[1]) if drawn else ():
       print(path)
   except (OSError, ValueError) as error:

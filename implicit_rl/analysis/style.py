@@ -72,7 +72,7 @@ def thousands(value: float, _: int | None = None) -> str:
   for size, unit in ((1e6, 'M'), (1e3, 'k')):
     if abs(value) >= size:
       return f'{value / size:g}{unit}'
-  return f'{value:g}'
+  return f'{value:g}'.replace('e-0', 'e-')
 
 
 def shorten(axis: Any) -> None:
