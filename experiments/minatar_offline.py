@@ -23,7 +23,7 @@ import minatar_offline_report as minatar_report
 from absl import app, flags
 
 from implicit_rl import local_runs
-from implicit_rl.theory.output import write_csv
+from implicit_rl.analysis import style
 
 FLAGS = flags.FLAGS
 
@@ -132,16 +132,15 @@ def make_replays(output: pathlib.Path) -> None:
 
 def report(output: pathlib.Path, results: pathlib.Path) -> None:
   """Writes the rows of the finished runs to CSV, unless none is there; draws and prints them."""
-  results.mkdir(parents=True, exist_ok=True)
-  for name, runs in (('search', SEARCH), ('grid', GRID)):
-    path = results / f'{name}.csv'
-    rows = [row for run in runs for row in minatar_report.rows_of(run._asdict(), job(run, output))]
-    if rows:
-      write_csv(path, rows)
-  search, grid = (minatar_report.read(results / f'{name}.csv') for name in ('search', 'grid'))
-  minatar_report.draw_search(search, results / 'search')
-  minatar_report.draw_grid(grid, results)
-  print(minatar_report.tables(search, grid))
+  for name, plan in (('search', SEARCH), ('grid', GRID)):
+    rows = minatar_report.collect((run._asdict(), job(run, output)) for run in plan)
+    if len(rows):
+      results.mkdir(parents=True, exist_ok=True)
+      style.write_csv(rows, results / f'{name}.csv')
+  found = minatar_report.load(results)
+  for path in minatar_report.draw(*found, results):
+    print(path)
+  print('\n\n'.join(minatar_report.all_tables(*found)))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -153,12 +152,12 @@ def main(argv: Sequence[str]) -> None:
   output, chosen = pathlib.Path(FLAGS.output), argv[1:] or steps
   if 'replays' in chosen:
     make_replays(output)
-  runs = [*SEARCH * ('search' in chosen), *GRID * ('grid' in chosen)]
-  runs = [run for run in runs if run.game in FLAGS.games]
-  if runs:
+  plan = [*SEARCH * ('search' in chosen), *GRID * ('grid' in chosen)]
+  plan = [run for run in plan if run.game in FLAGS.games]
+  if plan:
     try:
       local_runs.run_all(
-        [job(run, output) for run in runs],
+        [job(run, output) for run in plan],
         processes=FLAGS.processes,
         compilation_cache=output / 'compiled',
       )

@@ -2,284 +2,182 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from implicit_rl import local_runs, metrics_log
-from implicit_rl.theory import output
+from implicit_rl import local_runs
+from implicit_rl.analysis import bars, curves, runs, scores, style, tables
 
-Row = dict[str, Any]
-SETTING = 'game agent penalty seed fraction learning_rate width target_period'.split()
+SETTING = ('fraction', 'learning_rate', 'width', 'target_period')
 MEASURED = (
   'updates srank eval_return td_error q_mean q_max sigma_max sigma_min dead_units feature_norm '
   'stable_rank effective_rank numerical_rank loss eval_return_std eval_episodes updates_per_second'
 ).split()
 NAMES = {
   'dqn': 'DQN',
-  'rainbow': 'Rainbow',
   'cql': 'CQL',
+  'rainbow': 'Rainbow',
   'fqe': 'FQE',
   'monte_carlo': 'Monte Carlo',
 }
-LABELS = {
-  'srank': 'srank',
-  'eval_return': 'return of an episode',
-  'td_error': 'TD error (RMS)',
-}
-_COLOURS = (output.BLUE, output.RED, output.GREEN, output.PURPLE, output.ORANGE, output.SKY)
-_STYLES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
+PENALTY = ' + penalty'
+LAST = 3  # evaluations that the second score averages
 
 
-def rows_of(setting: Mapping[str, Any], job: local_runs.Job) -> list[Row]:
-  """The rows of a run: its setting, what it measured, the commit; [] unless it is finished."""
-  if job.done < job.iterations:
-    return []
-  start = json.loads((job.base_dir / 'run.json').read_text())['starts'][0]
-  plain = {name: setting[name] for name in SETTING} | {'penalty': int(setting['penalty'])}
-  return [
-    {**plain, **{name: row[name] for name in MEASURED}, 'revision': str(start['git_revision'])[:7]}
-    for row in metrics_log.read(job.base_dir / 'metrics.jsonl')
-  ]
+def collect(pairs: Iterable[tuple[Mapping[str, Any], local_runs.Job]]) -> pd.DataFrame:
+  """The tidy table of the runs that are finished, with their settings and the commit that ran.
 
-
-def read(path: pathlib.Path) -> list[Row]:
-  """The rows of a CSV file; what is empty becomes NaN."""
-  text = ('game', 'agent', 'revision')
-  with path.open(newline='') as file:
-    return [
-      {name: value if name in text else float(value or 'nan') for name, value in row.items()}
-      for row in csv.DictReader(file)
-    ]
-
-
-def select(rows: Iterable[Row], **setting: Any) -> list[Row]:
-  """The rows that have these settings."""
-  return [row for row in rows if all(row[name] == value for name, value in setting.items())]
-
-
-def curves(rows: Sequence[Row], metric: str) -> tuple[np.ndarray, np.ndarray]:
-  """Updates [T] and the values [seeds, T] of rows that differ by seed and time alone.
-
-  Raises:
-    ValueError: if the seeds were not measured at the same updates.
+  Args:
+    pairs: a run as plain data and what was run for it.
   """
-  seeds = sorted({row['seed'] for row in rows})
-  runs = [sorted(select(rows, seed=seed), key=lambda row: row['updates']) for seed in seeds]
-  updates = [[row['updates'] for row in run] for run in runs]
-  if any(times != updates[0] for times in updates):
-    raise ValueError('minatar_offline: runs that differ by seed were measured at other updates.')
-  return np.array(updates[0]), np.array([[row[metric] for row in run] for run in runs])
+  parts = []
+  for setting, job in pairs:
+    if job.done < job.iterations:
+      continue
+    variant = NAMES[setting['agent']] + PENALTY * setting['penalty']
+    run = runs.read(job.base_dir)
+    part = runs.frame({variant: [run]})[[*runs.KEYS, *MEASURED]]
+    part['run'] = '/'.join(job.base_dir.parts[-4:])
+    part = part.assign(**{name: setting[name] for name in SETTING})
+    parts.append(part.assign(revision=str(run.start['git_revision'])[:7]))
+  return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-_COLUMNS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
-  'srank first': ('srank', lambda values: values[:, 0]),
-  'srank least': ('srank', lambda values: values.min(1)),
-  'srank last': ('srank', lambda values: values[:, -1]),
-  'return best': ('eval_return', lambda values: values.max(1)),
-  'return last': ('eval_return', lambda values: values[:, -1]),
-  'TD error last': ('td_error', lambda values: values[:, -1]),
-  'mean Q last': ('q_mean', lambda values: values[:, -1]),
-  'σ_max last': ('sigma_max', lambda values: values[:, -1]),
-  'dead units last': ('dead_units', lambda values: values[:, -1]),
+def matrix(group: pd.DataFrame, metric: str) -> np.ndarray:
+  """A metric of runs that differ by their seed: [seeds, T]."""
+  return group.pivot(index='seed', columns='updates', values=metric).to_numpy()
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], int]] = {
+  'srank first': ('srank', lambda values: values[:, 0], 0),
+  'least': ('srank', lambda values: values.min(1), 0),
+  'last': ('srank', lambda values: values[:, -1], 0),
+  'return best': ('eval_return', lambda values: values.max(1), 1),
+  f'mean of last {LAST}': ('eval_return', lambda values: values[:, -LAST:].mean(1), 1),
+  'TD error first': ('td_error', lambda values: values[:, 0], 2),
+  'TD error last': ('td_error', lambda values: values[:, -1], 2),
+  'mean Q last': ('q_mean', lambda values: values[:, -1], 1),
+  'σ_max last': ('sigma_max', lambda values: values[:, -1], 0),
+  'dead units last': ('dead_units', lambda values: values[:, -1], 2),
 }
 
 
-def _table(groups: Mapping[Sequence[str], Sequence[Row]], heads: Sequence[str]) -> str:
-  """A Markdown table: a line a group, mean ± sample standard deviation over its seeds."""
-  lines = [f'| {" | ".join([*heads, *_COLUMNS])} |', '|' + '---|' * (len(heads) + len(_COLUMNS))]
-  for names, rows in groups.items():
-    cells = [spread(take(curves(rows, metric)[1])) for metric, take in _COLUMNS.values()]
-    lines.append(f'| {" | ".join([*names, *cells])} |')
-  return '\n'.join(lines)
-
-
-def spread(values: np.ndarray) -> str:
-  """Mean ± sample standard deviation [seeds], three significant digits."""
-  text = f'{values.mean():.3g}' if abs(values.mean()) < 1000 else f'{values.mean():.0f}'
-  return f'{text} ± {values.std(ddof=1):.2g}' if len(values) > 1 else text
-
-
-def search_table(rows: Sequence[Row]) -> str:
-  """What each setting of the search did."""
-  groups: dict[Sequence[str], list[Row]] = {}
-  for row in rows:
-    setting = (f'{row["fraction"]:.3g}', f'{row["learning_rate"]:.3g}', f'{row["width"]:.0f}')
-    key = (row['game'], *setting, f'{row["target_period"]:.0f}')
-    groups.setdefault(key, []).append(row)
-  counted = {(*k, f'{max(row["updates"] for row in v):,.0f}'): v for k, v in groups.items()}
-  return _table(counted, ('game', 'fraction', 'rate', 'width', 'target period', 'updates'))
-
-
-def grid_table(rows: Sequence[Row], fraction: float) -> str:
-  """What each agent did in each game on this fraction, with and without the penalty."""
-  groups = {
-    (game, f'{NAMES[agent]}{" + penalty" if penalty else ""}'): chosen
-    for game in dict.fromkeys(row['game'] for row in rows)
-    for agent in NAMES
-    for penalty in (0, 1)
-    if (chosen := select(rows, game=game, agent=agent, penalty=penalty, fraction=fraction))
+def _row(group: pd.DataFrame) -> dict[str, str]:
+  """How a group of seeds went, as text: mean ± sample standard deviation."""
+  return {
+    name: tables.mean_and_spread(take(matrix(group, metric)), digits)
+    for name, (metric, take, digits) in _COLUMNS.items()
   }
-  return _table(groups, ('game', 'agent'))
 
 
-def gains(rows: Sequence[Row], game: str, agent: str, fraction: float) -> dict[str, np.ndarray]:
-  """With the penalty minus without, seed by seed [seeds]; empty where a half is missing."""
-  pair = [
-    select(rows, game=game, agent=agent, fraction=fraction, penalty=penalty) for penalty in (0, 1)
-  ]
-  seeds = [{row['seed'] for row in half} for half in pair]
-  if not all(seeds) or seeds[0] != seeds[1]:
-    return {}
-  found = {}
-  for name in ('srank last', 'return best', 'return last'):
-    metric, take = _COLUMNS[name]
-    without, with_ = (take(curves(half, metric)[1]) for half in pair)
-    found[name] = with_ - without
-    found[f'{name}, relative'] = (with_.mean() - without.mean()) / without.mean() * np.ones(1)
-  return found
+def search_table(search: pd.DataFrame) -> str:
+  """What each setting of the search did; one seed."""
+  rows = []
+  for (game, *setting), group in search.groupby(['game', *SETTING], sort=False):
+    words = dict(zip(SETTING, (f'{value:g}' for value in setting), strict=True))
+    rows.append({'game': game} | words | {'updates': f'{group["updates"].max():,.0f}'})
+    rows[-1] |= _row(group)
+  return tables.markdown(pd.DataFrame(rows).rename(columns={'learning_rate': 'rate'}))
 
 
-def gain_table(rows: Sequence[Row]) -> str:
-  """What the penalty changes: seedwise differences, and the best return's change in per cent."""
-  lines = [
-    '| fraction | game | agent | srank last | return best | return last | return best, % |',
-    '|---|---|---|---|---|---|---|',
-  ]
-  for fraction in dict.fromkeys(row['fraction'] for row in rows):
-    for game in dict.fromkeys(row['game'] for row in rows):
-      for agent, name in NAMES.items():
-        if found := gains(rows, game, agent, fraction):
-          cells = [spread(found[n]) for n in ('srank last', 'return best', 'return last')]
-          cells.append(f'{100 * found["return best, relative"][0]:+.0f}')
-          lines.append(f'| {" | ".join([f"{fraction:g}", game, name, *cells])} |')
-  return '\n'.join(lines)
+def grid_table(grid: pd.DataFrame) -> str:
+  """What each agent did in each game on each fraction, with and without the penalty."""
+  rows = []
+  for (fraction, game, variant), group in grid.groupby(['fraction', 'game', 'variant'], sort=False):
+    seeds = group['seed'].nunique()
+    rows.append({'data': f'{fraction:.0%}', 'game': game, 'agent': variant, 'seeds': seeds})
+    rows[-1] |= _row(group)
+  return tables.markdown(pd.DataFrame(rows))
 
 
-def tables(search: Sequence[Row], grid: Sequence[Row]) -> str:
-  """All tables, as they stand in docs/minatar_offline.md."""
-  parts = [search_table(search)]
-  parts += [grid_table(grid, fraction) for fraction in dict.fromkeys(r['fraction'] for r in grid)]
-  return '\n\n'.join([*parts, gain_table(grid)])
+def gain_table(grid: pd.DataFrame) -> str:
+  """With the penalty minus without, seed by seed; the best return's change in per cent."""
+  rows = []
+  for (fraction, game), part in grid.groupby(['fraction', 'game'], sort=False):
+    for base, variant in _pairs(part):
+      halves = [part[part['variant'] == name] for name in (base, variant)]
+      row = {'data': f'{fraction:.0%}', 'game': game, 'agent': base}
+      for name in ('last', 'return best', f'mean of last {LAST}', 'TD error last'):
+        metric, take, digits = _COLUMNS[name]
+        without, with_ = (take(matrix(half, metric)) for half in halves)
+        label = 'srank last' if name == 'last' else name
+        row[label] = tables.mean_and_spread(with_ - without, digits)
+        if name == 'return best':
+          row['best, %'] = f'{100 * (with_.mean() / without.mean() - 1):+.0f}'
+      rows.append(row)
+  return tables.markdown(pd.DataFrame(rows)) if rows else ''
 
 
-def _draw(
+def _pairs(part: pd.DataFrame) -> list[tuple[str, str]]:
+  """(without, with) of the agents that have both halves of the same seeds."""
+  seeds = {name: set(group['seed']) for name, group in part.groupby('variant', sort=False)}
+  return [(n, n + PENALTY) for n in seeds if seeds[n] == seeds.get(n + PENALTY)]
+
+
+def all_tables(search: pd.DataFrame, grid: pd.DataFrame) -> list[str]:
+  """The tables as they stand in docs/minatar_offline.md; without runs there is none."""
+  found = [search_table(search)] if len(search) else []
+  return found + ([grid_table(grid), gain_table(grid)] if len(grid) else [])
+
+
+def load(folder: pathlib.Path) -> list[pd.DataFrame]:
+  """The kept rows of search and grid; an empty table where nothing is kept."""
+  paths = [folder / f'{name}.csv' for name in ('search', 'grid')]
+  return [runs.read_rows(path) if path.exists() else pd.DataFrame() for path in paths]
+
+
+def draw(search: pd.DataFrame, grid: pd.DataFrame, folder: pathlib.Path) -> list[pathlib.Path]:
+  """Draws every figure that has something to show; returns the files."""
+  both, files = ('srank', 'eval_return'), []
+  if len(search):
+    named = search.assign(variant=[_search_name(row) for row in search.to_dict('records')])
+    title = 'DQN, one seed: where does srank fall?'
+    files += _curves(named, both, folder / 'search', title, 'none')
+  if grid.empty:
+    return files
+  plain = grid[~grid['variant'].str.endswith(PENALTY)]
+  control = plain[plain['variant'].isin(('DQN', 'CQL'))]
+  control = control.assign(
+    variant=[f'{v}, {f:.0%}' for v, f in zip(control['variant'], control['fraction'], strict=True)]
+  )
+  title = 'DQN and CQL on parts of a replay'
+  files += _curves(control, (*both, 'td_error'), folder / 'dqn_cql', title)
+  five = grid[grid['fraction'] == 0.05]
+  known = five['variant'].str.removesuffix(PENALTY)
+  values = plain[(plain['fraction'] == 0.05) & plain['variant'].isin(('DQN', 'FQE', 'Monte Carlo'))]
+  if 'FQE' in set(values['variant']):
+    title = 'With and without bootstrapping, 5% of a replay'
+    files += _curves(values, ('srank', 'td_error'), folder / 'bootstrapping', title)
+  for name, agents in (('control', ('DQN', 'CQL')), ('other', ('Rainbow', 'FQE', 'Monte Carlo'))):
+    title = 'Without and with the penalty, 5% of a replay'
+    files += _curves(five[known.isin(agents)], both, folder / f'penalty_{name}', title)
+  compared = [pair for pair in _pairs(five) if pair[0] in ('DQN', 'CQL')]
+  if compared:
+    found = scores.per_run(five, LAST).replace({'game': {'SpaceInvaders': 'Space\nInvaders'}})
+    title = 'The penalty’s change of the mean return, 5% of a replay'
+    figure, numbers = bars.figure(found, compared, last=LAST, title=title)
+    files += style.save(figure, folder / 'penalty_gain.png', numbers)
+  return files
+
+
+def _search_name(row: Mapping[str, Any]) -> str:
+  name = f'rate {row["learning_rate"]:g}, {row["fraction"]:.0%} of the data'
+  return name + f', width {row["width"]:g}' * (row['width'] != 128)
+
+
+def _curves(
+  table: pd.DataFrame,
+  metrics: Sequence[str],
   path: pathlib.Path,
   title: str,
-  columns: Sequence[str],
-  metrics: Sequence[str],
-  lines: Callable[[str], Mapping[str, Sequence[Row]]],
-) -> None:
-  """A panel for each metric (down) and column (across); `lines` names a column's lines."""
-  columns = [column for column in columns if lines(column)]
-  if not columns:
-    return
-  with output.figure(path, len(columns), title, rows=len(metrics), height=3.8) as axes:
-    for i, (axis, metric) in enumerate(zip(axes, np.repeat(metrics, len(columns)), strict=True)):
-      column = columns[i % len(columns)]
-      for k, (name, rows) in enumerate(lines(column).items()):
-        updates, values = curves(rows, str(metric))
-        output.band(axis, updates / 1000, values, name, _COLOURS[k % 6], _STYLES[k % 7])
-      axis.set_xlim(left=0)
-      if metric != 'td_error':
-        axis.set_ylim(bottom=0)
-      if i < len(columns):
-        axis.set_title(column)
-        axis.legend()
-      if i % len(columns) == 0:
-        axis.set_ylabel(LABELS[str(metric)])
-      if i >= len(columns) * (len(metrics) - 1):
-        axis.set_xlabel('gradient updates (thousands)')
-
-
-def draw_search(rows: Sequence[Row], path: pathlib.Path) -> None:
-  """How srank and return went in every setting of the search."""
-
-  def lines(game: str) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
-    for row in select(rows, game=game):
-      name = f'rate {row["learning_rate"]:g}, {100 * row["fraction"]:g}%'
-      name += f', width {row["width"]:.0f}' if row['width'] != 128 else ''
-      name += f', target {row["target_period"]:.0f}' if row['target_period'] != 1000 else ''
-      found.setdefault(name, []).append(row)
-    return found
-
-  games = list(dict.fromkeys(row['game'] for row in rows))
-  title = 'Search with DQN, one seed: where does srank fall?'
-  _draw(path, title, games, ('srank', 'eval_return'), lines)
-
-
-def draw_grid(rows: Sequence[Row], folder: pathlib.Path) -> None:
-  """The figures of the grid; what has not run yet is left out."""
-  games = list(dict.fromkeys(row['game'] for row in rows))
-
-  def plain(agents: Sequence[str], fractions: Sequence[float]):
-    def lines(game: str) -> dict[str, list[Row]]:
-      return {
-        f'{NAMES[agent]}, {100 * fraction:g}%': chosen
-        for agent in agents
-        for fraction in fractions
-        if (chosen := select(rows, game=game, agent=agent, fraction=fraction, penalty=0))
-      }
-
-    return lines
-
-  title = 'Offline DQN and CQL on 5% and 20% of a replay; mean ± s.d. over seeds'
-  draws = (('srank', 'eval_return', 'td_error'), plain(('dqn', 'cql'), (0.05, 0.2)))
-  _draw(folder / 'dqn_cql', title, games, *draws)
-  title = 'With and without bootstrapping, 5% of a replay; mean ± s.d. over seeds'
-  draws = (('srank', 'td_error'), plain(('dqn', 'rainbow', 'fqe', 'monte_carlo'), (0.05,)))
-  _draw(folder / 'bootstrapping', title, games, *draws)
-  for metric, what in (('srank', 'srank'), ('eval_return', 'return')):
-    _draw_penalty(rows, folder / f'penalty_{what}', games, metric)
-  _draw_gains(rows, folder / 'penalty_gain', games)
-
-
-def _draw_penalty(
-  rows: Sequence[Row], path: pathlib.Path, games: Sequence[str], metric: str
-) -> None:
-  agents = [agent for agent in NAMES if select(rows, agent=agent, fraction=0.05)]
-  title = 'Without and with the penalty, 5% of a replay; mean ± s.d. over seeds'
-  with output.figure(path, len(agents), title, rows=len(games), height=3.6) as axes:
-    for i, axis in enumerate(axes):
-      game, agent = games[i // len(agents)], agents[i % len(agents)]
-      chosen = select(rows, game=game, agent=agent, fraction=0.05)
-      for penalty, name in ((0, 'without'), (1, 'with penalty')):
-        if half := select(chosen, penalty=penalty):
-          updates, values = curves(half, metric)
-          style = '--' if penalty else '-'
-          output.band(axis, updates / 1000, values, name, _COLOURS[penalty], style)
-      axis.set_xlim(left=0)
-      axis.set_ylim(bottom=0)
-      axis.set_title(f'{NAMES[agent]}, {game}')
-      if not i:
-        axis.legend()
-      if i % len(agents) == 0:
-        axis.set_ylabel(LABELS[metric])
-      if i >= len(agents) * (len(games) - 1):
-        axis.set_xlabel('gradient updates (thousands)')
-
-
-def _draw_gains(rows: Sequence[Row], path: pathlib.Path, games: Sequence[str]) -> None:
-  """The penalty's change of the best return: a bar for the mean, a point a seed."""
-  fractions = list(dict.fromkeys(row['fraction'] for row in rows))
-  title = 'What the penalty changes in the best return: bar: mean, points: seeds'
-  with output.figure(path, len(fractions), title, height=4.6) as axes:
-    for axis, fraction in zip(axes, fractions, strict=True):
-      agents = [agent for agent in NAMES if select(rows, agent=agent, fraction=fraction)]
-      for k, game in enumerate(games):
-        for i, agent in enumerate(agents):
-          if found := gains(rows, game, agent, fraction):
-            change, x = found['return best'], i + (k - 1) * 0.26
-            label = game if not i else None
-            axis.bar(x, change.mean(), 0.24, color=_COLOURS[k], label=label, alpha=0.8)
-            axis.plot(np.full(len(change), x), change, 'k.', ms=5)
-      axis.axhline(0, color='k', lw=1)
-      axis.set_xticks(range(len(agents)), [NAMES[agent].replace(' ', '\n') for agent in agents])
-      axis.set_title(f'{100 * fraction:g}% of the replay')
-    axes[0].set_ylabel('best return, with − without')
-    axes[0].legend()
+  band: str = 'std',
+) -> list[pathlib.Path]:
+  if table.empty:
+    return []
+  note = f' (mean over seeds {curves.BANDS[band]})' if curves.BANDS[band] else ''
+  figure, numbers = curves.figure(table, metrics, band=band, title=title + note)
+  return style.save(figure, path.with_suffix('.png'), numbers)

@@ -1,17 +1,19 @@
-"""The offline MinAtar experiments: their plan and one small run."""
+"""The offline MinAtar experiments: their plan, one small run, and what the docs quote."""
 
 import pathlib
 
 import minatar_offline
 import minatar_offline_report as report
 import numpy as np
+import pandas as pd
 import pytest
 
 from implicit_rl import local_runs, metrics_log
+from implicit_rl.analysis import runs, style
 from implicit_rl.data.tfds_replay import EMBEDDED
-from implicit_rl.theory.output import write_csv
 
 ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / 'docs' / 'results' / 'minatar_offline'
 SMALL = (
   'OfflineRunner.training_steps = 2',
   'OfflineRunner.evaluation_steps = 1',
@@ -42,38 +44,45 @@ def test_a_small_run_gets_into_table_and_figure(tmp_path, monkeypatch):
   run = minatar_offline.Run('Breakout', 'cql', penalty=True, updates=2 * minatar_offline.ITERATION)
   job = minatar_offline.job(run, tmp_path, ('TFDSReplay.cache_dir = None', *SMALL))
   local_runs.run(job._replace(bindings=(*job.bindings, 'OfflineRunner.num_iterations = 1')))
-  assert job.done == 1 and report.rows_of(run._asdict(), job) == []  # Half done.
+  assert job.done == 1 and report.collect([(run._asdict(), job)]).empty  # Half done.
   local_runs.run(job)
   local_runs.run_all([job])  # Finished: nothing is added.
   logged = metrics_log.read(job.base_dir / 'metrics.jsonl')
   assert [row['updates'] for row in logged] == [2, 4]
 
-  rows = report.rows_of(run._asdict(), job)
-  write_csv(tmp_path / 'grid.csv', rows + [row | {'seed': 1, 'srank': 3.0} for row in rows])
-  back = report.read(tmp_path / 'grid.csv')
-  updates, values = report.curves(back, 'srank')
-  np.testing.assert_array_equal(updates, [2, 4])
-  np.testing.assert_array_equal(values, [[row['srank'] for row in logged], [3, 3]])
+  rows = report.collect([(run._asdict(), job)])
+  style.write_csv(pd.concat([rows, rows.assign(seed=1, srank=3.0, run='b')]), tmp_path / 'g.csv')
+  back = runs.read_rows(tmp_path / 'g.csv')
+  np.testing.assert_array_equal(
+    report.matrix(back, 'srank'), [[row['srank'] for row in logged], [3, 3]]
+  )
   last = np.array([logged[-1]['srank'], 3])
-  line = report.grid_table(back, 0.05).splitlines()[-1]
-  assert line.startswith('| Breakout | CQL + penalty |')
-  assert f'{np.mean(last):.3g} ± {np.std(last, ddof=1):.2g}' == line.split(' | ')[4]
-  report.draw_search(back, tmp_path / 'search')
-  assert (tmp_path / 'search.png').stat().st_size > 10_000
+  cells = report.grid_table(back).splitlines()[-1].split(' | ')
+  assert cells[:3] == ['| 5%', 'Breakout', 'CQL + penalty']
+  assert cells[6] == f'{np.mean(last):.0f} ± {np.std(last, ddof=1):.0f}'
+  (picture,) = report.draw(back.assign(variant='DQN'), back, tmp_path)[:1]
+  assert picture.stat().st_size > 10_000
 
 
 def test_gains_are_seedwise_differences():
-  rows = [
-    dict.fromkeys((*report.SETTING, *report.MEASURED), 0.0)
-    | {'game': 'Breakout', 'agent': 'dqn', 'fraction': 0.05, 'penalty': penalty, 'seed': seed}
-    | {'updates': updates, 'srank': 10.0 * seed + penalty * updates, 'eval_return': value}
-    for penalty, values in ((0, [[4, 2], [1, 3]]), (1, [[8, 1], [5, 1]]))
-    for seed, row in enumerate(values)
-    for updates, value in enumerate(row)
-  ]
-  found = report.gains(rows, 'Breakout', 'dqn', 0.05)
-  np.testing.assert_allclose(found['srank last'], [1, 1])
-  np.testing.assert_allclose(found['return best'], [4, 2])
-  np.testing.assert_allclose(found['return last'], [-1, -2])
-  np.testing.assert_allclose(found['return best, relative'], (6.5 - 3.5) / 3.5)
-  assert report.gains(rows[:6], 'Breakout', 'dqn', 0.05) == {}  # A seed is missing.
+  returns = {'DQN': [[4, 2], [1, 3]], 'DQN + penalty': [[8, 1], [5, 1]]}
+  rows = pd.DataFrame(
+    {'variant': variant, 'game': 'Breakout', 'fraction': 0.05, 'seed': seed, 'updates': t}
+    | {'srank': 10 * seed + t * (variant != 'DQN'), 'eval_return': value, 'td_error': 1.0}
+    for variant, runs_ in returns.items()
+    for seed, run in enumerate(runs_)
+    for t, value in enumerate(run)
+  )
+  (line,) = report.gain_table(rows).splitlines()[2:]
+  # Best: 8 − 4 and 5 − 3; mean of the last: 4.5 − 3 and 3 − 2; (8 + 5) / (4 + 3) = 1.857.
+  expected = '| 5% | Breakout | DQN | 1 ± 0 | 3.0 ± 1.4 | +86 | 1.2 ± 0.4 | 0.00 ± 0.00 |'
+  assert line == expected
+  assert report.gain_table(rows[:6]) == ''  # A seed is missing.
+
+
+def test_the_docs_quote_the_committed_rows():
+  page = (ROOT / 'docs' / 'minatar_offline.md').read_text()
+  found = report.all_tables(*report.load(RESULTS))
+  assert found
+  for table in found:
+    assert table in page
