@@ -17,6 +17,8 @@ import resource
 import tempfile
 import time
 
+import machine
+
 from implicit_rl.gridworld import runs
 from implicit_rl.gridworld.config import FittedQConfig
 
@@ -45,17 +47,9 @@ def main() -> None:
     f'{used.ru_maxrss / 1024:.0f} MiB in the largest process'
   )
   print(
-    f'{_processor()}, {os.cpu_count()} cores, load {load:.1f} at the start, {platform.system()}'
+    f'{machine.processor()}, {os.cpu_count()} cores, load {load:.1f} at the start, '
+    f'{platform.system()}'
   )
-
-
-def _processor() -> str:
-  information = pathlib.Path('/proc/cpuinfo')
-  if information.exists():
-    for line in information.read_text().splitlines():
-      if line.startswith('model name'):
-        return line.split(':', 1)[1].strip()
-  return platform.processor() or platform.machine()
 
 
 if __name__ == '__main__':
