@@ -12,10 +12,10 @@ JOBS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs theory gridworld experiments clean
+.PHONY: help install demo test check docs theory gridworld experiments bench bench-peers clean
 
 help:  ## Lists these commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## Makes .venv with all that running and testing need (3.8 GB)
 
@@ -51,6 +51,28 @@ experiments: $(STAMP)  ## Measures the gridworld map and MinAtar offline and onl
 	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld
 	$(BIN)/python experiments/minatar_offline.py --output=runs/minatar_offline
 	$(BIN)/python experiments/minatar_online.py --output=runs/minatar_online
+
+FRAMES := $(foreach game,Seaquest Breakout Qbert Asterix Pong,runs/frames/$(game).npz)
+
+bench: $(STAMP) bench-peers $(FRAMES)  ## Times the data path against other libraries (an hour, nearly all of it for making frames; runs/bench)
+	mkdir -p runs/bench
+	PYTHONPATH=. .venv-peers/bin/python benchmarks/frame_codecs.py --replays $(FRAMES) | tee runs/bench/codecs.md
+	$(BIN)/python benchmarks/data.py --replay $(firstword $(FRAMES)) | tee runs/bench/buffers.md
+	$(BIN)/python benchmarks/data_scale.py --replays $(FRAMES) | tee runs/bench/scale.md
+	$(BIN)/python benchmarks/data_training.py | tee runs/bench/training.md
+
+runs/frames/%.npz: | $(STAMP)
+	mkdir -p runs/frames
+	$(BIN)/python experiments/atari_frames.py --game=$* --steps=101000 --updates_per_step=0.03 --replay=$@
+
+bench-peers: .venv-peers/.installed  ## Makes .venv-peers with the libraries that bench compares with (1.6 GB)
+
+.venv-peers/.installed: | $(STAMP)
+	$(BIN)/python -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --index-url https://download.pytorch.org/whl/cpu torch \
+	  || .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check d3rlpy stable-baselines3 zstandard lz4 blosc2
+	@touch $@
 
 clean:  ## Removes caches and build leavings; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -138,7 +138,7 @@ class ZstdFrames:
 
   def settings(self) -> dict[str, Any]:
     """Returns, ready for JSON, what `from_arrays` needs beside the arrays."""
-    return dict(self._settings)
+    return {**self._settings, 'shape': list(self._shape)}
 
   def arrays(self) -> dict[str, np.ndarray]:
     """Returns what a file needs to hold; `from_arrays` takes it back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -276,6 +276,15 @@ class StoredSource(RowSource):
       self._seed, first_update, num_updates, batch_size, len(self._valid), stream=stream
     )
     return self._valid[drawn]
+
+  def in_order(self, batch_size: int) -> Iterator[types.Batch]:
+    """Yields every transition once, in the order it was logged, for measures of the whole data.
+
+    Yields:
+      Batches with leading axis [batch_size]; the last may be shorter.
+    """
+    for start in range(0, len(self), batch_size):
+      yield self._gather(self._valid[start : start + batch_size])
 
   def _gather(self, rows: np.ndarray) -> types.Batch:
     batch = super()._gather(rows)

@@ -52,6 +52,8 @@ def test_blocks_in_a_file_open_as_the_frames(tmp_path, codec, chunk_size):
   mapped = np.memmap(tmp_path / 'blocks', np.uint8, 'r')
   store = frame_store.open_frames(settings, mapped, offsets, dictionary)
   np.testing.assert_array_equal(store.take(np.arange(50)), frames)
+  store.settings()['shape'][0] = 0  # A copy: the store is as before.
+  assert store.shape == (50, 6, 5) and store.settings()['shape'] == [50, 6, 5]
   again = pickle.loads(pickle.dumps(store))
   np.testing.assert_array_equal(again.take(np.array([[49, 0]])), frames[[[49, 0]]])
   if codec == 'zstd':

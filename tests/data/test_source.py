@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from implicit_rl.data import frame_store, source, transitions
 from tests.data import reference
@@ -52,6 +53,38 @@ def test_grouping_of_updates_changes_nothing():
     part = data.sample(3 + k, 1, 5)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
       np.testing.assert_array_equal(a[k], b[0])
+
+
+@pytest.mark.parametrize('codec', frame_store.CODECS)
+def test_every_valid_row_is_drawn_equally_often(codec):
+  rng = np.random.default_rng(0)
+  lengths = rng.integers(1, 60, 40).tolist()
+  end = np.zeros(sum(lengths), bool)
+  end[np.cumsum(lengths) - 1] = True
+  terminal = end & (rng.random(len(end)) < 0.5)  # Other episodes' last 3 rows start nothing.
+  names = np.arange(len(end)).astype('<u2').view(np.uint8).reshape(-1, 2)  # A frame is its row.
+  data = source.StoredSource(
+    transitions.make_columns(end, end, terminal, end),
+    frame_store.pack(names, codec),
+    stack_size=2,
+    update_horizon=3,
+    gamma=0.9,
+    selected=rng.random(len(end)) < 0.7,
+  )
+  batch = data.sample(0, 2000, 32)
+  drawn = np.ascontiguousarray(batch.state[..., -1, :]).view('<u2').ravel()
+  counts = np.bincount(drawn, minlength=len(end))[data._valid]
+  assert counts.sum() == 64_000 and len(counts) == len(data) < len(end)
+  assert stats.chisquare(counts).pvalue > 1e-3  # One seed in a thousand fails; this one does not.
+
+
+def test_a_pass_in_order_has_every_transition_once():
+  _, data = make(lengths=(7, 5, 9))
+  batches = list(data.in_order(8))
+  assert [len(batch.action) for batch in batches] == [8, 8, 4]
+  expected = data._gather(data._valid[:])
+  joined = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+  jax.tree.map(np.testing.assert_array_equal, expected, joined)
 
 
 def test_fixed_batch_depends_on_the_seed_alone():
