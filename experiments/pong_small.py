@@ -27,9 +27,7 @@ from implicit_rl.theory import output
 FLAGS = flags.FLAGS
 
 NAMES = {'dqn': 'DQN', 'rainbow': 'Rainbow', 'cql': 'CQL', 'fqe': 'FQE'}
-STEPS, STEPS_AN_ITERATION = 30_000, 5_000  # environment steps
-UPDATES, UPDATES_AN_ITERATION = 6_000, 1_000  # gradient updates
-EVALUATION = 2_000  # environment steps at the least: two or three games
+ITERATIONS = 5  # of every run
 MEASURED = (
   'updates environment_steps srank eval_return eval_episodes train_return td_error q_mean '
   'sigma_max sigma_min dead_units Q/Policy'
@@ -60,20 +58,21 @@ _SHORT = (
 )
 
 
-def job(run: Run, folder: pathlib.Path, more_bindings: Sequence[str] = ()) -> local_runs.Job:
-  """What to run for `run`, below `folder`; `more_bindings` win."""
+def job(run: Run, folder: pathlib.Path) -> local_runs.Job:
+  """What to run for `run`, below `folder`."""
+  steps, updates = FLAGS.steps, FLAGS.updates
   runner = f'{run.kind.capitalize()}Runner'
   if run.kind == 'online':
-    iterations, length = STEPS // STEPS_AN_ITERATION, STEPS_AN_ITERATION
-    own = (
+    length = steps // ITERATIONS
+    own: tuple[str, ...] = (
       f'OnlineRunner.log_replay = {run == LOGGED}',
-      'OnlineReplay.capacity = 100000',
-      'Agent.min_replay_history = 3000',
-      'Agent.epsilon_decay_period = 15000',
+      f'OnlineReplay.capacity = {steps + 30_000}',  # The last game may be 27,000 steps long.
+      f'Agent.min_replay_history = {steps // 8}',
+      f'Agent.epsilon_decay_period = {steps // 2}',
       'Agent.epsilon_train = 0.02',
     )
   else:
-    iterations, length = UPDATES // UPDATES_AN_ITERATION, UPDATES_AN_ITERATION
+    length = updates // ITERATIONS
     own = (
       f'TFDSReplay.data_dir = {str(folder / LOGGED.name / "replay")!r}',
       f'TFDSReplay.cache_dir = {str(folder / "cache")!r}',
@@ -82,14 +81,13 @@ def job(run: Run, folder: pathlib.Path, more_bindings: Sequence[str] = ()) -> lo
   bindings = (
     *_SHORT,
     *own,
-    f'{runner}.num_iterations = {iterations}',
+    f'{runner}.num_iterations = {ITERATIONS}',
     f'{runner}.training_steps = {length}',
-    f'{runner}.evaluation_steps = {EVALUATION}',
+    f'{runner}.evaluation_steps = {FLAGS.evaluation_steps}',
     f'{runner}.keep_checkpoints = 1',
-    *more_bindings,
   )
   gin_files = (f'gin_configs/atari/{run.kind}_{run.agent}.gin', 'gin_configs/networks/small.gin')
-  return local_runs.Job(folder / run.name, gin_files, bindings, run.seed, iterations)
+  return local_runs.Job(folder / run.name, gin_files, bindings, run.seed, ITERATIONS)
 
 
 def rows_of(run: Run, done: local_runs.Job) -> list[dict[str, Any]]:
@@ -198,5 +196,8 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == '__main__':
   flags.DEFINE_string('output', 'runs/pong_small', 'Directory for the runs and the log.')
   flags.DEFINE_string('results', None, 'Where report reads and writes; OUTPUT/report by default.')
+  flags.DEFINE_integer('steps', 50_000, 'Environment steps of an online run.', lower_bound=1000)
+  flags.DEFINE_integer('updates', 10_000, 'Gradient updates of an offline run.', lower_bound=10)
+  flags.DEFINE_integer('evaluation_steps', 1, 'Environment steps at the least; whole games.')
   flags.DEFINE_integer('processes', None, 'Runs at once; by default one a core.', lower_bound=1)
   app.run(main)
