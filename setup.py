@@ -55,6 +55,7 @@ EXTRAS = {
     *DOCS,
     *WANDB,  # 0.08 GB; the collector is tested with the real thing, offline
     'hypothesis>=6.170',
+    'minari[hdf5]>=0.5.4',  # the tests read a local dataset; users who have one install it
     'ipykernel>=7.4',  # runs the notebook in a test
     'mypy==2.4.1',  # pinned: a new checker must not turn an unchanged tree red
     'nbclient>=0.11',

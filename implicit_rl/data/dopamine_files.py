@@ -53,11 +53,10 @@ def file_name(name: str, checkpoint: int) -> str:
 
 
 def names(folder: pathlib.Path) -> tuple[str, str]:
-  """Returns game and run, as the layout {game}/{run}/replay_logs gives them."""
+  """Returns game and run, as the layout {game}/{run}/replay_logs has them; '' in another."""
   folder = folder.resolve()
-  if folder.name == 'replay_logs':
-    return folder.parent.parent.name, folder.parent.name
-  return folder.parent.name, folder.name
+  run = folder.parent if folder.name == 'replay_logs' else folder
+  return (run.parent.name, run.name) if run.name.isdigit() else ('', '')
 
 
 def counts(files: Mapping[str, gzip_arrays.GzipArray], capacity: int) -> tuple[int, int]:

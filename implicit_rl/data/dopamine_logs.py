@@ -129,8 +129,8 @@ class DopamineLogs(recordings.Recording):
     game, run = dopamine_files.names(self._folder)
     return {
       'format': 'dopamine_logs',
-      'dataset': f'replay_logs/{game}/{run}',
-      'game': game,
+      'dataset': f'replay_logs/{game}/{run}' if game else 'replay_logs',
+      **({'game': game} if game else {}),
       'checkpoints': recordings.ranges(self._wanted),
       'skip_missing': self._skip_missing,
       'stamp': recordings.stamp(

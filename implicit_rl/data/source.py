@@ -15,7 +15,7 @@ from implicit_rl.data import compact, device_store, transitions
 # What of a description a continued run must find again; counts of a growing memory are not in it.
 _IDENTITY = (
   'dataset version game fingerprint subset fraction subset_seed terminal_convention time_limit '
-  'rotation capacity observation_shape stack_size update_horizon gamma seed'
+  'clip_rewards rotation capacity observation_shape stack_size update_horizon gamma seed'
 ).split()
 
 

@@ -42,6 +42,7 @@ class StoreReplay(source.StoredSource):
     subset_seed: which random subset.
     terminal_convention: 'logged_row', a row is a transition as the agent logged it; or 'rlds', an
       episode that ended for good ends one step early and its last action and reward are dropped.
+    clip_rewards: clip rewards to [-1, 1], as DQN Replay's are already.
     time_limit: rows of an episode that the time limit ended; such an end does not count as
       terminal. DQN Replay's is 27,000, and its logs mark those ends as terminal. None: as logged.
     frames: 'raw', plain in memory; 'packed', as stored but in memory, whole chunks that the subset
@@ -49,6 +50,7 @@ class StoreReplay(source.StoredSource):
       then 'packed'.
     rotation: a `CheckpointRotation`, to draw from a few checkpoints at a time as Dopamine does;
       None draws from all.
+    on_device: keep the decoded frames in the accelerator's memory and cut batches there.
     return_to_go: compute the discounted return from every row to its episode's end.
 
   Raises:
@@ -70,9 +72,11 @@ class StoreReplay(source.StoredSource):
     fraction: float = 0.05,
     subset_seed: int = 0,
     terminal_convention: str = 'logged_row',
+    clip_rewards: bool = False,
     time_limit: int | None = None,
     frames: str = 'auto',
     rotation: rotation.CheckpointRotation | None = None,
+    on_device: bool = False,
     return_to_go: bool = False,
   ):
     del observation_dtype
@@ -106,17 +110,18 @@ class StoreReplay(source.StoredSource):
 
     keep = transitions.rows_needed(episode_end, selected, stack_size, update_horizon)
     stored, keep = _load(folder, settings, arrays, keep, frames)
+    rewards = np.array(arrays['reward'])
+    if clip_rewards:
+      rewards = np.clip(rewards, -1, 1)
     columns = transitions.make_columns(
       arrays['action'][keep],
-      arrays['reward'][keep],
+      rewards[keep],
       terminal[keep],
       transitions.segment_ends(episode_end, keep),
     )
     returns = None
     if return_to_go:
-      returns = transitions.returns_to_go(
-        np.asarray(arrays['reward']), terminal, episode_end, gamma
-      )[keep]
+      returns = transitions.returns_to_go(rewards, terminal, episode_end, gamma)[keep]
     made_from = settings['source']
     super().__init__(
       columns,
@@ -127,6 +132,7 @@ class StoreReplay(source.StoredSource):
       seed=seed,
       selected=selected[keep],
       return_to_go=returns,
+      on_device=on_device,
       description={
         'dataset': made_from['dataset'],
         **{name: made_from[name] for name in ('game', 'version') if name in made_from},
@@ -135,6 +141,7 @@ class StoreReplay(source.StoredSource):
         'fraction': fraction,
         'subset_seed': subset_seed,
         'terminal_convention': terminal_convention,
+        **({'clip_rewards': True} if clip_rewards else {}),
         **({'time_limit': time_limit} if time_limit else {}),
         **({'rotation': rotation.describe()} if rotation else {}),
         'frames': 'raw' if isinstance(stored, frame_store.RawFrames) else settings['codec'],

@@ -27,7 +27,7 @@ from implicit_rl.data import frame_store, recordings, store_files
 _PROGRESS = 'progress.json'
 _HEADER = 128  # Bytes of a .npy header here, whatever its shape, so that it can be put in last.
 _BLOCK = 1 << 20  # Bytes read at once.
-COMMIT_ROWS = 1 << 15  # Rows between two points that an interrupted writer can go on from.
+COMMIT_ROWS = 1 << 13  # Rows between two points that an interrupted writer can go on from.
 
 
 class StoreBusyError(RuntimeError):
