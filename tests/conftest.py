@@ -35,3 +35,14 @@ def _isolated():
   np.random.seed(0)  # noqa: NPY002 - libraries draw from it
   yield
   gin.clear_config()
+
+
+@pytest.fixture
+def compiled_quickly():
+  """For tests that run what they compile once or twice: without XLA's costly passes.
+
+  Measured on the test of every gin file: saves four tenths of its time.
+  """
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)

@@ -28,6 +28,7 @@ GIN_FILES = sorted(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('compiled_quickly')
 @pytest.mark.parametrize('gin_file', GIN_FILES)
 def test_every_gin_file_runs(gin_file, tmp_path):
   (row,) = run(tmp_path, gin_file, PENALTY)
@@ -58,6 +59,7 @@ MIX_INS = {
 }
 
 
+@pytest.mark.usefixtures('compiled_quickly')
 def test_mix_ins_change_the_network_they_say(tmp_path):
   """All at once in a run; one by one in the network that gin then builds."""
   paths = {f'gin_configs/{name}': changed for name, changed in MIX_INS.items()}
@@ -93,7 +95,38 @@ def test_a_run_leaves_its_record(tmp_path):
   assert list((tmp_path / 'metrics' / 'tensorboard').iterdir())
 
 
-@pytest.mark.parametrize('gin_file', [path for path in GIN_FILES if 'atari/offline' in path])
+@pytest.mark.parametrize('gin_file', [path for path in GIN_FILES if '/atari/online' in path])
+def test_the_shipped_online_settings_are_the_papers(gin_file):
+  """Table B.1, with the optimisers that the agents were published with."""
+  expected = {
+    'OnlineReplay.capacity': 1_000_000,
+    'Agent.gamma': 0.99,
+    'Agent.batch_size': 32,
+    'Agent.min_replay_history': 20_000,
+    'Agent.epsilon_train': 0.01,
+    'Agent.epsilon_eval': 0.001,
+    'Agent.epsilon_decay_period': 250_000,
+    'Agent.update_horizon': 1,
+    'AtariEnvironment.sticky_actions': True,
+    'Learner.target_update_period': 2000,
+    'optax.adam.learning_rate': 0.00005,
+    'optax.adam.eps': 0.01 / 32,
+    'OnlineRunner.num_iterations': 200,
+    'OnlineRunner.training_steps': 250_000,
+    'OnlineRunner.evaluation_steps': 125_000,
+    'OnlineRunner.updates_per_step': 1 / 4,
+    'OnlineRunner.measure_size': 2048,
+  }
+  if 'rainbow' in gin_file:  # Dopamine's Rainbow.
+    expected |= {'Agent.update_horizon': 3, 'optax.adam.eps': 0.00015}
+    expected['optax.adam.learning_rate'] = 0.0000625
+  if 'c51' in gin_file:  # Bellemare et al. (2017).
+    expected['optax.adam.learning_rate'] = 0.00025
+  experiment.parse_gin([str(ROOT / gin_file)], [])
+  assert {name: gin.query_parameter(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize('gin_file', [path for path in GIN_FILES if '/atari/offline' in path])
 def test_the_shipped_settings_are_the_papers(gin_file):
   """Without bindings the Atari files hold Appendix B.1 and the optimiser of Agarwal et al."""
   expected = {

@@ -159,6 +159,27 @@ def test_semantics_are_dopamines():
   assert ours._largest > 1
 
 
+def test_the_last_transition_has_its_reward_where_dopamines_accumulator_drops_it():
+  """Should this fail, Dopamine has changed: docs/agents/dqn.md says what it does."""
+  from implicit_rl import dopamine_compat  # noqa: F401
+
+  # isort: split
+  from dopamine.jax.replay_memory import accumulator, elements
+
+  ours = make(stack_size=1, update_horizon=1)
+  theirs, stored = accumulator.TransitionAccumulator(1, 1, 0.9), []
+  for t in range(1, 5):
+    observation = np.full((2, 3), t, np.uint8)
+    ours.add(observation, 0, 10.0 * t, t == 4)
+    stored += theirs.accumulate(
+      elements.TransitionElement(observation, 0, 10.0 * t, t == 4, t == 4)
+    )
+  assert [(e.reward, e.is_terminal) for e in stored] == [(10, False), (20, False), (30, True)]
+  batch = ours.sample(0, 1, 64)
+  found = {*zip(batch.reward[0].tolist(), batch.discount[0].tolist(), strict=True)}
+  assert found == {(10, 1), (20, 1), (30, 1), (40, 0)}
+
+
 def train(replay, steps, first=0):
   """Adds steps, and after every third draws, and gives back what a learner might."""
   drawn = []
