@@ -54,6 +54,12 @@ def test_formulas_are_mathml(site):
       assert '\\' not in formula, (name, formula)
 
 
+def test_tables_are_tables(site):
+  """A blank line within one leaves its rows as text."""
+  for name, page in site.items():
+    assert not re.search(r'<p>\|', page), name
+
+
 def test_the_api_page_has_the_docstrings(site):
   text = re.sub(r'<[^>]*>', '', site['api.html'])
   for expected in ('Returns the effective rank srank_δ(Φ)', 'A value-based agent', 'C51Head'):
