@@ -228,8 +228,8 @@ class DopamineLogs(recordings.Recording):
       wrong = zeros[part[zeros].any(axis=tuple(range(1, part.ndim)))]
       if len(wrong):
         raise DamagedLogError(self._not_zero(log.checkpoint, 'observation', position + wrong[0]))
-      if 0 < early <= _FEW:
-        found.append(part[max(0, at - position) :][:early])
+      if 0 < early <= _FEW and at < position + len(part):
+        found.append(part[max(0, at - position) :][:early].copy())  # A view would keep the part.
       position += len(part)
     if early > _FEW:
       return None

@@ -14,13 +14,12 @@ import numpy as np
 from implicit_rl.data import (
   dopamine_files,
   frame_store,
-  prepare,
+  recordings,
   store_files,
   tfds_writer,
 )
 
 _ROWS = 1024  # Frames decoded at once.
-_MAX_CHECKPOINTS = 100  # What the TFDS layout can number.
 
 
 class Stored:
@@ -48,23 +47,24 @@ class Stored:
     self.columns: Mapping[str, np.ndarray] = arrays
     self.frames = frame_store.from_arrays(self.settings, arrays)
 
-  def episodes(self) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (checkpoint, episode) as `tfds_writer.write_dataset` takes them."""
+  def episodes(self) -> dict[int, Iterator[dict[str, Any]]]:
+    """Returns, for `tfds_writer.write_dataset`, the episodes that began in each checkpoint."""
     ends = np.flatnonzero(self.columns['episode_end'])
     begins = np.append(0, ends[:-1] + 1)
-    with prepare.bar(int(ends[-1]) + 1, 'Exporting') as progress:
-      for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+    checkpoint = np.asarray(self.columns['checkpoint'][begins])
+
+    def held(number: int) -> Iterator[dict[str, Any]]:
+      chosen = checkpoint == number
+      for begin, end in zip(begins[chosen].tolist(), ends[chosen].tolist(), strict=True):
         rows = slice(begin, end + 1)
-        yield (
-          int(self.columns['checkpoint'][begin]),
-          {
-            'observation': self.frames.take(np.arange(begin, end + 1)),
-            'action': np.asarray(self.columns['action'][rows]),
-            'reward': np.asarray(self.columns['reward'][rows]),
-            'terminal': bool(self.columns['terminal'][end]),
-          },
-        )
-        progress.update(end + 1 - begin)
+        yield {
+          'observation': self.frames.take(np.arange(begin, end + 1)),
+          'action': np.asarray(self.columns['action'][rows]),
+          'reward': np.asarray(self.columns['reward'][rows]),
+          'terminal': bool(self.columns['terminal'][end]),
+        }
+
+    return {int(number): held(int(number)) for number in np.unique(checkpoint)}
 
 
 def to_tfds(
@@ -157,7 +157,7 @@ def write_logs(
   counts = [*range(capacity - 1, total + 1, capacity)]
   if total not in counts:
     counts.append(total)  # The log of the end, in mid-round.
-  with prepare.bar(total, 'Exporting') as progress:
+  with recordings.bar(total, 'Exporting') as progress:
     for number, count in enumerate(counts):
       held = np.arange(max(0, count - capacity), count)
       ring = np.full(capacity, -1)

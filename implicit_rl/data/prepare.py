@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from implicit_rl.data import frame_store, recordings, store_files, store_writer
 
@@ -62,7 +61,9 @@ def prepare(
     if writer.rows:
       _log.info('Going on at row %d of %s.', writer.rows, store_files.partial(pathlib.Path(folder)))
     if not writer.complete:
-      with bar(len(recording), f'Preparing {pathlib.Path(folder).name}', writer.rows) as progress:
+      with recordings.bar(
+        len(recording), f'Preparing {pathlib.Path(folder).name}', start=writer.rows
+      ) as progress:
         for rows in recording.read(writer.rows):
           writer.append(rows, recording.skipped)
           progress.total = len(recording)
@@ -130,7 +131,7 @@ def verify(folder: str | os.PathLike) -> dict[str, Any]:
     )
   frames = frame_store.from_arrays(settings, arrays)
   count = frames.shape[0]
-  with bar(count, f'Decoding {folder.name}') as progress:
+  with recordings.bar(count, f'Decoding {folder.name}') as progress:
     for start in range(0, count, _DECODED_AT_ONCE):
       rows = np.arange(start, min(start + _DECODED_AT_ONCE, count))
       try:
@@ -142,17 +143,3 @@ def verify(folder: str | os.PathLike) -> dict[str, Any]:
         ) from error
       progress.update(len(rows))
   return settings
-
-
-def bar(total: int, what: str, start: int = 0) -> tqdm.tqdm:
-  """Returns a progress bar of rows."""
-  return tqdm.tqdm(
-    total=total,
-    initial=start,
-    desc=what,
-    unit=' rows',
-    unit_scale=True,
-    mininterval=0.5,
-    delay=1,
-    dynamic_ncols=True,
-  )

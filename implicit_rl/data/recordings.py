@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import tqdm
 
 T = TypeVar('T')
 
@@ -166,3 +167,17 @@ def stamp(paths: Iterable[pathlib.Path]) -> str:
   """Returns a fingerprint of files' names, sizes and times of change."""
   lines = (f'{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}' for p in paths)
   return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:32]
+
+
+def bar(total: int, what: str, unit: str = ' rows', start: int = 0) -> tqdm.tqdm:
+  """Returns a progress bar that shows only if the work takes more than five seconds."""
+  return tqdm.tqdm(
+    total=total,
+    initial=start,
+    desc=what,
+    unit=unit,
+    unit_scale=True,
+    delay=5,
+    mininterval=0.5,
+    dynamic_ncols=True,
+  )

@@ -116,7 +116,7 @@ class StoreWriter:
       for at in range(0, len(rows.action), self._commit_rows):
         part = recordings.Rows(*(column[at : at + self._commit_rows] for column in rows))
         self.rows += len(part.action)
-        self._held.append(part._replace(observation=part.observation[:0]))
+        self._held.append(part._replace(observation=np.empty(0)))  # Frames are not held.
         self._write(
           self._encoder.append(part.observation), self.rows - self.rows % self._chunk_size
         )

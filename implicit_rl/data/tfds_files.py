@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import tqdm
 
-from implicit_rl.data import frame_store
+from implicit_rl.data import frame_store, recordings
 
 KNOWN_DATASETS = (
   'rlu_atari_checkpoints_ordered',
@@ -162,7 +161,8 @@ def read_index(dataset: Dataset) -> Index:
   files = dataset.files
   # One pipeline over all files: starting one for each takes longer than reading a small file.
   records = tf.data.TFRecordDataset([os.fspath(f) for f in files]).as_numpy_iterator()
-  with _bar(sum(f.stat().st_size for f in files), 'Indexing ' + dataset.name, 'B') as bar:
+  size = sum(f.stat().st_size for f in files)
+  with recordings.bar(size, 'Indexing ' + dataset.name, 'B') as bar:
     for number, file in enumerate(files):
       offset = 0
       try:
@@ -371,13 +371,6 @@ def _tensorflow() -> Any:
   except RuntimeError:
     logging.getLogger(__name__).debug('TensorFlow had already taken hold of its devices.')
   return tf
-
-
-def _bar(total: int, what: str, unit: str) -> tqdm.tqdm:
-  """Returns a progress bar that shows only if the work takes more than five seconds."""
-  return tqdm.tqdm(
-    total=total, desc=what, unit=unit, unit_scale=True, delay=5, mininterval=0.5, dynamic_ncols=True
-  )
 
 
 def _damaged(dataset: Dataset, file: pathlib.Path, why: str) -> str:

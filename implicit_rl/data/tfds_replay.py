@@ -15,6 +15,7 @@ import numpy as np
 from implicit_rl.data import (
   frame_store,
   prepare,
+  recordings,
   source,
   store_files,
   subsets,
@@ -214,7 +215,7 @@ def _stored(
       codec,
       dictionary=prepare.make_dictionary(recording, codec),
     )
-    with prepare.bar(len(recording), f'Decoding {recording.identity()["dataset"]}') as progress:
+    with recordings.bar(len(recording), f'Decoding {recording.identity()["dataset"]}') as progress:
       for rows in recording.read():
         writer.append(rows.observation)
         for name in names:

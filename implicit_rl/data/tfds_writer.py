@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,31 +30,31 @@ _MINATAR_DESCRIPTION = (
 )
 
 Episode = Mapping[str, Any]
-Splits = dict[str, list[tuple[int, dict]]]  # examples by split, each with its key
+Splits = Mapping[str, Iterable[tuple[int, dict]]]  # examples by split, each with its key
 
 
 def write_dataset(
   directory: str | os.PathLike,
   name: str,
   config: str,
-  episodes: Iterable[tuple[int, Episode]],
+  episodes: Iterable[tuple[int, Episode]] | Mapping[int, Iterable[Episode]],
   *,
   description: str = _MINATAR_DESCRIPTION,
   overwrite: bool = False,
 ) -> pathlib.Path:
   """Writes a dataset that `tfds.load(f'{name}/{config}', data_dir=directory)` reads.
 
-  It appears under its final name only when it is complete. Frames are compressed as they come, so
-  `episodes` may be a generator.
+  It appears under its final name only when it is complete. Pairs may come from a generator: frames
+  are compressed as they come, and held. A mapping of checkpoints to generators holds one episode.
 
   Args:
     directory: the `data_dir` of TFDS and of our loader.
     name: 'rlu_atari_checkpoints_ordered', or 'minatar_checkpoints_ordered'.
     config: '{Game}_run_{n}', as 'Pong_run_1'.
     episodes: pairs of a checkpoint's number (0 to 99, giving the split `checkpoint_07`) and an
-      episode, in the order they were played. An episode maps `observation` [T, *shape] (Atari:
-      84×84 or 84×84×1 uint8; MinAtar: 10×10×C, zeros and ones), `action` [T] integers, `reward`
-      [T] (Atari: within [-1, 1], as the official data is clipped) and `terminal`, a bool or [T]
+      episode, or episodes by checkpoint, in the order they were played. An episode maps
+      `observation` [T, *shape] (Atari: 84×84 or 84×84×1 uint8; MinAtar: 10×10×C, zeros and ones),
+      `action` [T] integers, `reward` [T] (Atari: within [-1, 1], as the official data is clipped) and `terminal`, a bool or [T]
       bool: True on the last step if the episode ended for good, False if a time limit cut it off.
       Row t is what was seen, done and received at step t; nothing is shifted.
     description: said about a MinAtar dataset; the official one describes itself.
@@ -71,19 +72,10 @@ def write_dataset(
   target = directory / name / config / _VERSION
   if target.exists() and not overwrite:
     raise FileExistsError(f'{target} exists already; pass overwrite=True to replace it.')
-  splits: Splits = {}
-  shapes = set()
-  for checkpoint, episode in episodes:
-    if not 0 <= checkpoint < 100:
-      raise ValueError(f'Checkpoints are numbered 0 to 99, got {checkpoint}.')
-    split = splits.setdefault(f'checkpoint_{checkpoint:02d}', [])
-    split.append(
-      (int(checkpoint * 1e10) + len(split), _example(episode, checkpoint, len(split), name))
-    )
-    shapes.add(np.shape(episode['observation'])[1:])
-  if len(shapes) != 1:
-    found = f'shapes {sorted(shapes)}' if shapes else 'no episodes'
-    raise ValueError(f'Expected episodes of one observation shape, got {found}.')
+  if isinstance(episodes, Mapping):
+    splits, shape = _lazily(episodes, name)
+  else:
+    splits, shape = _at_once(episodes, name)
 
   directory.mkdir(parents=True, exist_ok=True)
   aside = pathlib.Path(tempfile.mkdtemp(prefix='.writing.', dir=directory))
@@ -91,7 +83,7 @@ def write_dataset(
     builder_class = (
       _atari_builder(splits)
       if name == ATARI
-      else _minatar_builder(config, splits, shapes.pop(), description)
+      else _minatar_builder(config, splits, shape, description)
     )
     builder_class.name = name
     builder = builder_class(data_dir=os.fspath(aside), config=config)
@@ -123,6 +115,49 @@ def _official_builder() -> Any:
   )
 
   return official.RluAtariCheckpointsOrdered
+
+
+def _at_once(episodes: Iterable[tuple[int, Episode]], name: str) -> tuple[Splits, tuple[int, ...]]:
+  """Returns the examples of all splits, and the observations' shape."""
+  splits: dict[str, list[tuple[int, dict]]] = {}
+  shapes = set()
+  for checkpoint, episode in episodes:
+    split = splits.setdefault(_split_name(checkpoint), [])
+    split.append((_key(checkpoint, len(split)), _example(episode, checkpoint, len(split), name)))
+    shapes.add(np.shape(episode['observation'])[1:])
+  if len(shapes) != 1:
+    found = f'shapes {sorted(shapes)}' if shapes else 'no episodes'
+    raise ValueError(f'Expected episodes of one observation shape, got {found}.')
+  return splits, shapes.pop()
+
+
+def _lazily(episodes: Mapping[int, Iterable[Episode]], name: str) -> tuple[Splits, tuple[int, ...]]:
+  """Returns generators of the examples of each split, and the observations' shape."""
+
+  def examples(checkpoint: int, held: Iterable[Episode]) -> Iterator[tuple[int, dict]]:
+    for number, episode in enumerate(held):
+      if np.shape(episode['observation'])[1:] != shape:
+        raise ValueError(f'Expected observations of shape {shape} in every episode.')
+      yield _key(checkpoint, number), _example(episode, checkpoint, number, name)
+
+  ordered = {checkpoint: iter(episodes[checkpoint]) for checkpoint in sorted(episodes)}
+  if not ordered:
+    raise ValueError('Expected episodes of one observation shape, got no episodes.')
+  lowest = next(iter(ordered))
+  first = next(ordered[lowest])
+  ordered[lowest] = itertools.chain([first], ordered[lowest])
+  shape = np.shape(first['observation'])[1:]
+  return {_split_name(c): examples(c, held) for c, held in ordered.items()}, shape
+
+
+def _split_name(checkpoint: int) -> str:
+  if not 0 <= checkpoint < 100:
+    raise ValueError(f'Checkpoints are numbered 0 to 99, got {checkpoint}.')
+  return f'checkpoint_{checkpoint:02d}'
+
+
+def _key(checkpoint: int, number: int) -> int:
+  return int(checkpoint * 1e10) + number
 
 
 def _atari_builder(splits: Splits) -> Any:

@@ -42,6 +42,19 @@ def test_a_tfds_store_holds_every_transition(store, episodes, frames, horizon):
   assert_same(load(store, frames=frames, update_horizon=horizon), flat_episodes, horizon)
 
 
+def test_a_tfds_recording_goes_on_at_any_row(official_dir):
+  files = tfds_files.open_dataset(official_dir, ATARI, 'Pong_run_1')
+  index = tfds_files.read_index(files)
+  for keep in (None, np.arange(49) % 3 > 0):
+    recording = tfds_recording.TfdsRecording(files, index, keep)
+    whole = [np.concatenate(column) for column in zip(*recording.read(), strict=True)]
+    assert len(whole[0]) == len(recording)
+    for start in (1, 9, 20, len(recording) - 1):
+      part = [np.concatenate(column) for column in zip(*recording.read(start), strict=True)]
+      for a, b in zip(part, whole, strict=True):
+        np.testing.assert_array_equal(a, b[start:])
+
+
 @pytest.mark.parametrize('convention', ['logged_row', 'rlds'])
 @pytest.mark.parametrize('subset', subsets.SUBSETS)
 def test_it_is_what_the_tfds_loader_holds(store, official_dir, subset, convention):

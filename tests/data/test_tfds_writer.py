@@ -193,6 +193,21 @@ def test_names_are_checked(tmp_path, written_dir):
     tfds_writer.write_dataset(written_dir, ATARI, 'Pong_run_1', [(0, episode_of())])
 
 
+def test_episodes_by_checkpoint_are_written_as_pairs_are(tmp_path, episodes, written_dir):
+  by_checkpoint = {c: (as_arrays(e) for e in held) for c, held in reversed(episodes.items())}
+  tfds_writer.write_dataset(tmp_path, ATARI, 'Pong_run_1', by_checkpoint)
+  folder = written_dir / ATARI / 'Pong_run_1' / '1.1.0'
+  for file in folder.glob('*.tfrecord*'):
+    assert (tmp_path / file.relative_to(written_dir)).read_bytes() == file.read_bytes()
+  for wrong, said in (({}, 'no episodes'), ({100: iter([episode_of()])}, 'numbered 0 to 99')):
+    with pytest.raises(ValueError, match=said):
+      tfds_writer.write_dataset(tmp_path / 'new', ATARI, 'Pong_run_1', wrong)
+  mixed = {0: [episode_of(), episode_of(observation=np.zeros((3, 80, 80), np.uint8))]}
+  with pytest.raises(ValueError, match=r'shape \(84, 84\) in every episode'):
+    tfds_writer.write_dataset(tmp_path / 'new', ATARI, 'Pong_run_1', mixed)
+  assert list((tmp_path / 'new').iterdir()) == []
+
+
 def test_overwriting_replaces_all_of_it(tmp_path):
   for length in (5, 3):
     tfds_writer.write_dataset(
