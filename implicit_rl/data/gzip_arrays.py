@@ -13,7 +13,7 @@ import numpy as np
 
 _HEADER = 1 << 12  # Bytes that an array's header fits in.
 _COMPRESSED = 1 << 18  # Bytes read at once.
-_PLAIN = 1 << 22  # Bytes decompressed at once, at most.
+_PLAIN = 1 << 20  # Bytes decompressed at once, at most.
 
 
 class DamagedLogError(ValueError):

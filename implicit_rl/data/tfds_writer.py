@@ -54,8 +54,9 @@ def write_dataset(
     episodes: pairs of a checkpoint's number (0 to 99, giving the split `checkpoint_07`) and an
       episode, or episodes by checkpoint, in the order they were played. An episode maps
       `observation` [T, *shape] (Atari: 84×84 or 84×84×1 uint8; MinAtar: 10×10×C, zeros and ones),
-      `action` [T] integers, `reward` [T] (Atari: within [-1, 1], as the official data is clipped) and `terminal`, a bool or [T]
-      bool: True on the last step if the episode ended for good, False if a time limit cut it off.
+      `action` [T] integers, `reward` [T] (Atari: within [-1, 1], as the official data is clipped)
+      and `terminal`, a bool or [T] bool: True on the last step if the episode ended for good, False
+      if a time limit cut it off.
       Row t is what was seen, done and received at step t; nothing is shifted.
     description: said about a MinAtar dataset; the official one describes itself.
     overwrite: replace a dataset that is already there.

@@ -3,13 +3,15 @@
 import gzip
 import pickle
 import shutil
+import tracemalloc
+import types
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from implicit_rl.data import dopamine_logs, gzip_arrays, prepare, store_replay
+from implicit_rl.data import dopamine_logs, export, gzip_arrays, prepare, store_replay
 from tests.data import dopamine_reference, reference
 
 SETTINGS = dict(stack_size=4, gamma=0.99, fraction=1.0)
@@ -286,6 +288,28 @@ def test_damaged_files_are_named_or_left_out(copy, name, damage):
     np.testing.assert_array_equal(
       np.concatenate([rows.action[:0], *(r.action for r in again.read(start))]), rows.action[start:]
     )
+
+
+def test_frames_are_never_held_beyond_a_small_buffer(tmp_path):
+  class Frames:
+    shape, dtype = (0, 84, 84), np.dtype(np.uint8)
+
+    def take(self, rows):
+      return np.repeat((rows % 251).astype(np.uint8), 7056).reshape(-1, 84, 84)
+
+  end = np.arange(16_000) % 500 == 499
+  columns = dict(action=end, reward=end, terminal=end, episode_end=end)
+  stored = types.SimpleNamespace(columns=columns, frames=Frames())
+  assert export.write_logs(stored, tmp_path, capacity=8_000, compression=1) == 3
+  recording = dopamine_logs.DopamineLogs(tmp_path)
+  tracemalloc.start()
+  try:
+    rows = sum(len(rows.action) for rows in recording.read())
+    _, peak = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  assert rows == 16_000
+  assert peak < 0.5 * 8_000 * 7056  # Of one file, let alone of the two that are read at a time.
 
 
 def test_nothing_is_unpickled(tmp_path):
