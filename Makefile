@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 help:  ## Lists these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP)  ## Makes .venv with all that running and testing need (3.8 GB)
+install: $(STAMP)  ## Makes .venv with all that running and testing need (4 GB)
 
 $(STAMP): setup.py
 	@test -n '$(PYTHON)' || { echo 'No Python 3.11, 3.12 or 3.13 found; name one: make install PYTHON=/path/to/python' >&2; exit 1; }

@@ -7,7 +7,10 @@ import struct
 import pytest
 from wandb.proto import wandb_internal_pb2
 
-from implicit_rl import experiment, metrics_log
+from implicit_rl import experiment, metrics_log, wandb_collector
+
+# isort: split
+from dopamine.metrics import statistics_instance
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -46,27 +49,30 @@ def history(base_dir):
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning:wandb.*')
 def test_one_gin_line_sends_every_row(tmp_path):
-  def start(iterations):
-    experiment.parse_gin(
-      [str(ROOT / 'gin_configs/minatar/offline_dqn.gin')],
-      [
-        "collector_dispatcher.CollectorDispatcher.collectors = ('tensorboard', 'wandb')",
-        "WandbCollector.mode = 'offline'",
-        f'OfflineRunner.num_iterations = {iterations}',
-        'OfflineRunner.training_steps = 2',
-        'OfflineRunner.evaluation_steps = 0',
-        'OfflineRunner.measure_size = 16',
-      ],
-    )
-    experiment.create_runner(str(tmp_path)).run_experiment()
-
-  start(1)
-  start(2)  # Goes on, and in the same run over there.
+  experiment.parse_gin(
+    [str(ROOT / 'gin_configs/minatar/offline_dqn.gin')],
+    [
+      "collector_dispatcher.CollectorDispatcher.collectors = ('tensorboard', 'wandb')",
+      "WandbCollector.mode = 'offline'",
+      'OfflineRunner.num_iterations = 2',
+      'OfflineRunner.training_steps = 2',
+      'OfflineRunner.evaluation_steps = 0',
+      'OfflineRunner.measure_size = 16',
+    ],
+  )
+  experiment.create_runner(str(tmp_path)).run_experiment()
   logged = metrics_log.read(tmp_path / 'metrics.jsonl')
   rows = list(history(tmp_path))
   assert [step for step, _ in rows] == [0, 1]
   for (_, row), expected in zip(rows, logged, strict=True):
     for name in ('updates', 'srank', 'sigma_max', 'td_error'):
       assert row[name] == pytest.approx(expected[name], rel=1e-6)
+
+  # A later start of the same --base_dir goes on in the same run over there.
+  again = wandb_collector.WandbCollector(str(tmp_path))
+  again.write([statistics_instance.StatisticsInstance('srank', 7.0, 2)])
+  again.close()
+  step, row = list(history(tmp_path))[-1]
+  assert (step, row['srank']) == (2, 7.0)
   ids = {path.stem.removeprefix('run-') for path in tmp_path.rglob('*.wandb')}
   assert ids == {(tmp_path / 'metrics/wandb/run_id').read_text()}
