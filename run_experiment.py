@@ -1,5 +1,7 @@
 """Trains an agent: python run_experiment.py --base_dir=runs/first --gin_files=GIN_FILE."""
 
+import difflib
+import glob
 import os
 import sys
 
@@ -61,7 +63,10 @@ def main(argv: list[str]) -> None:
     for path in FLAGS.gin_files:
       if not os.path.isfile(path):
         what = 'is a directory' if os.path.isdir(path) else 'no such file'
-        raise FileNotFoundError(f'--gin_files: {what}: {path}')
+        there = glob.glob(os.path.join(os.path.dirname(path), '*.gin'))
+        near = difflib.get_close_matches(path, there, n=1)
+        hint = f'. Did you mean {near[0]}?' if near else ''
+        raise FileNotFoundError(f'--gin_files: {what}: {path}{hint}')
     base_dir = os.path.expanduser(FLAGS.base_dir)
     data_dir = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
     if data_dir is not None and not os.path.isdir(data_dir):

@@ -333,7 +333,10 @@ def test_the_command_line_refuses_before_anything_heavy_loads(tmp_path):
   for arguments, expected in (
     (['--base_dirr=x'], 'Did you mean: base_dir'),
     ([], '--base_dir'),
-    ([f'--base_dir={tmp_path}', '--gin_files=nope.gin'], 'no such file: nope.gin'),
+    (
+      [f'--base_dir={tmp_path}', f'--gin_files={MINATAR.replace("off", "of")}'],
+      f'no such file: {MINATAR.replace("off", "of")}. Did you mean {MINATAR}?',
+    ),
     ([f'--base_dir={tmp_path}', 'stray'], "'stray'"),
     ([f'--base_dir={tmp_path}', '--seed=-1'], 'seed'),
   ):
