@@ -57,9 +57,8 @@ def main(argv: list[str]) -> None:
   style.save(figure, picture, numbers)
   print(f'\nDone in {time.monotonic() - start:.0f} s. What each run did: {output}/*/seed_*/')
   print(picture)
-  print(
-    f'A page of it all: python -m implicit_rl.analysis report {output} --output={output}/report.html'
-  )
+  page = output / 'report.html'
+  print(f'A page of it all: python -m implicit_rl.analysis report {output} --output={page}')
 
 
 if __name__ == '__main__':
