@@ -3,7 +3,8 @@
     python benchmarks/prepare.py --output=runs/prepare
 
 Raw logs of 84×84 frames are made, one run prepares them undisturbed, another is killed with SIGKILL
-at random moments and started again until it ends. Both stores must have the same checksum.
+at random moments, spread over all rows, and started again until it ends. Both stores must have the
+same checksum.
 """
 
 import argparse
@@ -60,17 +61,32 @@ def make_logs(folder, rows, capacity, seed):
   export.write_logs(stored, folder, capacity=capacity, compression=1)
 
 
-def run(logs, store, kill_after=None):
-  """Runs the command; returns (exit status, seconds, peak resident MiB)."""
+def run(logs, store, kill_at=None, delay=0.0):
+  """Runs the command, killed `delay` seconds after row `kill_at` is safe.
+
+  Returns:
+    Exit status, seconds, peak resident MiB.
+  """
   began = time.monotonic()
   command = [sys.executable, '-m', 'implicit_rl.data', 'prepare', str(logs), str(store)]
   process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-  if kill_after is not None:
-    time.sleep(kill_after)
-    process.kill()
-  _, status, usage = os.wait4(process.pid, 0)
-  process.returncode = os.waitstatus_to_exitcode(status)
-  return process.returncode, time.monotonic() - began, usage.ru_maxrss / 1024
+  ended = None
+  while ended is None:
+    if kill_at is not None and safe_rows(store) >= kill_at:
+      time.sleep(delay)
+      process.kill()
+      kill_at = None
+    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    ended = (status, usage) if pid else None
+    time.sleep(0.01)
+  process.returncode = os.waitstatus_to_exitcode(ended[0])
+  return process.returncode, time.monotonic() - began, ended[1].ru_maxrss / 1024
+
+
+def safe_rows(store):
+  """Returns how many rows an interrupted writer would go on from."""
+  progress = store_files.partial(store) / 'progress.json'
+  return json.loads(progress.read_text())['rows'] if progress.exists() else 0
 
 
 def main():
@@ -94,14 +110,13 @@ def main():
     raise SystemExit(f'prepare ended with status {status}.')
   print(f'undisturbed: {seconds:.0f} s, peak {memory:.0f} MiB', flush=True)
   rng, peaks, committed, kills, total = random.Random(options.seed), [memory], [], 0, 0.0
-  progress = store_files.partial(stores[1]) / 'progress.json'
+  moments = sorted(rng.uniform(0, 0.99 * options.rows) for _ in range(options.kills))
   while not stores[1].exists():
-    # On average a twentieth of the time at each go, so that the moments cover the whole of it.
-    after = rng.uniform(0, 2 * seconds / options.kills) if kills < options.kills else None
-    status, took, memory = run(logs, stores[1], after)
+    delay = rng.uniform(0, 2)
+    status, took, memory = run(logs, stores[1], moments[kills] if moments[kills:] else None, delay)
     kills, total = kills + (status < 0), total + took
     peaks.append(memory)
-    committed.append(json.loads(progress.read_text())['rows'] if progress.exists() else 0)
+    committed.append(safe_rows(stores[1]))
     print(f'status {status} after {took:.1f} s, peak {memory:.0f} MiB, {committed[-1]} rows safe')
     if status > 0:
       raise SystemExit('prepare failed.')
