@@ -80,7 +80,8 @@ def open_recording(
     return other_recordings.OnlineReplayRecording(source)
   if format == 'minari':
     return other_recordings.MinariRecording(source)
-  from implicit_rl.data import tfds_files, tfds_recording  # TensorFlow takes seconds to import.
+  _import_tensorflow_quietly()
+  from implicit_rl.data import tfds_files, tfds_recording
 
   config = source.parent if (source / 'dataset_info.json').exists() else source
   files = tfds_files.open_dataset(config.parent.parent, config.parent.name, config.name)
@@ -98,6 +99,13 @@ def _format_of(source: pathlib.Path) -> str:
     return 'online'
   dopamine_files.find_folder(source)  # Says what is there, if it is logs further down.
   raise FileNotFoundError(f'{source} holds nothing that can be read.')
+
+
+def _import_tensorflow_quietly() -> None:
+  """Does so only when it is needed: it takes seconds."""
+  from implicit_rl import dopamine_compat
+
+  dopamine_compat.tame_tensorflow()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -191,6 +199,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
   if options.format == 'tfds':
+    _import_tensorflow_quietly()
     if not options.name:
       raise ValueError('--name is missing: as rlu_atari_checkpoints_ordered/Pong_run_1.')
     print(export.to_tfds(options.store, options.output, options.name, overwrite=options.overwrite))

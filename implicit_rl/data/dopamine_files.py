@@ -29,7 +29,8 @@ def find_folder(folder: str | os.PathLike) -> pathlib.Path:
   for candidate in (folder, folder / 'replay_logs'):
     if candidate.is_dir() and list_logs(candidate):
       return candidate
-  inside = sorted(p.parent for p in folder.glob('**/replay_logs') if p.is_dir())
+  layouts = ('*/replay_logs', '*/*/replay_logs', '*/*/*/replay_logs')
+  inside = sorted(found.parent for layout in layouts for found in folder.glob(layout))
   hint = f' Name one run: {", ".join(map(str, inside[:3]))}.' if inside else ''
   raise FileNotFoundError(
     f'{folder} holds no Dopamine logs ({file_name("observation", 0)} and so on).{hint}'
