@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except (OSError, ValueError, ImportError, store_writer.StoreBusyError) as error:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print('Interrupted. An interrupted prepare goes on where it stopped.', file=sys.stderr)
+    return 130
 
 
 def open_recording(

@@ -87,6 +87,15 @@ def test_part_of_a_store_is_packed_in_whole_chunks(store):
   assert_alike(load(store, frames='mapped', **settings), plain)
 
 
+def test_it_can_be_kept_on_the_device(store):
+  data, plain = load(store, on_device=True), load(store)
+  (rows,) = data.draw(3, 1, 16)
+  for a, b in zip(data.fetch(data.device_rows, rows), plain._gather(rows), strict=True):
+    assert (a is None) == (b is None)
+    if a is not None:
+      np.testing.assert_array_equal(a, b)
+
+
 def test_rows_per_checkpoint_count_from_each_files_beginning(tmp_path):
   """An episode that goes over a file's end belongs to both."""
   rng = np.random.default_rng(2)
