@@ -288,14 +288,16 @@ def _load(
     return frame_store.from_arrays(settings, mapped), np.ones(count, bool)
   if frames == 'packed' and settings['codec'] != 'raw':
     chunk_size = settings['chunk_size']
-    wanted = np.flatnonzero(np.logical_or.reduceat(keep, np.arange(0, count, chunk_size)))
-    keep = np.repeat(np.isin(np.arange(-(-count // chunk_size)), wanted), chunk_size)[:count]
+    wanted = np.logical_or.reduceat(keep, np.arange(0, count, chunk_size))
+    keep = np.repeat(wanted, chunk_size)[:count]
     offsets = np.asarray(arrays['offsets'])
-    sizes = np.diff(offsets)[wanted]
-    ends = np.cumsum(sizes)
+    ends = np.cumsum(np.diff(offsets)[wanted])
     data = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
-    for chunk, end, size in zip(wanted, ends, sizes, strict=True):
-      data[end - size : end] = arrays['frames'][offsets[chunk] : offsets[chunk + 1]]
+    at = 0
+    edges = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    for begin, end in offsets[edges].tolist():  # Runs of neighbours in one piece.
+      data[at : at + end - begin] = arrays['frames'][begin:end]
+      at += end - begin
     packed = {**arrays, 'frames': data, 'offsets': np.append(0, ends)}
     kept = {**settings, 'shape': [int(keep.sum()), *shape]}
     return frame_store.from_arrays(kept, packed), keep

@@ -59,7 +59,7 @@ class TFDSReplay(source.StoredSource):
     fraction: in (0, 1]; 0.05 is the paper's 5%.
     subset_seed: which random subset.
     terminal_convention: 'logged_row' or 'rlds'.
-    codec: 'zstd', compressed; 'raw', about 7 kB an Atari frame and several times as fast; or
+    codec: 'zstd', compressed; 'raw', 7 kB an Atari frame and two or three times as fast; or
       'auto', which is 'raw' as long as the frames fit in one gibibyte.
     on_device: keep the decoded frames in the accelerator's memory and cut batches there, within the
       learner's compiled program: 17.6 GB for 5% of an Atari game.
