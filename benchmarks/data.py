@@ -28,17 +28,16 @@ import machine
 import numpy as np
 
 HERE = pathlib.Path(__file__).parent
+PIPELINE = 'Dopamine, TFDS pipeline'
 PEERS = ('d3rlpy', 'Stable-Baselines3')  # In a virtual environment of their own.
 # Batches a round, so that every round of every buffer takes about a second.
-BATCHES = {'ours': 1024, 'Dopamine, JAX buffer': 256, 'Dopamine, TFDS pipeline': 0}
+BATCHES = {'ours': 1024, 'Dopamine, JAX buffer': 256, PIPELINE: 0}
 OTHERS = 128
 RAW, COMPRESSED = 'ours, raw in RAM', 'ours, compressed in RAM'
 
 
-def prepare(replay: pathlib.Path, rows: int, folder: pathlib.Path) -> int:
+def prepare(replay: pathlib.Path, rows: int, folder: pathlib.Path, as_tfds: bool) -> int:
   """Writes the last whole episodes of a log, as arrays and as TFDS; returns the number of rows."""
-  from implicit_rl.data import tfds_writer
-
   with np.load(replay) as file:
     end = file['episode_end']
     end[-1] = True
@@ -49,6 +48,10 @@ def prepare(replay: pathlib.Path, rows: int, folder: pathlib.Path) -> int:
   arrays['episode_end'] = end[first:last]
   for name, array in arrays.items():
     np.save(folder / f'{name}.npy', array)
+  if not as_tfds:
+    return last - first
+  from implicit_rl.data import tfds_writer
+
   ends = np.flatnonzero(arrays.pop('episode_end')) + 1
   episodes = (
     (0, {name: array[a:b] for name, array in arrays.items()})
@@ -141,8 +144,10 @@ def versions(peers: str) -> str:
     'import importlib.metadata as m; print(", ".join(f"{p} {m.version(p)}" for p in '
     '("d3rlpy", "stable_baselines3", "torch")))'
   )
-  there = subprocess.run([peers, '-c', code], capture_output=True, text=True, check=False).stdout
-  return ', '.join([f'Python {platform.python_version()}', *here, there.strip()])
+  there = []
+  if pathlib.Path(peers).exists():
+    there = [subprocess.run([peers, '-c', code], capture_output=True, text=True).stdout.strip()]
+  return ', '.join([f'Python {platform.python_version()}', *here, *there])
 
 
 def main() -> None:
@@ -162,7 +167,7 @@ def main() -> None:
     raise SystemExit(f'--peers: no {options.peers}; make it with `make bench-peers`.')
   with tempfile.TemporaryDirectory() as directory:
     folder = pathlib.Path(directory)
-    rows = prepare(options.replay, options.rows, folder)
+    rows = prepare(options.replay, options.rows, folder, PIPELINE in names)
     load = os.getloadavg()[0]
     processes = []
     for name in names:

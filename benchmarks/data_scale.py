@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 import time
 
 import data_buffers
@@ -47,7 +46,7 @@ def compress(
   ends = np.cumsum([0, *lengths])
   at = store.arrays()['offsets'][ends // chunk_size]
   for path, size in zip(replays, np.diff(at) / lengths, strict=True):
-    print(f'{path.stem}: {size:.1f} bytes a frame', file=sys.stderr)
+    print(f'- {path.stem}: {size:.1f} bytes a frame')
   return store, {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
@@ -91,7 +90,7 @@ def main() -> None:
   store, columns = compress(options.replays, options.chunk_size, options.per_game)
   real = store.shape[0]
   print(
-    '| transitions | frames, bytes each | all, bytes a transition | RSS (MiB) | peak RSS (MiB) | '
+    '\n| transitions | frames, bytes each | all, bytes a transition | RSS (MiB) | peak RSS (MiB) | '
     'CPU ms a batch | batches a CPU second | batches a second, wall |'
   )
   print('|---|---|---|---|---|---|---|---|')

@@ -106,7 +106,7 @@ def main() -> None:
       everything = file['observation']
     starts = np.linspace(0, len(everything) - 513, options.stretches).astype(int)
     frames = np.concatenate([everything[s : s + 512] for s in starts])
-    others = everything[100 :: len(everything) // 1000].copy()
+    others = everything[100 :: max(1, len(everything) // 1000)].copy()
     del everything
     made = []
     for name, make in variants(frames, others):

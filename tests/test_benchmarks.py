@@ -1,0 +1,61 @@
+"""The benchmarks of the data path run, on little data, and print whole tables."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+STEPS = 900
+
+
+@pytest.fixture(scope='module')
+def log(tmp_path_factory):
+  """A log as `experiments/atari_frames.py` writes it: a ball that crosses a still picture."""
+  rng = np.random.default_rng(0)
+  observation = np.repeat(rng.integers(0, 256, (1, 84, 84), np.uint8), STEPS, axis=0)
+  for t in range(STEPS):
+    observation[t, t % 80 : t % 80 + 4, t % 83] = 255
+  end = np.arange(STEPS) % 90 == 89
+  path = tmp_path_factory.mktemp('log') / 'ball.npz'
+  np.savez(
+    path,
+    observation=observation,
+    action=rng.integers(0, 4, STEPS).astype(np.int32),
+    reward=rng.integers(-1, 2, STEPS).astype(np.float32),
+    terminal=end,
+    episode_end=end,
+  )
+  return path
+
+
+def rows_of(script, *arguments):
+  """Runs a benchmark and returns the cells of each row of its last table."""
+  command = [sys.executable, str(ROOT / 'benchmarks' / script), *map(str, arguments)]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr[-2000:]
+  lines = [line for line in done.stdout.splitlines() if line.startswith('|')]
+  header, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+  assert all(len(row) == len(header) for row in rows)
+  return rows
+
+
+@pytest.mark.slow
+def test_buffers_take_turns_and_are_compared(log):
+  names = ('ours, raw in RAM', 'ours, compressed in RAM', 'Dopamine, JAX buffer')
+  rows = rows_of('data.py', '--replay', log, '--rows', 300, '--rounds', 1, '--only', *names)
+  assert [row[0] for row in rows] == list(names)
+  assert float(rows[0][4]) == float(rows[1][5]) == 1.0  # Each by itself.
+  assert float(rows[0][6].replace(',', '')) > 7056
+
+
+def test_a_store_grows_by_repeating_and_frames_are_compressed(log):
+  rows = rows_of('data_scale.py', '--replays', log, log, '--millions', 0.003, 0.01, '--calls', 1)
+  counts = [int(row[0].replace(',', '')) for row in rows]
+  assert counts == [3600, 10_800]  # Whole repeats of twice 900 steps.
+  rows = rows_of('frame_codecs.py', '--replays', log, '--stretches', 1, '--rounds', 1)
+  sizes = {row[1]: float(row[2]) for row in rows}
+  assert sizes['raw'] == 7056
+  assert sizes['zstd, 1 a block, level 9, dictionary of 64'] < 7056 / 20
