@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -100,3 +101,19 @@ def test_the_penalty_in_a_loss_of_ones_own(capsys):
   assert penalised['lp_penalty'] < 0.5 * plain['lp_penalty']
   assert penalised['sigma_max'] < plain['sigma_max']
   assert 'sigma_max' in capsys.readouterr().out
+
+
+def test_the_picture_of_collapse_marks_srank_where_the_curve_crosses(tmp_path):
+  """The script draws what it would from the rows of real runs; here the spectra are known."""
+  script = runpy.run_path(str(ROOT / 'experiments' / 'rank_collapse_picture.py'))
+  spectrum = 0.9 ** np.arange(64)
+  (srank,) = np.nonzero(script['shares'](spectrum) >= 0.99)[0][:1] + 1
+  assert srank == float(rank.srank_from_singular_values(spectrum))
+  rows = {
+    'updates': np.array([0, 20_000]),
+    'reference_spectrum': np.stack([spectrum, spectrum]),
+    'reference_srank': np.array([srank, srank]),
+  }
+  loaded = {label: [rows] * len(script['SEEDS']) for label in script['CONFIGS']}
+  script['draw'](loaded, script['SEEDS'][0], tmp_path / 'picture.png')
+  assert (tmp_path / 'picture.png').read_bytes()[:4] == b'\x89PNG'
