@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from implicit_rl.analysis import scores, style
 
+_MARKS = (0, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000)
 _BETTER, _WORSE = style.COLOURS[0], style.COLOURS[1]
 
 
@@ -139,4 +140,10 @@ def _panel(axis: Axes, bars: np.ndarray, name: str) -> None:
   axis.grid(axis='x', visible=False)
   if reach > 200:
     axis.set_yscale('symlog', linthresh=100)
+    axis.set_ylabel('improvement (%; log > 100)')
+    marks = [sign * size for size in _MARKS for sign in (-1, 1)]
+    low, high = min(0.0, shown.min()), max(0.0, shown.max())
+    axis.set_yticks(sorted({mark for mark in marks if low <= mark <= high}))
+    axis.minorticks_off()
     axis.yaxis.set_major_formatter(lambda value, _: f'{value:g}')
+    axis.set_ylim(low * 1.1, high * 1.1)

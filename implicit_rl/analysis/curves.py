@@ -100,18 +100,16 @@ def figure(
   games = list(data['game'].unique())
   variants = list(data['variant'].unique())
   single = len(games) == 1
-  rows, columns = (1, len(metrics)) if single else (len(metrics), len(games))
-  if not single and len(metrics) == 1:
-    columns = min(len(games), 4)
-    rows = math.ceil(len(games) / columns)
+  columns = len(metrics) if single else min(len(games), 5 if len(games) == 5 else 4)
+  blocks = 1 if single else len(metrics)  # of rows, a metric each
+  deep = math.ceil(len(games) / columns)
 
   def paint(axes: np.ndarray) -> None:
-    flat = axes.ravel()
-    for spare in flat[len(metrics) * len(games) :]:
-      spare.set_axis_off()
-    for i, metric in enumerate(metrics):
-      for j, game in enumerate(games):
-        axis = flat[i * len(games) + j]
+    grid = axes.reshape(1, -1).T if single else axes.reshape(blocks, -1)  # [metric, game]
+    for metric, row in zip(metrics, grid, strict=True):
+      for spare in row[len(games) :]:
+        spare.set_axis_off()
+      for j, (axis, game) in enumerate(zip(row, games, strict=False)):
         part = data[(data['metric'] == metric) & (data['game'] == game)]
         _panel(axis, part, variants, x)
         if not single:
@@ -126,7 +124,7 @@ def figure(
   note = f' (band: {BANDS[band]})' if BANDS[band] and data['runs'].max() > 1 else ''
   made = style.draw(
     paint,
-    rows=rows,
+    rows=blocks * deep if not single else 1,
     columns=columns,
     size=(5.6, 4.6) if single else (4.2, 3.6),
     title=title or f'Mean over runs{note}',

@@ -65,6 +65,8 @@ def _intervals(axis: Axes, data: pd.DataFrame, order: list[str]) -> None:
     colour, marker = style.COLOURS[i % len(style.COLOURS)], style.MARKERS[i % len(style.MARKERS)]
     axis.barh(i, row['high'] - row['low'], left=row['low'], height=0.55, color=colour, alpha=0.35)
     axis.plot(row['value'], i, marker, color=colour, markersize=9)
+  axis.use_sticky_edges = False
+  axis.margins(x=0.08)
   axis.set_yticks(range(len(order)))
   axis.set_ylim(len(order) - 0.4, -0.6)
   axis.grid(axis='y', visible=False)

@@ -144,7 +144,7 @@ def _spectra(table: pd.DataFrame, variants: Sequence[str]) -> str:
     ends.append(svg.Line(caption, i, index, end, end, end))
   if not maps:
     return ''
-  chart = svg.line_chart(ends, x='index i, from the largest', y='σ_i / σ₁', log=True)
+  chart = svg.line_chart(ends, x='index i, from the largest', y='σᵢ / σ₁', log=True)
   last = report_page.figure('At the end of training', chart)
   return report_page.legend(variants) + report_page.charts([*maps, last])
 

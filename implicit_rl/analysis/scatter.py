@@ -43,7 +43,7 @@ def correlations(table: pd.DataFrame, x: str = 'srank', y: str = 'eval_return') 
 def figure(
   table: pd.DataFrame, x: str = 'srank', y: str = 'eval_return', title: str = ''
 ) -> tuple[Figure, pd.DataFrame]:
-  """Draws the points, a panel per game, a marker per variant; correlations stand in the legend.
+  """Draws the points, a panel per game, a marker per variant; mean correlations above it.
 
   Returns:
     The figure, and `correlations`.
@@ -56,37 +56,27 @@ def figure(
     for axis in axes.flat[len(games) :]:
       axis.set_axis_off()
     for axis, game in zip(axes.flat, games, strict=False):
+      means = []
       for i, variant in enumerate(variants):
-        own = (table['variant'] == variant) & (table['game'] == game)
-        part = table[own]
+        part = table[(table['variant'] == variant) & (table['game'] == game)]
         if part.empty:
           continue
         found = data[(data['variant'] == variant) & (data['game'] == game)]['correlation'].dropna()
-        said = f'{found.mean():+.2f}' if len(found) else 'none'
-        each = ', '.join(f'{value:+.2f}' for value in found)
-        name = f'{variant}: ρ {each}' if 0 < len(found) <= 3 else f'{variant}: mean ρ {said}'
-        axis.plot(
-          part[x],
-          part[y],
-          style.MARKERS[i % len(style.MARKERS)],
-          color=style.COLOURS[i % len(style.COLOURS)],
-          markersize=5.5,
-          markeredgewidth=0,
-          alpha=0.55,
-          label=name,
-        )
-      axis.set_title(game)
+        means.append(f'{found.mean():+.2f}' if len(found) else 'none')
+        look = {'color': style.COLOURS[i % len(style.COLOURS)], 'alpha': 0.55, 'label': variant}
+        marker = style.MARKERS[i % len(style.MARKERS)]
+        axis.plot(part[x], part[y], marker, markersize=5.5, markeredgewidth=0, **look)
+      axis.set_title(f'{game}\nmean ρ {", ".join(means)}'.strip())
       axis.set_xlabel(style.label(x))
       axis.set_ylabel(style.label(y))
       style.shorten(axis.xaxis)
-      axis.legend(loc='best', fontsize=10)
 
   made = style.draw(
     paint,
     rows=math.ceil(len(games) / columns),
     columns=columns,
     size=(5.6, 4.6) if len(games) == 1 else (4.8, 4.2),
-    title=title or 'A point per iteration; ρ: Spearman’s rank correlation within a run',
-    legend=False,
+    title=title
+    or 'A point per iteration; ρ: Spearman’s rank correlation within a run, in the legend’s order',
   )
   return made, data

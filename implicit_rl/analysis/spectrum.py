@@ -21,7 +21,7 @@ def selected(values: int) -> list[int]:
 def figure(
   spectra: Mapping[str, pd.DataFrame], title: str = '', floor: float = 1e-6
 ) -> tuple[Figure, pd.DataFrame]:
-  """Draws σ_i / σ₁ over training, a row of panels per run: heat map left, lines right.
+  """Draws σᵢ / σ₁ over training, a row of panels per run: heat map left, lines right.
 
   Args:
     spectra: from `runs.spectra`, by what stands above the panel.
@@ -76,7 +76,7 @@ def _heat(axis, grid: pd.DataFrame, scale: matplotlib.colors.LogNorm, floor: flo
   axis.set_xlabel(style.label('updates'))
   axis.set_ylabel('index i, from the largest')
   style.shorten(axis.xaxis)
-  axis.figure.colorbar(image, ax=axis, label='σ_i / σ₁', extend='min')
+  axis.figure.colorbar(image, ax=axis, label='σᵢ / σ₁', extend='min')
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
@@ -102,5 +102,5 @@ def _lines(axis, grid: pd.DataFrame, floor: float) -> None:
   axis.set_ylim(floor / 1.5, 1.5)
   axis.set_xlim(left=0)
   axis.set_xlabel(style.label('updates'))
-  axis.set_ylabel('σ_i / σ₁')
+  axis.set_ylabel('σᵢ / σ₁')
   style.shorten(axis.xaxis)

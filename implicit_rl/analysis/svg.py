@@ -90,7 +90,7 @@ def heat_map(values: np.ndarray, updates: Sequence[float], floor: float) -> str:
   """A spectrum over training: columns are iterations, rows singular values, largest on top.
 
   Args:
-    values: [m, T], σ_i / σ₁.
+    values: [m, T], σᵢ / σ₁.
     updates: [T]; labels the ends of the horizontal axis.
     floor: the darkest colour, at and below; the lightest is 1.
   """
@@ -109,7 +109,7 @@ def heat_map(values: np.ndarray, updates: Sequence[float], floor: float) -> str:
     _text(_LEFT - 6, HEIGHT - _BOTTOM, str(len(values)), 'end'),
     _text(_LEFT, HEIGHT - _BOTTOM + 17, style.thousands(updates[0]), 'start'),
     _text(WIDTH - _RIGHT, HEIGHT - _BOTTOM + 17, style.thousands(updates[-1]), 'end'),
-    *_axis_labels(f'gradient updates; dark 1e{low:g}, bright 1', 'index i of σ_i / σ₁'),
+    *_axis_labels(f'gradient updates; dark 1e{low:g}, bright 1', 'index i of σᵢ / σ₁'),
   ]
   return ''.join([*parts, '</svg>'])
 

@@ -1,5 +1,6 @@
 """Every command on small logs: its files are there, and hold what they should."""
 
+import pathlib
 import xml.etree.ElementTree as ET
 
 import cv2
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from implicit_rl.analysis import __main__ as command_line
+from implicit_rl.analysis import runs
 
 SVG = '{http://www.w3.org/2000/svg}'
 
@@ -98,7 +100,7 @@ def test_an_ending_chooses_the_format_and_a_wrong_one_is_refused(study, tmp_path
 
 def test_spectra_of_real_runs(real_runs, tmp_path):
   run('spectra', real_runs, '--output', tmp_path / 'spectra')
-  said = 'DQN (seed 3)', 'index i, from the largest', 'gradient updates', 'i = 64', 'σ_i / σ₁'
+  said = 'DQN (seed 3)', 'index i, from the largest', 'gradient updates', 'i = 64', 'σᵢ / σ₁'
   data = check_figure(tmp_path / 'spectra', *said)
   assert data['ratio'].between(0, 1).all()
   assert (data[data['index'] == 1]['ratio'] == 1).all() and len(data) == 2 * 3 * 64
@@ -107,7 +109,7 @@ def test_spectra_of_real_runs(real_runs, tmp_path):
 @pytest.mark.parametrize('y', ['eval_return', 'td_error'])
 def test_scatter_names_the_correlation(y, study, real_runs, tmp_path):
   run('scatter', study, '--y', y, '--output', tmp_path / 'scatter')
-  data = check_figure(tmp_path / 'scatter', 'Spearman', 'Seaquest', 'DQN + penalty: ρ ')
+  data = check_figure(tmp_path / 'scatter', 'Spearman', 'Seaquest', 'DQN + penalty', 'mean ρ ')
   assert data['correlation'].between(-1, 1).all() and len(data) == 24
   run('scatter', real_runs, '--y', y, '--output', tmp_path / 'real.png')
 
@@ -124,3 +126,24 @@ def test_rliables_figures(study, tmp_path):
   run('improvement', study, *few, '--output', tmp_path / 'improvement')
   data = check_figure(tmp_path / 'improvement', 'scores higher', 'over DQN')
   assert data['value'].between(0.5, 1).all()
+
+
+RESULTS = pathlib.Path(command_line.__file__).parents[2] / 'docs' / 'results'
+
+
+def committed_rows():
+  """The tables below docs/results that have a row per run and iteration."""
+  for path in sorted(RESULTS.rglob('*.csv')):
+    names = path.read_text(encoding='utf-8').split('\n', 1)[0].split(',')
+    if {'variant', 'seed', 'updates', 'srank', 'eval_return'} <= set(names):
+      yield path
+
+
+@pytest.mark.parametrize('command', ['curves', 'scatter', 'scores'])
+def test_committed_results_can_be_drawn_anew(command, tmp_path):
+  tables = list(committed_rows())
+  assert len(tables) >= 9
+  for path in tables:
+    assert len(runs.load([path])) > 5
+  run(command, RESULTS / 'gridworld' / 'figure_6a.csv', '--output', tmp_path / 'figure_6a')
+  assert len(pd.read_csv(tmp_path / 'figure_6a.csv')) >= 4
