@@ -76,7 +76,6 @@ def figure(
     rows=math.ceil(len(games) / columns),
     columns=columns,
     size=(5.6, 4.6) if len(games) == 1 else (4.8, 4.2),
-    title=title
-    or 'A point per iteration; ρ: Spearman’s rank correlation within a run, in the legend’s order',
+    title=title or 'Spearman’s ρ within a run, in the legend’s order',
   )
   return made, data

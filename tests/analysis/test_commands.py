@@ -146,4 +146,7 @@ def test_committed_results_can_be_drawn_anew(command, tmp_path):
   for path in tables:
     assert len(runs.load([path])) > 5
   run(command, RESULTS / 'gridworld' / 'figure_6a.csv', '--output', tmp_path / 'figure_6a')
-  assert len(pd.read_csv(tmp_path / 'figure_6a.csv')) >= 4
+  written = pd.read_csv(tmp_path / 'figure_6a.csv')
+  assert set(written['variant']) == set(
+    runs.load([RESULTS / 'gridworld' / 'figure_6a.csv'])['variant']
+  )
