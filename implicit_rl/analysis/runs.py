@@ -163,13 +163,14 @@ def frame(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     for run in members:
       part = pd.DataFrame(run.rows)
       part = part.drop(columns=[name for name in KEYS[:-1] if name in part])
+      metrics = [name for name in part if name not in KEYS]
+      # Before they are joined: a column of nulls is no number yet.
+      part[metrics] = part[metrics].apply(pd.to_numeric, errors='coerce').astype(np.float64)
       for at, value in enumerate((variant, run.suite, run.game, run.seed, str(run.path))):
         part.insert(at, KEYS[at], value)
       parts.append(part)
   table = pd.concat(parts, ignore_index=True)
-  metrics = [name for name in table if name not in KEYS]
-  table[metrics] = table[metrics].apply(pd.to_numeric, errors='coerce').astype(np.float64)
-  return table[[*KEYS, *metrics]]
+  return table[[*KEYS, *(name for name in table if name not in KEYS)]]
 
 
 def read_rows(path: str | PathLike) -> pd.DataFrame:

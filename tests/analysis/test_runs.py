@@ -40,6 +40,16 @@ def test_real_runs_are_named_by_what_differs_and_agree_with_their_own_log(real_r
     np.testing.assert_array_equal(ours[name].iloc[-1], expected, err_msg=name)
 
 
+def test_a_metric_that_one_run_never_had_is_no_number_there(two_runs):
+  """Null in every row of one run, numbers in the other: as the condition number may be."""
+  both = [runs.read(path) for path in two_runs]
+  both[0].rows[:] = [row | {'other': None} for row in both[0].rows]
+  both[1].rows[:] = [row | {'other': 3} for row in both[1].rows]
+  table = runs.frame({'DQN': both})
+  assert table['other'].dtype == np.float64
+  np.testing.assert_array_equal(table['other'], [np.nan] * 3 + [3] * 4)
+
+
 def test_the_settings_are_gins(real_runs):
   settings = runs.read_settings(real_runs / 'dqn' / 'seed_3' / 'operative_config.gin')
   assert settings['GAME'] == settings['MinAtarEnvironment.game'] == "'Breakout'"
