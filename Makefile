@@ -10,6 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 # Test processes at once. Each takes about 1 GB.
 JOBS ?= 2
 STAMP := $(VENV)/.installed
+BROWSER := $(or $(CHROMIUM),$(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check docs theory gridworld experiments bench bench-peers clean
@@ -30,7 +31,8 @@ demo: $(STAMP)  ## Trains offline DQN with and without the rank penalty and draw
 	$(BIN)/python -m implicit_rl.demo
 
 test: $(STAMP)  ## Runs the tests (JOBS=2 processes at once)
-	$(BIN)/python -m pytest -n $(JOBS)
+	@test -n '$(BROWSER)' || echo 'No Chromium was found: leaving out the tests that look at a page in a browser.'
+	$(BIN)/python -m pytest -n $(JOBS) $(if $(BROWSER),,-m 'not browser')
 
 check: $(STAMP)  ## Checks style and types
 	$(BIN)/ruff check .

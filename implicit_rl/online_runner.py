@@ -207,13 +207,11 @@ class OnlineRunner(runners.Runner):
     """Runs the iterations that are left, then writes the replay's dataset if it is asked for."""
     todo = self._start_iteration < self._num_iterations
     super().run_experiment()
-    if self._log_replay and todo:
-      path = self._log.export(
-        os.path.join(self._base_dir, 'replay'),
-        self._environment.dataset,
-        self._config,
-      )
-      print(f'The replay of the whole run is in {path}; --data_dir={self._base_dir}/replay')
+    data_dir = os.path.join(self._base_dir, 'replay')
+    written = os.path.exists(os.path.join(data_dir, self._environment.dataset, self._config))
+    if self._log_replay and (todo or not written):  # It may have been killed before it wrote.
+      path = self._log.export(data_dir, self._environment.dataset, self._config)
+      print(f'The replay of the whole run is in {path}; --data_dir={data_dir}')
 
   @property
   def _config(self) -> str:

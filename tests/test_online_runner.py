@@ -1,6 +1,7 @@
 """Online runs through the real entry point: resume, the logged replay, what is refused."""
 
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -65,6 +66,8 @@ def test_resumed_equals_uninterrupted(gin_file, tmp_path):
 
 def test_the_logged_replay_is_a_dataset_that_agents_train_on(tmp_path):
   steps = {'OnlineRunner.num_iterations': 3, 'OnlineRunner.training_steps': 40}
+  run(tmp_path / 'online', DQN, **steps, **{'OnlineRunner.log_replay': True})
+  shutil.rmtree(tmp_path / 'online' / 'replay')  # As if it was killed before this was written.
   run(tmp_path / 'online', DQN, **steps, **{'OnlineRunner.log_replay': True})
   memory = replay_of(tmp_path / 'online')
   log = replay_log.ReplayLog(tmp_path / 'online' / 'replay_log')

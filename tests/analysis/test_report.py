@@ -71,6 +71,7 @@ def page_of_real_runs(real_runs, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.parametrize('dark', [False, True])
 def test_chromium_shows_the_charts(dark, page, tmp_path):
   wide, narrow = look(page, tmp_path, dark)
