@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
   $$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
   && { echo $$p; break; }; done)
-# Test processes at once. Each takes about 1 GB.
+# Test processes at once. Each grows to 5 GB or so, most of it compiled programs.
 JOBS ?= 2
 STAMP := $(VENV)/.installed
 BROWSER := $(or $(CHROMIUM),$(shell command -v chromium || command -v chromium-browser || command -v google-chrome))

@@ -71,7 +71,7 @@ class WandbCollector(collector.Collector):
       self._run.log(row, step=step)
 
   def close(self) -> None:
-    """Ends the run and waits until all of it is written."""
+    """Ends the run; offline, wandb's own process may still write its file for a moment."""
     self._run.finish()
 
 

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import struct
+import time
 
 import pytest
 from wandb.proto import wandb_internal_pb2
@@ -47,6 +48,14 @@ def history(base_dir):
         yield record.history.step.num, row
 
 
+def written(base_dir, count):
+  """The `count` rows, once wandb's process, which writes after the run's end, has written them."""
+  until = time.monotonic() + 60
+  while len(rows := list(history(base_dir))) < count and time.monotonic() < until:
+    time.sleep(0.1)
+  return rows
+
+
 @pytest.mark.filterwarnings('ignore::DeprecationWarning:wandb.*')
 def test_one_gin_line_sends_every_row(tmp_path):
   experiment.parse_gin(
@@ -62,7 +71,7 @@ def test_one_gin_line_sends_every_row(tmp_path):
   )
   experiment.create_runner(str(tmp_path)).run_experiment()
   logged = metrics_log.read(tmp_path / 'metrics.jsonl')
-  rows = list(history(tmp_path))
+  rows = written(tmp_path, 2)
   assert [step for step, _ in rows] == [0, 1]
   for (_, row), expected in zip(rows, logged, strict=True):
     for name in ('updates', 'srank', 'sigma_max', 'td_error'):
@@ -72,7 +81,7 @@ def test_one_gin_line_sends_every_row(tmp_path):
   again = wandb_collector.WandbCollector(str(tmp_path))
   again.write([statistics_instance.StatisticsInstance('srank', 7.0, 2)])
   again.close()
-  step, row = list(history(tmp_path))[-1]
+  step, row = written(tmp_path, 3)[-1]
   assert (step, row['srank']) == (2, 7.0)
   ids = {path.stem.removeprefix('run-') for path in tmp_path.rglob('*.wandb')}
   assert ids == {(tmp_path / 'metrics/wandb/run_id').read_text()}
