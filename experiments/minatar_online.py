@@ -134,7 +134,7 @@ def report(output: pathlib.Path, results: pathlib.Path) -> None:
     'updates_per_step': 'Online DQN with n updates per environment step',
   }
   for name, chosen in parts.items():
-    if chosen.any():
+    if table[chosen]['variant'].nunique() > (name != 'dqn'):  # A comparison needs two.
       figure, numbers = curves.figure(
         table[chosen], _METRICS, x='environment_steps', title=titles[name]
       )
