@@ -61,7 +61,7 @@ class Run(NamedTuple):
 _SEARCH_SEED = 100
 _SEARCH_START = Run('Breakout', seed=_SEARCH_SEED, fraction=0.05, learning_rate=1e-3)
 _VARIED: tuple[tuple[str, dict[str, Any]], ...] = (
-  ('Breakout', {'updates': 75_000}),  # Longer; its beginning is the start of the search.
+  ('Breakout', {'updates': 200_000}),  # Longer; its beginning is the start of the search.
   ('Breakout', {'learning_rate': 3e-3}),
   ('Breakout', {'fraction': 0.01}),
   ('Asterix', {}),
@@ -69,6 +69,9 @@ _VARIED: tuple[tuple[str, dict[str, Any]], ...] = (
   ('Asterix', {'fraction': 0.01}),
   ('Breakout', {'learning_rate': 2.5e-4}),
   ('Breakout', {'width': 256}),
+  ('Breakout', {'learning_rate': 1e-2}),
+  ('Breakout', {'learning_rate': 3e-3, 'fraction': 0.01}),
+  ('Breakout', {'target_period': 100}),
 )
 SEARCH = tuple(_SEARCH_START._replace(game=game, **varied) for game, varied in _VARIED)
 
@@ -107,7 +110,6 @@ def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> lo
     f'OfflineRunner.training_steps = {ITERATION}',
     f'OfflineRunner.evaluation_steps = {EVALUATION}',
     'OfflineRunner.keep_checkpoints = 1',
-    *('heads.C51Head.v_max = 20.0',) * (run.agent == 'rainbow'),  # Discounted returns reach 17.6.
     *more_bindings,
   )
   return local_runs.Job(

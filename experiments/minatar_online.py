@@ -90,12 +90,14 @@ _METRICS = ('eval_return', 'srank', 'td_error')
 
 
 def collect(output: pathlib.Path) -> pd.DataFrame | None:
-  """The rows of all runs that have finished an iteration, or None."""
-  begun: dict[str, list[pathlib.Path]] = {}
+  """The rows of all runs that have finished an iteration, with the commit that ran, or None."""
+  parts = []
   for run in RUNS:
     if job(run, output).done:
-      begun.setdefault(run.variant, []).append(output / run.directory)
-  return runs.load(begun)[_KEPT] if begun else None
+      loaded = runs.read(output / run.directory)
+      rows = runs.frame({run.variant: [loaded]})[_KEPT]
+      parts.append(rows.assign(revision=str(loaded.start['git_revision'])[:7]))
+  return pd.concat(parts, ignore_index=True) if parts else None
 
 
 def last_rows(table: pd.DataFrame) -> pd.DataFrame:
