@@ -90,7 +90,8 @@ def run_all(
     try:
       _watch(futures, jobs)
     except (OSError, ValueError):
-      pool.shutdown(wait=False, cancel_futures=True)
+      # Waits, since leaving the pool's context would take the cancelling back.
+      pool.shutdown(wait=True, cancel_futures=True)
       raise
 
 
