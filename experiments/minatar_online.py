@@ -53,7 +53,7 @@ DQN = tuple(Run(game, seed=seed) for game in GAMES for seed in SEEDS)
 RAINBOW = tuple(Run(game, 'rainbow', seed=seed) for game in GAMES[:3] for seed in SEEDS)
 MORE_UPDATES = tuple(
   Run(game, 'dqn', n, seed, steps)
-  for n, steps in ((1, 250_000), (4, 100_000))
+  for n, steps in ((1, 250_000), (4, 50_000))
   for game in GAMES[:2]
   for seed in SEEDS
 )
