@@ -86,8 +86,8 @@ _BLOCKS = (
 GRID = tuple(
   Run(game, agent, penalty, seed, fraction)
   for fraction, agents in _BLOCKS
-  for game in GAMES
   for seed in range(3)
+  for game in GAMES
   for agent in agents
   for penalty in (False, True)
 )
