@@ -21,8 +21,9 @@ CORE = [
   'dopamine-rl>=4.1.2,<4.2',  # 4.0 fails on current gymnasium; a 4.2 needs dopamine_compat re-read
   'flax>=0.12.8',
   'gin-config>=0.5',
-  'gymnasium>=1.3',
+  'gymnasium[mujoco]>=1.3',  # MuJoCo and what it draws with: 0.1 GB, wheels for every platform
   'gymnax>=1.0.1,<1.1',  # its `step_env` and `reset_env` are called; it holds jax below 0.12
+  'h5py>=3.14',  # TensorFlow asks for it too
   'importlib_resources>=7',  # tensorflow-datasets imports it undeclared
   'jax>=0.10.2',
   'matplotlib>=3.11',
@@ -45,17 +46,19 @@ DOCS = [
   'mkdocstrings[python]>=1.0',
 ]
 WANDB = ['wandb>=0.31']
+MINARI = ['minari[hdf5]>=0.5.4']  # only who has such datasets needs it
 
 EXTRAS = {
   'gpu': ['jax[cuda12]'],  # runs on the widest range of drivers; newer ones may take jax[cuda13]
   'tpu': ['jax[tpu]'],
   'docs': DOCS,
   'wandb': WANDB,
+  'minari': MINARI,
   'dev': [
     *DOCS,
     *WANDB,  # 0.08 GB; the collector is tested with the real thing, offline
     'hypothesis>=6.170',
-    'minari[hdf5]>=0.5.4',  # the tests read a local dataset; users who have one install it
+    *MINARI,  # the tests write and read local datasets
     'ipykernel>=7.4',  # runs the notebook in a test
     'mypy==2.4.1',  # pinned: a new checker must not turn an unchanged tree red
     'nbclient>=0.11',

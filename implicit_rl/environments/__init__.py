@@ -1,7 +1,8 @@
 """Environments in Dopamine's shape: what the agents act in and are evaluated in.
 
-`atari` builds on Dopamine and so on TensorFlow; `minatar` is JAX alone. Neither is imported here,
-so importing one does not load the other. `python -m implicit_rl.environments` lists the games.
+`atari` builds on Dopamine and so on TensorFlow; `minatar` is JAX alone, `mujoco` gymnasium alone.
+None is imported here, so importing one does not load the others. `python -m
+implicit_rl.environments` lists the games.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ class Environment(Protocol):
 
   Attributes:
     name: the game, as the user named it.
-    observation_shape: shape of one observation as agents stack it: (84, 84) or (10, 10, C).
+    observation_shape: shape of one observation as agents stack it: (84, 84), (10, 10, C) or (D,).
     observation_dtype: NumPy dtype of observations.
     stack_size: observations in an agent's state.
-    dataset: name of the TFDS dataset that its logged replays are written as.
-    num_actions: size of the discrete action set.
+    dataset: name of the dataset that its logged replays are written as.
+    num_actions: size of the discrete action set, or length of a continuous action.
     max_steps_per_episode: agent steps after which an episode is cut off.
     game_over: True after a step that ended the game.
     truncated: True after a step that reached `max_steps_per_episode` with the game still on.
-    action_space: has `n`, for Dopamine.
+    action_space: has `n`, for Dopamine, where actions are discrete.
     observation_space: has `shape` and `dtype` of what `step` returns.
   """
 
@@ -42,7 +43,7 @@ class Environment(Protocol):
 
   @property
   def action_space(self) -> Any:
-    """The discrete action space."""
+    """The action space."""
     ...
 
   @property
@@ -54,7 +55,7 @@ class Environment(Protocol):
     """Starts an episode and returns its first observation."""
     ...
 
-  def step(self, action: int) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+  def step(self, action: Any) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
     """Takes one agent step: (observation, reward, is_terminal, info)."""
     ...
 

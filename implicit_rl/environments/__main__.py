@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from implicit_rl.environments import atari_games, minatar
+from implicit_rl.environments import atari_games, minatar, mujoco
 
 
 def main() -> None:
@@ -12,6 +12,7 @@ def main() -> None:
   for family, games in (
     (f'Atari ({len(atari_games.games())} games, AtariEnvironment.game)', atari_games.games()),
     ('MinAtar (MinAtarEnvironment.game)', minatar.GAMES),
+    ('MuJoCo (MuJoCoEnvironment.task)', mujoco.TASKS),
   ):
     print(family)
     print(textwrap.fill(', '.join(games), width=100, initial_indent='  ', subsequent_indent='  '))

@@ -1,0 +1,190 @@
+"""MuJoCo locomotion (Todorov et al., 2012) from gymnasium, with Dopamine's interface.
+
+HalfCheetah, Hopper, Walker2d and Ant in version 5, the newest there is; the paper used version 2,
+whose returns are not comparable. A time limit of 1000 steps truncates an episode and never ends it:
+what would have followed is worth something.
+
+This module loads neither TensorFlow nor Dopamine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import gymnasium
+import jax
+import mujoco
+import numpy as np
+
+from implicit_rl.environments import check_game
+from implicit_rl.types import Params, PRNGKey
+
+TASKS = ('Ant', 'HalfCheetah', 'Hopper', 'Walker2d')
+VERSION = 5
+DATASET = 'mujoco'
+
+Act = Callable[[Params, np.ndarray, PRNGKey], jax.Array]
+
+
+@gin.configurable(denylist=['seed'])
+class MuJoCoEnvironment:
+  """One locomotion task; `evaluate` plays several copies side by side with one policy call a step.
+
+  Attributes are `environments.Environment`'s; `num_actions` is A, the length of an action, whose
+  components lie in [−1, 1].
+
+  Args:
+    task: one of `TASKS`.
+    seed: of every episode played through `reset` and `step`.
+    num_environments: copies that `evaluate` plays at once.
+    max_steps_per_episode: steps after which `truncated` is set; 1000 in all published results.
+
+  Raises:
+    ValueError: for an unknown task or a setting out of range.
+  """
+
+  observation_dtype: Any = np.float32
+  stack_size = 1
+  dataset = DATASET
+
+  def __init__(
+    self,
+    task: str = 'Hopper',
+    seed: int = 0,
+    num_environments: int = 10,
+    max_steps_per_episode: int = 1000,
+  ):
+    check_game(task, TASKS, 'MuJoCo')
+    if num_environments < 1 or max_steps_per_episode < 1:
+      raise ValueError(
+        f'MuJoCoEnvironment.num_environments ({num_environments}) and max_steps_per_episode '
+        f'({max_steps_per_episode}) are at least 1.'
+      )
+    self.name = task
+    self.num_environments = num_environments
+    self.max_steps_per_episode = max_steps_per_episode
+    mujoco.set_mju_user_warning(_warn)
+    self._simulator = self._make()
+    self._copies: list[Any] = []  # Made when they are first needed.
+    self.action_space: Any = self._simulator.action_space
+    self.observation_space: Any = self._simulator.observation_space
+    self.observation_shape = tuple(self.observation_space.shape)
+    self.num_actions = int(self.action_space.shape[0])
+    self.game_over = False
+    self.truncated = False
+    self._steps = 0
+    self._act: Act | None = None
+    self.seed(seed)
+
+  def _make(self) -> Any:
+    # Unwrapped: gymnasium's own time limit could not be told apart from ours.
+    return gymnasium.make(f'{self.name}-v{VERSION}').unwrapped
+
+  def seed(self, seed: int) -> None:
+    """Starts the simulator's randomness afresh: the same episodes follow as in a new environment.
+
+    Args:
+      seed: 0 to 2³²−1.
+    """
+    self._seed: int | None = seed  # Of the next reset.
+
+  def reset(self) -> np.ndarray:
+    """Starts an episode. Returns its first observation, [D] float32."""
+    self.game_over = self.truncated = False
+    self._steps = 0
+    seed, self._seed = self._seed, None
+    observation, _ = self._simulator.reset(seed=seed)
+    return observation.astype(np.float32)
+
+  def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+    """Takes one step.
+
+    Args:
+      action: [A] within [−1, 1].
+
+    Returns:
+      observation: [D] float32.
+      reward: float.
+      is_terminal: the robot has fallen. A time limit is no such end: see `truncated`.
+      info: gymnasium's.
+    """
+    observation, reward, terminated, _, info = self._simulator.step(np.asarray(action))
+    self._steps += 1
+    self.game_over = bool(terminated)
+    self.truncated = not self.game_over and self._steps >= self.max_steps_per_episode
+    return observation.astype(np.float32), float(reward), self.game_over, info
+
+  def evaluate(
+    self,
+    act: Act,
+    params: Params,
+    key: PRNGKey,
+    num_steps: int,
+    max_steps_per_episode: int | None = None,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Plays whole episodes until at least `num_steps` environment steps were played.
+
+    A round starts one episode in each of the E = num_environments copies and lasts until all have
+    ended; rounds follow until the steps suffice. Every episode that was begun is counted.
+
+    Args:
+      act: (params, observations [E, 1, D] float32, key) -> actions [E, A]. Pure. Pass the same
+        function object every time: it is compiled once for each.
+      params: handed to `act`.
+      key: PRNG key; the same key gives the same episodes.
+      num_steps: environment steps to play at the least.
+      max_steps_per_episode: cuts episodes off there; None means the environment's own.
+
+    Returns:
+      returns: [n] float32, undiscounted, n a multiple of E.
+      lengths: [n] int32, in environment steps.
+    """
+    limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
+    if num_steps < 1 or limit < 1:
+      raise ValueError(f'num_steps ({num_steps}) and the step limit ({limit}) must be at least 1')
+    if self._act is not act:
+      self._act, self._compiled = act, jax.jit(act)
+    self._copies = self._copies or [self._make() for _ in range(self.num_environments)]
+    rounds: list[tuple[np.ndarray, np.ndarray]] = []
+    played = 0
+    while played < num_steps:
+      rounds.append(self._play_round(params, jax.random.fold_in(key, len(rounds)), limit))
+      played += int(rounds[-1][1].sum())
+    returns, lengths = (np.concatenate(parts) for parts in zip(*rounds, strict=True))
+    return returns, lengths
+
+  def _play_round(self, params: Params, key: PRNGKey, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """One episode in each copy. Returns (returns [E] float32, lengths [E] int32)."""
+    copies = self.num_environments
+    seeds = jax.random.bits(key, (copies,), 'uint32').tolist()
+    observations = np.empty((copies, 1, *self.observation_shape), np.float32)
+    for e, seed in enumerate(seeds):
+      observations[e, 0], _ = self._copies[e].reset(seed=seed)
+    returns, lengths = np.zeros(copies, np.float64), np.zeros(copies, np.int32)
+    running = list(range(copies))
+    for t in range(limit):
+      # Copies that have ended are asked for as well, since a batch has one shape; none is stepped.
+      actions = np.asarray(self._compiled(params, observations, jax.random.fold_in(key, t)))
+      for e in running.copy():
+        observations[e, 0], reward, terminated, _, _ = self._copies[e].step(actions[e])
+        returns[e] += float(reward)
+        lengths[e] += 1
+        if terminated:
+          running.remove(e)
+      if not running:
+        break
+    return returns.astype(np.float32), lengths
+
+  def close(self) -> None:
+    """Frees the simulators."""
+    for simulator in (self._simulator, *self._copies):
+      simulator.close()
+
+
+def _warn(message: str) -> None:
+  """MuJoCo itself would write to stderr and into a file in the working directory."""
+  level = logging.DEBUG if 'deprecated' in message else logging.WARNING
+  logging.getLogger('mujoco').log(level, message.strip())
