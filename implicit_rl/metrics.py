@@ -23,7 +23,9 @@ def make_measure(loss: Loss, delta: float = 0.01) -> Measure:
 
   Returns:
     measure(params, target_params, batch, key) -> scalars by name. `td_error` is the root mean
-    square of the TD errors; `singular_values` [min(B, d)] is the one array.
+    square of the TD errors; `singular_values` [min(B, d)] is the one array. Where `features` are
+    several networks' (twin critics), what is measured of them is the mean over the networks, and
+    `srank_1`, `srank_2`, … are each one's own.
   """
 
   @jax.jit
@@ -31,8 +33,7 @@ def make_measure(loss: Loss, delta: float = 0.01) -> Measure:
     loss_value, aux = loss(params, target_params, batch, key)
     q_values = aux.outputs.q_values
     return {
-      **rank.rank_metrics(aux.outputs.features, delta),
-      'singular_values': rank.singular_values(aux.outputs.features),
+      **_of_features(aux.outputs.features, delta),
       'loss': loss_value,
       'td_error': jnp.sqrt(jnp.mean(jnp.square(aux.td_error))),
       'q_mean': jnp.mean(q_values),
@@ -40,3 +41,15 @@ def make_measure(loss: Loss, delta: float = 0.01) -> Measure:
     }
 
   return measure
+
+
+def _of_features(features: jax.Array | tuple[jax.Array, ...], delta: float) -> dict[str, jax.Array]:
+  """Rank metrics and singular values of Φ, or their means over several networks' Φ."""
+  measured = [
+    {**rank.rank_metrics(phi, delta), 'singular_values': rank.singular_values(phi)}
+    for phi in jax.tree.leaves(features)
+  ]
+  if len(measured) == 1:
+    return measured[0]
+  means = jax.tree.map(lambda *values: sum(values) / len(values), *measured)
+  return means | {f'srank_{i}': one['srank'] for i, one in enumerate(measured, 1)}

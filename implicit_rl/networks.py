@@ -5,7 +5,8 @@ them: gathering frames first on the host costs a tenth of gathering them last, s
 its own transpose on the device.
 
 A network is a torso and one hidden layer of its own, and a head from `heads`, which turns features
-into values or distributions. The agent chooses the head; gin chooses the network.
+into values or distributions. The agent chooses the head; gin chooses the network. `ActorCritic` is
+for continuous actions: a policy and critics that share nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from implicit_rl.heads import KERNEL_INIT, Head, Outputs, QHead
+from implicit_rl.types import CriticOutputs, GaussianOutputs
 
 
 def _stack_to_channels(state: jax.Array) -> jax.Array:
@@ -191,10 +193,93 @@ class MLP(nn.Module):
     if self.activation not in _ACTIVATIONS:
       raise ValueError(f'MLP.activation is one of {sorted(_ACTIVATIONS)}, not {self.activation!r}.')
     activation = _ACTIVATIONS[self.activation]
-    features = state.reshape(state.shape[0], -1).astype(jnp.float32)
+    features = _flat(state)
     for width in self.hidden_units:
       features = _activate(self.head.dense(width)(features), self.layer_norm, activation)
     return self.head(features, self.num_actions)
+
+
+class _HiddenLayers(nn.Module):
+  """Fully connected layers with activations; the last ones are the features."""
+
+  widths: Sequence[int]
+  layer_norm: bool
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    for width in self.widths:
+      x = _activate(nn.Dense(width, kernel_init=KERNEL_INIT)(x), self.layer_norm)
+    return x
+
+
+@gin.configurable
+class ActorCritic(nn.Module):
+  """A tanh-Gaussian policy and K critics for flat observations and continuous actions.
+
+  The methods `actor`, `critics`, `log_temperature` and `log_multiplier` are what losses apply.
+
+  Attributes:
+    num_actions: A, length of an action.
+    hidden_units: widths of the hidden layers of policy and critics; a critic's last is d.
+    num_critics: K.
+    layer_norm: normalise each hidden layer before its activation.
+    initial_temperature: α before the first update, where it is learnt.
+    least_log_std: the policy's log standard deviation is cut off below this.
+    most_log_std: and above this.
+    lagrange: there is a multiplier to learn, which starts at 1 (CQL with a threshold).
+  """
+
+  num_actions: int
+  hidden_units: Sequence[int] = (256, 256)
+  num_critics: int = 2
+  layer_norm: bool = False
+  initial_temperature: float = 1.0
+  least_log_std: float = -20.0
+  most_log_std: float = 2.0
+  lagrange: bool = False
+
+  def setup(self):
+    """Makes the layers."""
+    widths, normalise = tuple(self.hidden_units), self.layer_norm
+    self.actor_hidden = _HiddenLayers(widths, normalise)
+    self.actor_mean = nn.Dense(self.num_actions, kernel_init=KERNEL_INIT)
+    self.actor_log_std = nn.Dense(self.num_actions, kernel_init=KERNEL_INIT)
+    self.critic_hidden = [_HiddenLayers(widths, normalise) for _ in range(self.num_critics)]
+    self.critic_value = [nn.Dense(1, kernel_init=KERNEL_INIT) for _ in range(self.num_critics)]
+    log_alpha = jnp.log(self.initial_temperature)
+    self.log_alpha = self.param('log_temperature', nn.initializers.constant(log_alpha), ())
+    if self.lagrange:
+      self.log_lambda = self.param('log_multiplier', nn.initializers.zeros, ())
+
+  def actor(self, state: jax.Array) -> GaussianOutputs:
+    """State [B, S, D] -> the Gaussian [B, A] that tanh squashes to actions in (−1, 1)."""
+    hidden = self.actor_hidden(_flat(state))
+    log_std = jnp.clip(self.actor_log_std(hidden), self.least_log_std, self.most_log_std)
+    return GaussianOutputs(self.actor_mean(hidden), log_std)
+
+  def critics(self, state: jax.Array, action: jax.Array) -> CriticOutputs:
+    """State [B, S, D] and action [B, A] -> each critic's value and features."""
+    x = jnp.concatenate([_flat(state), action], axis=-1)
+    features = tuple(hidden(x) for hidden in self.critic_hidden)
+    values = [value(phi) for value, phi in zip(self.critic_value, features, strict=True)]
+    return CriticOutputs(jnp.concatenate(values, axis=-1), features)
+
+  def log_temperature(self) -> jax.Array:
+    """Log α [], the entropy's weight where it is learnt."""
+    return self.log_alpha
+
+  def log_multiplier(self) -> jax.Array:
+    """Log λ [], the conservative term's multiplier."""
+    return self.log_lambda
+
+  def __call__(self, state: jax.Array) -> CriticOutputs:
+    """State [B, S, D] -> the critics on the policy's own mean action."""
+    return self.critics(state, jnp.tanh(self.actor(state).mean))
+
+
+def _flat(state: jax.Array) -> jax.Array:
+  """[B, ...] of any numeric dtype -> [B, D] float32."""
+  return state.reshape(state.shape[0], -1).astype(jnp.float32)
 
 
 _ACTIVATIONS = {'relu': nn.relu, 'tanh': nn.tanh, 'gelu': nn.gelu, 'linear': lambda x: x}

@@ -1,6 +1,7 @@
 """The words every room shares: what a batch holds, what a loss returns, what a learner carries.
 
-Shapes: B batch, S frames in a state stack, A actions, d features.
+Shapes: B batch, S frames in a state stack, A actions (their number, or the length of one where they
+are continuous), d features.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ class Batch(NamedTuple):
   Attributes:
     state: [B, S, *observation_shape], the dataset's own dtype; frames oldest first, frames before
       the episode's start are zero.
-    action: [B] int32, the action taken in `state`.
+    action: the action taken in `state`: [B] int32, or [B, A] float32 in [−1, 1].
     reward: [B] float32, Σ_{i<n} γ^i r_{t+i}; the sum stops at a terminal step.
     next_state: [B, S, *observation_shape], n steps later; meaningless where `discount` is 0.
-    next_action: [B] int32, the logged action in `next_state`; meaningless where `discount` is 0.
+    next_action: like `action`, what was done in `next_state`; meaningless where `discount` is 0.
     discount: [B] float32, 0 where a terminal step lies within the horizon, else 1.
     weight: [B] float32, importance weights of the sampling; 1 for uniform sampling.
     return_to_go: [B] float32, Σ_{i≥0} γ^i r_{t+i} to the episode's end; None unless the source was
@@ -87,12 +88,36 @@ class QuantileOutputs(NamedTuple):
   quantiles: jax.Array
 
 
+class CriticOutputs(NamedTuple):
+  """What the critics of an actor-critic network return for states and continuous actions.
+
+  Attributes:
+    q_values: [B, K] float32, one for each of K critics.
+    features: K arrays [B, d] float32, each critic's penultimate layer, see `QOutputs`.
+  """
+
+  q_values: jax.Array
+  features: tuple[jax.Array, ...]
+
+
+class GaussianOutputs(NamedTuple):
+  """What an actor returns: a Gaussian with independent components, before it is squashed by tanh.
+
+  Attributes:
+    mean: [B, A] float32.
+    log_std: [B, A] float32, log of the standard deviation.
+  """
+
+  mean: jax.Array
+  log_std: jax.Array
+
+
 class LossAux(NamedTuple):
   """What a loss returns beside its value.
 
   Attributes:
     outputs: the network's outputs on `batch.state`, differentiable; the learner reads `features`.
-    td_error: [B] float32, target minus prediction.
+    td_error: [B] float32, target minus prediction; [B, K] of K critics, then with a `priority`.
     metrics: scalars to log by name.
     priority: [B] float32, what prioritised replay remembers of each transition; None is the size of
       its TD error.

@@ -5,7 +5,14 @@ Elementwise losses come from optax; rlax, which has these targets too, is the re
 (importing it here would import TensorFlow Probability into every process).
 """
 
+from implicit_rl.losses.actor_critic import SACNoise, sac_loss, sac_terms
 from implicit_rl.losses.conservative import cql_loss
+from implicit_rl.losses.continuous_cql import (
+  CQLNoise,
+  conservative_gap,
+  conservative_terms,
+  continuous_cql_loss,
+)
 from implicit_rl.losses.distributional import (
   c51_loss,
   project_categorical,
@@ -25,8 +32,13 @@ from implicit_rl.losses.temporal_difference import (
 )
 
 __all__ = [
+  'CQLNoise',
+  'SACNoise',
   'behaviour_cloning_loss',
   'c51_loss',
+  'conservative_gap',
+  'conservative_terms',
+  'continuous_cql_loss',
   'cql_loss',
   'dqn_loss',
   'fqe_loss',
@@ -38,6 +50,8 @@ __all__ = [
   'quantile_huber_loss',
   'regression_loss',
   'rem_loss',
+  'sac_loss',
+  'sac_terms',
   'take_actions',
   'value_regression',
   'with_noise',

@@ -1,0 +1,117 @@
+"""Soft actor-critic for continuous actions.
+
+One objective for all parameters. Each part stops the gradients that are not its own, and Adam moves
+every parameter by its own gradient alone, so one optimiser on the sum does what three would do on
+the parts; all of them see the parameters from before the update.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from implicit_rl.losses import tanh_gaussian
+from implicit_rl.types import Apply, Batch, CriticOutputs, LossAux, Params, PRNGKey
+
+
+class SACNoise(NamedTuple):
+  """Standard normal numbers [B, A] for one action in each state and one in each next state."""
+
+  now: jax.Array
+  following: jax.Array
+
+
+def sac_loss(
+  params: Params,
+  target_params: Params,
+  batch: Batch,
+  key: PRNGKey,
+  *,
+  apply: Apply,
+  discount: float,
+  target_entropy: float,
+  temperature: float | None = None,
+  entropy_in_target: bool = True,
+) -> tuple[jax.Array, LossAux]:
+  """Soft actor-critic (Haarnoja et al., 2018b): critics, policy and temperature.
+
+  Args:
+    params: online parameters.
+    target_params: target network's parameters; only its critics are used.
+    batch: see `Batch`; actions [B, A] float32.
+    key: draws the policy's actions.
+    apply: `ActorCritic.apply` or one with the same methods.
+    discount: γⁿ.
+    target_entropy: what the temperature is to bring the policy's entropy to.
+    temperature: α, fixed; None learns it.
+    entropy_in_target: whether the target contains the next action's entropy.
+
+  Returns:
+    [] loss, LossAux: `CriticOutputs` on the batch's own actions, TD errors [B, K].
+  """
+  shape = batch.action.shape
+  noise = SACNoise(*jax.random.normal(key, (2, *shape)))
+  return sac_terms(
+    params,
+    target_params,
+    batch,
+    noise,
+    apply=apply,
+    discount=discount,
+    target_entropy=target_entropy,
+    temperature=temperature,
+    entropy_in_target=entropy_in_target,
+  )
+
+
+def sac_terms(
+  params: Params,
+  target_params: Params,
+  batch: Batch,
+  noise: SACNoise,
+  *,
+  apply: Apply,
+  discount: float,
+  target_entropy: float,
+  temperature: float | None = None,
+  entropy_in_target: bool = True,
+) -> tuple[jax.Array, LossAux]:
+  """`sac_loss` with the numbers that it draws given."""
+  log_alpha = apply(params, method='log_temperature')
+  alpha = jax.lax.stop_gradient(jnp.exp(log_alpha)) if temperature is None else temperature
+
+  # Critics: regression to r + γⁿ·d·(min_k Q⁻_k(s', a') − α·log π(a'|s')), eq. 5 and 6.
+  next_gaussian = apply(params, batch.next_state, method='actor')
+  next_action, next_log_prob = tanh_gaussian.sample(next_gaussian, noise.following)
+  q_t = apply(target_params, batch.next_state, next_action, method='critics').q_values
+  value_t = jnp.min(q_t, axis=-1)
+  if entropy_in_target:
+    value_t = value_t - alpha * next_log_prob
+  target_tm1 = jax.lax.stop_gradient(batch.reward + discount * batch.discount * value_t)  # [B]
+  outputs: CriticOutputs = apply(params, batch.state, batch.action, method='critics')
+  td_error = jnp.subtract(target_tm1[:, None], outputs.q_values)  # [B, K]
+  critic_loss = jnp.sum(jnp.mean(jnp.asarray(batch.weight)[:, None] * td_error**2, axis=0))
+
+  # Policy: least α·log π(a|s) − min_k Q_k(s, a) over a = the policy's own action, eq. 9.
+  action, log_prob = tanh_gaussian.sample(apply(params, batch.state, method='actor'), noise.now)
+  frozen = jax.lax.stop_gradient(params)
+  q_policy = jnp.min(apply(frozen, batch.state, action, method='critics').q_values, axis=-1)
+  actor_loss = jnp.mean(alpha * log_prob - q_policy)
+
+  # Temperature: eq. 18, in log α as the authors' code has it.
+  entropy = -jnp.mean(log_prob)
+  temperature_loss = log_alpha * jax.lax.stop_gradient(entropy - target_entropy)
+  loss = critic_loss + actor_loss
+  if temperature is None:
+    loss = loss + temperature_loss
+  metrics = {
+    'Losses/TD': critic_loss,
+    'Losses/Actor': actor_loss,
+    'Q/Mean': jnp.mean(outputs.q_values),
+    'Policy/Entropy': entropy,
+    'Policy/Temperature': jnp.asarray(alpha, jnp.float32),
+  }
+  priority = jnp.mean(jnp.abs(td_error), axis=-1)
+  return loss, LossAux(outputs, td_error, metrics, priority)
