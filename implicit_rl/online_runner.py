@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from implicit_rl import runners
-from implicit_rl.data import replay_log, tfds_writer
+from implicit_rl.data import replay_log, vector_files
 from implicit_rl.data.device_replay import DeviceReplay
 from implicit_rl.data.online_replay import OnlineReplay
 from implicit_rl.online_loop import OnlineLoop, Turns
@@ -48,7 +48,8 @@ class OnlineRunner(runners.Runner):
       DQN.
     clip_rewards: give the agent rewards clipped to [−1, 1]; returns are logged unclipped.
     log_replay: keep every step of the run, forgotten by the replay or not, and write them as a
-      dataset in DQN Replay's format into `base_dir/replay` once the run is complete.
+      dataset into `base_dir/replay` once the run is complete: DQN Replay's format, or for MuJoCo
+      D4RL's.
     replay_run: the dataset's run number; Atari's format knows 1 to 5.
 
   Raises:
@@ -99,7 +100,8 @@ class OnlineRunner(runners.Runner):
     source = self._agent.source
     self._agent.updates_per_step = self._updates_per_step
     if self._log_replay:
-      tfds_writer.check_config(self._environment.dataset, self._config)
+      self._writer = replay_log.writer(self._environment.dataset)
+      self._writer.check_config(self._environment.dataset, self._config)
     if isinstance(source, DeviceReplay):
       if not hasattr(self._environment, 'rules'):
         raise ValueError(
@@ -173,17 +175,31 @@ class OnlineRunner(runners.Runner):
     self._seed_environment(jax.random.fold_in(self._agent.training_key, iteration))
     source = self._agent.source
     first = source.added
+    self._finals: list[np.ndarray] = []
     played = iteration_statistics.IterationStatistics()
     self._run_one_phase(self._training_steps, played, 'train')
     metrics = self._agent.take_metrics()
     if self._log_replay:
-      self._log.write(iteration, replay_log.Rows(**source.rows(first, source.added)))
+      rows = replay_log.Rows(**source.rows(first, source.added))
+      if self._writer is vector_files:
+        rows = rows._replace(final_observation=np.stack(self._finals))
+      self._log.write(iteration, rows)
     lists = played.data_lists
     return (
       metrics,
       np.asarray(lists['train_episode_lengths']),
       np.asarray(lists['train_episode_returns']),
     )
+
+  def _run_one_step(self, action: Any) -> tuple[np.ndarray, float, bool]:
+    stepped = super()._run_one_step(action)
+    self._seen = stepped[0]
+    return stepped
+
+  def _end_episode(self, reward: float, terminal: bool = True) -> None:
+    super()._end_episode(reward, terminal)
+    if self._log_replay:
+      self._finals.append(self._seen)  # Dopamine tells the agent nothing of it.
 
   @property
   def _environment_steps(self) -> int:
@@ -211,7 +227,8 @@ class OnlineRunner(runners.Runner):
     written = os.path.exists(os.path.join(data_dir, self._environment.dataset, self._config))
     if self._log_replay and (todo or not written):  # It may have been killed before it wrote.
       path = self._log.export(data_dir, self._environment.dataset, self._config)
-      print(f'The replay of the whole run is in {path}; --data_dir={data_dir}')
+      hint = '' if self._writer is vector_files else f'; --data_dir={data_dir}'
+      print(f'The replay of the whole run is in {path}{hint}')
 
   @property
   def _config(self) -> str:

@@ -55,6 +55,7 @@ _FREE_ON_RESUME = (
   'TFDSReplay.cache_dir',
   'TFDSReplay.codec',
   'TFDSReplay.data_dir',
+  'VectorReplay.path',
 )
 
 

@@ -1,4 +1,4 @@
-"""Command line of the data: `python -m implicit_rl.data prepare|info|verify|export`."""
+"""Command line of the data: `python -m implicit_rl.data prepare|info|verify|export|minari`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from implicit_rl.data import (
   recordings,
   store_files,
   store_writer,
+  vector_files,
 )
 
 _EPILOG = """
@@ -34,6 +35,7 @@ examples:
 
 prepare may be killed at any moment; the same command goes on where it stopped.
 """
+_MINARI_METADATA = ('author', 'author_email', 'algorithm_name', 'code_permalink', 'description')
 _FORMATS = ('auto', 'dopamine', 'tfds', 'online', 'minari')
 
 
@@ -118,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     epilog=_EPILOG,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  commands = parser.add_subparsers(required=True, metavar='prepare|info|verify|export')
+  commands = parser.add_subparsers(required=True, metavar='prepare|info|verify|export|minari')
 
   made = commands.add_parser('prepare', help='source → store; goes on where it was interrupted')
   made.add_argument('source', type=pathlib.Path, help='folder of logs, of a dataset or of a run')
@@ -154,6 +156,14 @@ def _parser() -> argparse.ArgumentParser:
   written.add_argument('--capacity', type=int, default=1_000_000, help='dopamine: rows of a log')
   written.add_argument('--stack_size', type=int, default=4, help='dopamine: zero rows, plus one')
   written.set_defaults(run=_export)
+
+  shared = commands.add_parser('minari', help='MuJoCo replay or flat HDF5 → local Minari dataset')
+  shared.add_argument('source', type=pathlib.Path, help='HDF5 file, or folder of an online run')
+  shared.add_argument('name', help='as mujoco/hopper/sac-v0')
+  shared.add_argument('--environment', help="gymnasium's id, if the file does not say it")
+  for field in _MINARI_METADATA:
+    shared.add_argument(f'--{field}', default='unknown', help='what Minari records')
+  shared.set_defaults(run=_minari)
   return parser
 
 
@@ -211,6 +221,13 @@ def _export(options: argparse.Namespace) -> int:
       options.store, options.output, capacity=options.capacity, stack_size=options.stack_size
     )
     print(f'{options.output}: {count} logs')
+  return 0
+
+
+def _minari(options: argparse.Namespace) -> int:
+  metadata = {field: getattr(options, field) for field in _MINARI_METADATA}
+  data = vector_files.read(options.source)
+  print(vector_files.write_minari(options.name, data, options.environment, **metadata))
   return 0
 
 

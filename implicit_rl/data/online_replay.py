@@ -13,7 +13,7 @@ from implicit_rl.data import frame_store, source, transitions
 _MAX_ROUNDS = 64
 
 
-@gin.configurable(denylist=source.FROM_AGENT)
+@gin.configurable(denylist=[*source.FROM_AGENT, 'action_shape'])
 class OnlineReplay(source.RowSource):
   """First-in-first-out replay that holds each frame once; a `DataSource` that grows.
 
@@ -29,6 +29,7 @@ class OnlineReplay(source.RowSource):
     update_horizon: n.
     gamma: discount per step, for the n-step reward sum.
     seed: all sampling derives from it.
+    action_shape: () for numbered actions, (A,) for continuous ones.
     capacity: rows held; one row is one environment step.
 
   Raises:
@@ -44,6 +45,7 @@ class OnlineReplay(source.RowSource):
     update_horizon: int,
     gamma: float,
     seed: int = 0,
+    action_shape: tuple[int, ...] = (),
     capacity: int = 1_000_000,
   ):
     if capacity < stack_size + update_horizon:
@@ -55,7 +57,7 @@ class OnlineReplay(source.RowSource):
     self._observations = np.zeros((capacity, *observation_shape), observation_dtype)
     super().__init__(
       transitions.Columns(
-        action=np.zeros(capacity, np.int32),
+        action=np.zeros((capacity, *action_shape), np.float32 if action_shape else np.int32),
         reward=np.zeros(capacity, np.float32),
         terminal=np.zeros(capacity, bool),
         episode_end=np.zeros(capacity, bool),
@@ -74,7 +76,7 @@ class OnlineReplay(source.RowSource):
   def add(
     self,
     observation: np.ndarray,
-    action: int,
+    action: int | np.ndarray,
     reward: float,
     terminal: bool,
     episode_end: bool | None = None,
@@ -152,9 +154,9 @@ class OnlineReplay(source.RowSource):
 
   @property
   def max_action(self) -> int:
-    """The largest action held now; -1 when empty."""
+    """The largest action held now; -1 when empty, or if actions are continuous."""
     held = self._columns.action[: self.size]
-    return int(held.max()) if len(held) else -1
+    return int(held.max()) if len(held) and held.ndim == 1 else -1
 
   def describe(self) -> dict[str, Any]:
     """Returns what the memory is, ready for JSON."""

@@ -1,8 +1,8 @@
-"""The log of an online run's whole replay, and its export in the format of DQN Replay.
+"""The log of an online run's whole replay, and its export as a dataset.
 
 Each iteration leaves one folder, whole or absent, so a run that was killed goes on with what it
-has. Afterwards the episodes are stitched together across iterations and written as a dataset that
-TFDS and `TFDSReplay` read.
+has. Afterwards the episodes are stitched together across iterations and written as a dataset:
+images in the format of DQN Replay, which TFDS and `TFDSReplay` read, vectors in D4RL's flat HDF5.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import pathlib
 import re
 import shutil
 from collections.abc import Iterator
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from implicit_rl.data import frame_store, store_files, tfds_writer
+from implicit_rl.data import frame_store, store_files, tfds_writer, vector_files
+from implicit_rl.environments import mujoco
 
 _NAME = re.compile(r'iteration_(\d{6})')
 STAGES = 50  # As in DQN Replay: stages of equal length, one split each.
@@ -27,10 +29,12 @@ class Rows(NamedTuple):
 
   Attributes:
     observation: [E, T, *observation_shape], before acting.
-    action: [E, T] int32.
+    action: [E, T] int32, or [E, T, A] float32.
     reward: [E, T] float32, as the agent was given it.
     terminal: [E, T] bool.
     episode_end: [E, T] bool.
+    final_observation: what followed each episode's last action, in the order of their ends; only of
+      one stream, else None.
   """
 
   observation: np.ndarray
@@ -38,6 +42,15 @@ class Rows(NamedTuple):
   reward: np.ndarray
   terminal: np.ndarray
   episode_end: np.ndarray
+  final_observation: np.ndarray | None = None
+
+
+_COLUMNS = ('observation', 'action', 'reward', 'terminal', 'episode_end')
+
+
+def writer(dataset: str) -> ModuleType:
+  """The module that writes datasets of this name: `check_config` and `write_dataset`."""
+  return vector_files if dataset == mujoco.DATASET else tfds_writer
 
 
 class ReplayLog:
@@ -56,7 +69,7 @@ class ReplayLog:
     shutil.rmtree(folder, ignore_errors=True)
     observation = rows.observation.reshape(-1, *rows.observation.shape[2:])
     frames = frame_store.pack(observation)
-    columns = {n: a for n, a in rows._asdict().items() if n != 'observation'}
+    columns = {n: a for n, a in rows._asdict().items() if n != 'observation' and a is not None}
     settings = {'frames': frames.settings(), 'streams': len(rows.action)}
     store_files.save(folder, {**columns, **frames.arrays()}, settings)
 
@@ -66,12 +79,13 @@ class ReplayLog:
       if found >= iteration:
         shutil.rmtree(self._directory / f'iteration_{found:06d}')
 
-  def episodes(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+  def episodes(self) -> Iterator[tuple[int, dict[str, Any]]]:
     """The episodes, in the order in which they ended, those that the run's end cut among them.
 
     Yields:
       The number of the environment step with which the episode began (step t of stream e of E is
-      number t·E + e), and its rows: `observation` [T, ...], `action`, `reward`, `terminal` [T].
+      number t·E + e), and its rows: `observation` [T, ...], `action`, `reward`, `terminal` [T], and
+      `final_observation` if it was kept.
 
     Raises:
       ValueError: if an iteration is missing.
@@ -86,14 +100,17 @@ class ReplayLog:
     step = 0
     for iteration in iterations:
       rows = self._read(iteration)
-      streams, length = rows.action.shape
+      streams, length = rows.reward.shape
       pending = pending or [[] for _ in range(streams)]
       began = began or list(range(streams))
       ends = np.argwhere(rows.episode_end.T)[:, ::-1]  # (stream, t), in order of t
       starts = [0] * streams
-      for stream, t in ends:
+      for number, (stream, t) in enumerate(ends):
         pending[stream].append(_cut(rows, stream, starts[stream], t + 1))
-        yield began[stream], _joined(pending[stream])
+        whole: dict[str, Any] = _joined(pending[stream])
+        if rows.final_observation is not None:
+          whole['final_observation'] = rows.final_observation[number]
+        yield began[stream], whole
         pending[stream], starts[stream] = [], t + 1
         began[stream] = step + (t + 1) * streams + stream
       for stream in range(streams):
@@ -105,19 +122,19 @@ class ReplayLog:
         yield began[stream], _joined(parts)
 
   def export(self, data_dir: str | os.PathLike, dataset: str, config: str) -> pathlib.Path:
-    """Writes the log as a dataset of TFDS, a split for each of 50 equal stages of the run.
+    """Writes the log as a dataset; of TFDS, with a split for each of 50 equal stages of the run.
 
     Args:
       data_dir: the `data_dir` of TFDS and of `TFDSReplay`.
-      dataset: `tfds_writer.ATARI` or `tfds_writer.MINATAR`.
+      dataset: `tfds_writer.ATARI`, `tfds_writer.MINATAR` or `mujoco.DATASET`.
       config: as 'Breakout_run_1'.
 
     Returns:
       The folder written. A dataset that is there already is replaced.
     """
-    total = sum(self._read(i).action.size for i in self._iterations())
+    total = sum(self._read(i).reward.size for i in self._iterations())
     episodes = ((began * STAGES // total, rows) for began, rows in self.episodes())
-    return tfds_writer.write_dataset(data_dir, dataset, config, episodes, overwrite=True)
+    return writer(dataset).write_dataset(data_dir, dataset, config, episodes, overwrite=True)
 
   def _iterations(self) -> list[int]:
     if not self._directory.is_dir():
@@ -132,17 +149,18 @@ class ReplayLog:
     arrays, settings = found
     frames = frame_store.from_arrays(settings['frames'], arrays)
     observation = frames.take(np.arange(frames.shape[0]))
-    shape = arrays['action'].shape
+    shape = arrays['reward'].shape
     return Rows(
-      observation.reshape(*shape, *frames.shape[1:]),
-      *(arrays[name] for name in Rows._fields[1:]),
+      observation=observation.reshape(*shape, *frames.shape[1:]),
+      final_observation=arrays.get('final_observation'),
+      **{name: arrays[name] for name in _COLUMNS[1:]},
     )
 
 
 def _cut(rows: Rows, stream: int, start: int, end: int) -> Rows:
-  return Rows(*(column[stream, start:end] for column in rows))
+  return Rows(*(getattr(rows, name)[stream, start:end] for name in _COLUMNS))
 
 
 def _joined(parts: list[Rows]) -> dict[str, np.ndarray]:
-  joined = Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-  return {name: column for name, column in joined._asdict().items() if name != 'episode_end'}
+  names = (name for name in _COLUMNS if name != 'episode_end')
+  return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}

@@ -163,6 +163,11 @@ class RowSource(abc.ABC):
     """Frames per state."""
     return self._stack_size
 
+  @property
+  def action_shape(self) -> tuple[int, ...]:
+    """Shape of one action: () if they are numbered, (A,) if they are continuous."""
+    return tuple(self._columns.action.shape[1:])
+
   def describe(self) -> dict[str, Any]:
     """Returns what the data is, ready for JSON."""
     return {
@@ -250,7 +255,7 @@ class StoredSource(RowSource):
     self._valid = compact.RowRuns(valid)
     self._return_to_go = return_to_go
     self._description = dict(description or {})
-    self._max_action = int(columns.action.max())
+    self._max_action = -1 if columns.action.ndim > 1 else int(columns.action.max())
     self.device_rows: device_store.DeviceRows | None = None
     if on_device:
       self.device_rows = device_store.from_host(columns, frames, return_to_go)
@@ -297,7 +302,7 @@ class StoredSource(RowSource):
 
   @property
   def max_action(self) -> int:
-    """The largest action in the data."""
+    """The largest action in the data; −1 if actions are continuous."""
     return self._max_action
 
   def describe(self) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Columns(NamedTuple):
   A ring buffer uses row numbers that only grow; row t then lies at position t mod N.
 
   Attributes:
-    action: [N] whole numbers; a finished store has them in the smallest dtype that holds them.
+    action: [N] whole numbers; a finished store has them in the smallest dtype that holds them. Or
+      [N, A] float32, continuous ones.
     reward: [N] float32, or a smaller dtype that holds them exactly.
     terminal: [N] bool, the episode ended here for good: nothing is worth anything afterwards.
     episode_end: [N] bool, last row of its episode: terminal, or cut off by a time limit.
@@ -64,7 +65,7 @@ def make_columns(
   """Builds the columns of a finished store and checks that they fit together.
 
   Args:
-    action: [N] integers.
+    action: [N] integers, or [N, A] floats.
     reward: [N] floats.
     terminal: [N] bool; every terminal row must also be an episode's end.
     episode_end: [N] bool; the last row must be True, because nothing follows it.
@@ -75,7 +76,10 @@ def make_columns(
   Raises:
     ValueError: if lengths differ, or the flags contradict each other.
   """
-  lengths = {np.shape(a) for a in (action, reward, terminal, episode_end)}
+  action = np.asarray(action)
+  continuous = action.ndim == 2 and np.issubdtype(action.dtype, np.floating)
+  lengths = {np.shape(a) for a in (reward, terminal, episode_end)}
+  lengths.add(action.shape[:1] if continuous else action.shape)
   if len(lengths) != 1 or len(next(iter(lengths))) != 1:
     raise ValueError(f'Columns must be 1-D and of one length, got shapes {sorted(lengths)}.')
   terminal, episode_end = np.asarray(terminal, bool), np.asarray(episode_end, bool)
@@ -85,7 +89,9 @@ def make_columns(
     row = int(np.argmax(terminal & ~episode_end))
     raise ValueError(f'Row {row} is terminal but not the end of its episode.')
   return Columns(
-    action=compact.smallest(np.asarray(action, np.int32)),
+    action=action.astype(np.float32)
+    if continuous
+    else compact.smallest(np.asarray(action, np.int32)),
     reward=compact.smallest(np.asarray(reward, np.float32)),
     terminal=terminal,
     episode_end=episode_end,
@@ -198,6 +204,8 @@ def gather(
   powers = float(gamma) ** np.arange(update_horizon)
   reward = np.sum(columns.reward[at[..., :-1]] * within * powers, axis=-1)
   terminal = np.any(columns.terminal[at[..., :-1]] & within, axis=-1)
+  next_action = _as_actions(columns.action[at[..., -1]])
+  next_action[~exists[..., -1]] = 0
 
   # Offsets of the frames of both stacks, each once; the first S are the state, the last S the next.
   offsets = stack_offsets(stack_size, update_horizon)  # [F]
@@ -212,13 +220,18 @@ def gather(
   first = (slice(None),) * axis
   return types.Batch(
     state=stacked[(*first, slice(None, stack_size))],
-    action=columns.action[at[..., 0]].astype(np.int32),
+    action=_as_actions(columns.action[at[..., 0]]),
     reward=reward.astype(np.float32),
     next_state=stacked[(*first, slice(-stack_size, None))],
-    next_action=np.where(exists[..., -1], columns.action[at[..., -1]], 0).astype(np.int32),
+    next_action=next_action,
     discount=(~terminal).astype(np.float32),
     weight=np.ones(rows.shape, np.float32),
   )
+
+
+def _as_actions(stored: np.ndarray) -> np.ndarray:
+  """A new array of actions in a batch's dtype."""
+  return stored.astype(np.float32 if np.issubdtype(stored.dtype, np.floating) else np.int32)
 
 
 def rows_needed(

@@ -1,0 +1,350 @@
+"""Datasets of vector observations on disk: D4RL's flat HDF5 layout, and local Minari datasets.
+
+An online run in MuJoCo writes its whole replay in the flat layout, with `next_observations`; files
+of others are read with or without them. Minari's are read and written by its own library.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from implicit_rl.environments import mujoco
+
+FILE = 'transitions.hdf5'
+MINARI_FILE = 'data/main_data.hdf5'
+_ATTRIBUTES = ('environment', 'game', 'run')
+
+
+class VectorEpisode(NamedTuple):
+  """One episode of T steps.
+
+  Attributes:
+    observation: [T, D] or [T+1, D] float32; the last of T+1 followed the last action.
+    action: [T] whole numbers, or [T, A] float32.
+    reward: [T] float32.
+    terminal: the last step ended it for good, not a time limit.
+  """
+
+  observation: np.ndarray
+  action: np.ndarray
+  reward: np.ndarray
+  terminal: bool
+
+
+class Dataset(NamedTuple):
+  """Episodes in logged order, and what is known of where they are from, ready for JSON."""
+
+  episodes: list[VectorEpisode]
+  about: dict[str, Any]
+
+
+def read(path: str | os.PathLike, time_limit: int | None = None) -> Dataset:
+  """Reads a flat HDF5 file, a folder that an online run wrote, or a Minari dataset's folder.
+
+  Args:
+    path: the file or folder.
+    time_limit: steps after which an episode was cut; needed for a flat file that has neither
+      `timeouts` nor `next_observations`.
+
+  Raises:
+    FileNotFoundError: if nothing that can be read is there.
+    ValueError: if it is of another layout.
+  """
+  path = pathlib.Path(path).expanduser()
+  if (path / MINARI_FILE).is_file():
+    return read_minari(path)
+  found = path / FILE if (path / FILE).is_file() else path
+  if not found.is_file():
+    raise FileNotFoundError(
+      f'{path} is no HDF5 file and holds neither {FILE} of an online run nor {MINARI_FILE}.'
+    )
+  return read_flat(found, time_limit)
+
+
+# --- D4RL's flat layout ---------------------------------------------------------------------------
+
+
+def read_flat(path: pathlib.Path, time_limit: int | None = None) -> Dataset:
+  """Reads `observations`, `actions`, `rewards`, `terminals`, if there `timeouts` and what follows.
+
+  Episodes end where `terminals` or `timeouts` say so; without the latter, where the next row is not
+  what followed, or after `time_limit` steps.
+  """
+  try:
+    file = h5py.File(path, 'r')
+  except OSError as error:
+    raise ValueError(f'{path} is no HDF5 file: {error}') from error
+  with file:
+    missing = {'observations', 'actions', 'rewards', 'terminals'} - set(file)
+    if missing:
+      raise ValueError(f'{path} is not in the flat layout: it lacks {", ".join(sorted(missing))}.')
+    arrays = {
+      name: np.asarray(file[name])
+      for name in ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
+      if name in file
+    }
+    following = np.asarray(file['next_observations']) if 'next_observations' in file else None
+    about = {name: file.attrs[name] for name in _ATTRIBUTES if name in file.attrs}
+  lengths = {len(values) for values in arrays.values()} | {len(arrays['observations'])}
+  if len(lengths) != 1 or 0 in lengths:
+    raise ValueError(f'{path} is damaged: its columns have the lengths {sorted(lengths)}.')
+  observation = arrays['observations'].reshape(len(arrays['rewards']), -1).astype(np.float32)
+  following = None if following is None else following.reshape(observation.shape).astype(np.float32)
+  terminal = arrays['terminals'].reshape(-1).astype(bool)
+  cut = _cuts(path, arrays, observation, following, terminal, time_limit)
+  ends = np.flatnonzero(terminal | cut) + 1
+  episodes = []
+  for first, last in zip(np.append(0, ends[:-1]), ends, strict=True):
+    seen = observation[first:last]
+    if following is not None:
+      seen = np.concatenate([seen, following[last - 1 : last]])
+    episodes.append(
+      VectorEpisode(
+        seen,
+        _as_actions(arrays['actions'][first:last]),
+        arrays['rewards'][first:last].reshape(-1).astype(np.float32),
+        bool(terminal[last - 1]),
+      )
+    )
+  plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in about.items()}
+  return Dataset(episodes, {'dataset': plain.get('environment', path.stem), **plain})
+
+
+def _cuts(
+  path: pathlib.Path,
+  arrays: Mapping[str, np.ndarray],
+  observation: np.ndarray,
+  following: np.ndarray | None,
+  terminal: np.ndarray,
+  time_limit: int | None,
+) -> np.ndarray:
+  """Which rows [N] are an episode's last without ending it for good; the very last is one."""
+  if 'timeouts' in arrays:
+    cut = arrays['timeouts'].reshape(-1).astype(bool) & ~terminal
+  elif following is not None:
+    cut = np.zeros(len(terminal), bool)
+    cut[:-1] = np.any(following[:-1] != observation[1:], axis=1) & ~terminal[:-1]
+  elif time_limit is not None:
+    cut = np.zeros(len(terminal), bool)
+    steps = 0
+    for row, ended in enumerate(terminal):
+      steps += 1
+      cut[row] = not ended and steps == time_limit
+      steps = 0 if ended or cut[row] else steps
+  else:
+    raise ValueError(
+      f'{path} does not say where time limits cut episodes: bind VectorReplay.time_limit, which is '
+      '1000 in MuJoCo.'
+    )
+  cut[-1] = not terminal[-1]
+  return cut
+
+
+def write_flat(
+  path: pathlib.Path, episodes: Iterable[VectorEpisode], about: Mapping[str, Any]
+) -> None:
+  """Writes episodes of T+1 observations in the flat layout, compressed without loss.
+
+  Raises:
+    ValueError: if there is no episode, or one lacks the observation after its last action.
+  """
+  episodes = list(episodes)
+  _check_whole(episodes)
+  if not episodes:
+    raise ValueError(f'{path}: there is no episode to write.')
+  last = [np.arange(len(e.reward)) == len(e.reward) - 1 for e in episodes]
+  columns = {
+    'observations': [e.observation[:-1] for e in episodes],
+    'actions': [e.action for e in episodes],
+    'rewards': [e.reward for e in episodes],
+    'next_observations': [e.observation[1:] for e in episodes],
+    'terminals': [at & e.terminal for at, e in zip(last, episodes, strict=True)],
+    'timeouts': [at & (not e.terminal) for at, e in zip(last, episodes, strict=True)],
+  }
+  path.parent.mkdir(parents=True, exist_ok=True)
+  aside = path.with_suffix('.partial')
+  with h5py.File(aside, 'w') as file:
+    for name, parts in columns.items():
+      file.create_dataset(name, data=np.concatenate(parts), compression='gzip', shuffle=True)
+    file.attrs.update(about)
+  os.replace(aside, path)
+
+
+def _check_whole(episodes: Sequence[VectorEpisode]) -> None:
+  for number, episode in enumerate(episodes):
+    if len(episode.observation) != len(episode.reward) + 1:
+      raise ValueError(
+        f'Episode {number} lacks the observation after its last action, which the format has: the '
+        'data comes from a file without next_observations.'
+      )
+
+
+# --- what an online run writes --------------------------------------------------------------------
+
+
+def check_config(name: str, config: str) -> None:
+  """Raises ValueError if `write_dataset` could not write a dataset of this name and config."""
+  if name != mujoco.DATASET or config.rpartition('_run_')[0] not in mujoco.TASKS:
+    raise ValueError(f'{name}/{config} is not {mujoco.DATASET}/Task_run_n, as Hopper_run_1.')
+
+
+def write_dataset(
+  directory: str | os.PathLike,
+  name: str,
+  config: str,
+  episodes: Iterable[tuple[int, Mapping[str, Any]]],
+  overwrite: bool = False,
+) -> pathlib.Path:
+  """Writes a replay; as `tfds_writer.write_dataset`, for vectors.
+
+  Args:
+    directory: holds datasets.
+    name: `mujoco.DATASET`.
+    config: as 'Hopper_run_1'.
+    episodes: (stage, rows) in logged order; rows hold `observation` [T, D], `action`, `reward`,
+      `terminal` [T] and `final_observation` [D].
+    overwrite: replace a dataset that is already there.
+
+  Returns:
+    The folder written.
+
+  Raises:
+    FileExistsError: if it is there already and `overwrite` is False.
+  """
+  check_config(name, config)
+  folder = pathlib.Path(directory) / name / config
+  if (folder / FILE).exists() and not overwrite:
+    raise FileExistsError(f'{folder / FILE} exists already; pass overwrite=True to replace it.')
+  game, _, run = config.rpartition('_run_')
+  about = {'environment': f'{game}-v{mujoco.VERSION}', 'game': game, 'run': int(run)}
+  write_flat(folder / FILE, (_episode(rows) for _, rows in episodes), about)
+  return folder
+
+
+def _episode(rows: Mapping[str, Any]) -> VectorEpisode:
+  return VectorEpisode(
+    np.concatenate([rows['observation'], rows['final_observation'][None]]),
+    rows['action'],
+    rows['reward'],
+    bool(rows['terminal'][-1]),
+  )
+
+
+# --- Minari ---------------------------------------------------------------------------------------
+
+
+def read_minari(folder: str | os.PathLike) -> Dataset:
+  """Reads a local Minari dataset; observations that are dictionaries or tuples are put end to end.
+
+  Args:
+    folder: the dataset's, which holds `data/main_data.hdf5`; nothing is read from a network.
+
+  Raises:
+    ImportError: if Minari is not installed.
+    ValueError: if observations are images: `python -m implicit_rl.data prepare` reads those.
+  """
+  minari = _import_minari()
+  dataset = minari.MinariDataset(pathlib.Path(folder) / 'data')
+  episodes = []
+  for found in dataset.iterate_episodes():
+    observation = _flatten(found.observations)
+    episodes.append(
+      VectorEpisode(
+        observation,
+        _as_actions(_flatten(found.actions) if isinstance(found.actions, dict) else found.actions),
+        np.asarray(found.rewards, np.float32),
+        bool(found.terminations[-1]),
+      )
+    )
+  if episodes and episodes[0].observation.dtype == np.uint8:
+    raise ValueError(
+      f'{folder} has images: make a store of it with python -m implicit_rl.data prepare.'
+    )
+  about: dict[str, Any] = {'dataset': str(dataset.spec.dataset_id)}
+  spec = dataset.spec.env_spec
+  if spec is not None and spec.id.partition('-v')[0] in mujoco.TASKS:
+    about['game'] = spec.id.partition('-v')[0]
+  return Dataset(episodes, about)
+
+
+def write_minari(
+  name: str, dataset: Dataset, environment: str | None = None, **metadata: Any
+) -> pathlib.Path:
+  """Writes a local Minari dataset, below `MINARI_DATASETS_PATH` or Minari's own default.
+
+  Args:
+    name: as 'mujoco/hopper/sac-v0'.
+    dataset: episodes of T+1 observations.
+    environment: gymnasium's id of what made it; None takes what the dataset says of itself.
+    **metadata: what else Minari records, such as `author` and `description`.
+
+  Returns:
+    The folder written.
+
+  Raises:
+    ImportError: if Minari is not installed.
+    ValueError: if an episode lacks its last observation, or the dataset exists.
+  """
+  minari = _import_minari()
+  import gymnasium
+  from minari.data_collector import EpisodeBuffer
+
+  _check_whole(dataset.episodes)
+  first = dataset.episodes[0]
+  box = gymnasium.spaces.Box
+  buffers = [
+    EpisodeBuffer(
+      id=number,
+      observations=episode.observation,
+      actions=episode.action,
+      rewards=episode.reward,
+      terminations=[*[False] * (len(episode.reward) - 1), episode.terminal],
+      truncations=[*[False] * (len(episode.reward) - 1), not episode.terminal],
+    )
+    for number, episode in enumerate(dataset.episodes)
+  ]
+  written = minari.create_dataset_from_buffers(
+    name,
+    buffers,
+    env=environment or dataset.about.get('environment'),
+    observation_space=box(-np.inf, np.inf, first.observation.shape[1:], np.float32),
+    action_space=box(-1, 1, first.action.shape[1:], np.float32)
+    if first.action.ndim > 1
+    else gymnasium.spaces.Discrete(1 + max(int(e.action.max()) for e in dataset.episodes)),
+    **metadata,
+  )
+  return pathlib.Path(written.storage.data_path).parent
+
+
+def _import_minari() -> Any:
+  try:
+    import minari
+  except ImportError as error:
+    raise ImportError("Minari datasets need: pip install 'minari[hdf5]'.") from error
+  return minari
+
+
+def _flatten(values: Any) -> np.ndarray:
+  """[T, ...] arrays, or dictionaries and tuples of them, as one array [T, D]; images stay."""
+  if isinstance(values, Mapping):
+    values = tuple(values.values())
+  if isinstance(values, tuple):
+    return np.concatenate([_flatten(value) for value in values], axis=1)
+  values = np.asarray(values)
+  if values.dtype == np.uint8:
+    return values
+  return values.reshape(len(values), -1).astype(np.float32)
+
+
+def _as_actions(actions: Any) -> np.ndarray:
+  """Whole numbers [T], or float32 [T, A]."""
+  actions = np.asarray(actions)
+  if np.issubdtype(actions.dtype, np.integer):
+    return actions.reshape(len(actions)).astype(np.int32)
+  return actions.reshape(len(actions), -1).astype(np.float32)
