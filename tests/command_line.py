@@ -33,13 +33,23 @@ MINATAR_REPLAY = {
   'OnlineRunner.training_steps': 16,
   'Agent.min_replay_history': 8,
 }
+# Three episodes of five steps, too few for a fall, and an update in each of the last two.
+MUJOCO_REPLAY = {
+  'OnlineReplay.capacity': 1000,
+  'OnlineRunner.training_steps': 15,
+  'Agent.min_replay_history': 13,
+}
+MUJOCO = {'ActorCritic.hidden_units': (32, 32), 'MuJoCoEnvironment.num_environments': 2}
 
 
 def small(gin_file):
   """Bindings that make a run of a shipped gin file short."""
+  kind = pathlib.Path(gin_file).parent.name
+  more = MUJOCO if kind == 'mujoco' else {}
   if 'online' not in str(gin_file):
-    return OFFLINE
-  return ONLINE | (ATARI_REPLAY if 'atari' in str(gin_file).split('/') else MINATAR_REPLAY)
+    return OFFLINE | more
+  replays = {'atari': ATARI_REPLAY, 'mujoco': MUJOCO_REPLAY}
+  return ONLINE | more | replays.get(kind, MINATAR_REPLAY)
 
 
 def run(base_dir, *gin_files, seed=0, data_dir=None, **bindings):

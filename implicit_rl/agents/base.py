@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen as nn
 from flax import serialization
 
-from implicit_rl.agents import checks
+from implicit_rl.agents import checks, schedules
 from implicit_rl.data.device_replay import DeviceReplay
 from implicit_rl.data.online_replay import OnlineReplay
 from implicit_rl.data.source import DataSource
@@ -26,12 +26,6 @@ from implicit_rl.learner import Learner
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN
 from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey, UpdateInfo
-
-
-def linearly_decaying_epsilon(step: int, warmup: int, period: int, final: float) -> float:
-  """1 until `warmup` steps, then linear to `final` over `period` steps (Mnih et al., 2015)."""
-  left = 1.0 - (step - warmup) / max(period, 1)
-  return final + (1.0 - final) * min(max(left, 0.0), 1.0)
 
 
 @gin.configurable(
@@ -139,24 +133,25 @@ class Agent:
     self.summary_writer = None  # Dopamine's Runner reads it.
 
     head = self.make_head()
-    self.network = network(num_actions=num_actions, **({'head': head} if head else {}))
+    self.network = self.make_network(network, **({'head': head} if head else {}))
     self.apply: Apply = self.network.apply
     init_key, learner_key, self._act_key = jax.random.split(jax.random.PRNGKey(seed), 3)
     self._stack = np.zeros((stack_size, *observation_shape), observation_dtype)
     params = self.network.init(init_key, self._stack[None])
     loss = self.make_loss()
-    checks.trace(
-      loss, params, self._stack, batch_size
-    )  # Before the data is read, which may take long.
+    # Before the data is read, which may take long.
+    checks.trace(loss, params, self._stack, batch_size, self.action_shape)
     self.learner = learner(loss)
     self.state = self.learner.init(params, learner_key)
     self._measure = make_measure(loss, srank_delta)
-    self._select = jax.jit(self._select_next)
-    self.policy = functools.partial(self.select_actions, epsilon=epsilon_eval)
+    self._select = jax.jit(self._select_next, static_argnames='evaluating')
+    self.policy = self.make_policy()
     self.evaluation_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 1))
     self.training_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 2))
 
-    self.source = source and source(
+    self.source = source and checks.make_source(
+      source,
+      self.action_shape,
       observation_shape=tuple(observation_shape),
       observation_dtype=observation_dtype,
       stack_size=stack_size,
@@ -174,7 +169,7 @@ class Agent:
     self._learnt: list[dict[str, float]] = []  # metrics of the updates done while acting
     self._acted = 0  # actions selected, training and evaluation together
     self._steps = 0  # environment steps of training
-    self._action = 0
+    self._action: Any = 0
     # One worker samples the next chunk of batches while the current one trains.
     self._sampler = futures.ThreadPoolExecutor(1, thread_name_prefix='sampler')
 
@@ -187,6 +182,19 @@ class Agent:
   def make_head(self) -> Head | None:
     """Returns what the network ends in; None leaves the network's own, one value per action."""
     return None
+
+  def make_network(self, network: type[nn.Module], **settings: Any) -> nn.Module:
+    """Returns the network, of the class that gin chose; `settings` hold the head, if any."""
+    return network(num_actions=self.num_actions, **settings)
+
+  def make_policy(self) -> Callable[[Params, Array, PRNGKey], jax.Array]:
+    """Returns the policy of evaluation: ε-greedy with `epsilon_eval`."""
+    return functools.partial(self.select_actions, epsilon=self.epsilon_eval)
+
+  @property
+  def action_shape(self) -> tuple[int, ...]:
+    """Shape of one action: () if they are numbered, (A,) if they are continuous."""
+    return ()
 
   # --- learning ---------------------------------------------------------------------------------
 
@@ -221,7 +229,7 @@ class Agent:
   def _updates(self, num_updates: int) -> Iterator[UpdateInfo]:
     """Does the updates, in chunks; yields each chunk's info, with a leading axis."""
     source: Any = self.source
-    chunk = _chunk_size(num_updates)
+    chunk = schedules.chunk_size(num_updates)
     if hasattr(source, 'update_priorities'):  # What one update reports decides the next batch.
       for _ in range(num_updates):
         batches = source.sample(self.updates, 1, self.batch_size)
@@ -229,7 +237,7 @@ class Agent:
         source.update_priorities(np.asarray(info.priority[0]))
         yield info
     elif getattr(source, 'device_rows', None) is not None:
-      for start, count in _chunks(self.updates, num_updates, chunk):
+      for start, count in schedules.chunks(self.updates, num_updates, chunk):
         rows = source.draw(start, count, self.batch_size)
         self.state, info = self.learner.update_from(
           source.fetch, self.state, source.device_rows, rows
@@ -247,7 +255,7 @@ class Agent:
   def _batches(self, num_updates: int, chunk: int) -> Iterator[Batch]:
     """Batches from the host; the next chunk is sampled while the current one trains."""
     source: Any = self.source
-    todo = _chunks(self.updates, num_updates, chunk)
+    todo = schedules.chunks(self.updates, num_updates, chunk)
 
     def sample_next() -> futures.Future[Batch] | None:
       for start, count in todo:
@@ -281,18 +289,18 @@ class Agent:
     """The ε that the next action is chosen with."""
     if self.eval_mode:
       return self.epsilon_eval
-    return linearly_decaying_epsilon(
+    return schedules.linearly_decaying_epsilon(
       self._steps, self.min_replay_history, self.epsilon_decay_period, self.epsilon_train
     )
 
-  def begin_episode(self, observation: np.ndarray) -> int:
+  def begin_episode(self, observation: np.ndarray) -> Any:
     """Starts an episode; returns the first action."""
     if isinstance(self.source, OnlineReplay) and not self.eval_mode:
       self.source.end_episode()  # Does nothing unless the last episode was left unfinished.
     self._stack[:] = 0
     return self._act(observation)
 
-  def step(self, reward: float, observation: np.ndarray) -> int:
+  def step(self, reward: float, observation: np.ndarray) -> Any:
     """Takes the reward of the last action and the observation it led to; returns an action."""
     self._experience(reward, terminal=False, episode_end=False)
     return self._act(observation)
@@ -301,18 +309,23 @@ class Agent:
     """Takes the last reward; `terminal` is false where a time limit cut the episode."""
     self._experience(reward, terminal=terminal, episode_end=True)
 
-  def _act(self, observation: np.ndarray) -> int:
+  def _act(self, observation: np.ndarray) -> Any:
     self._stack = np.roll(self._stack, -1, axis=0)
     self._stack[-1] = np.reshape(observation, self._stack.shape[1:])
     acted, self._acted = np.uint32(self._acted), self._acted + 1
-    self._action = int(self._select(self.state.params, self._stack, acted, self.epsilon))
+    action = self._select(
+      self.state.params, self._stack, acted, self.epsilon, evaluating=self.eval_mode
+    )
+    self._action = np.asarray(action) if self.action_shape else int(action)
     return self._action
 
   def _select_next(
-    self, params: Params, stack: Array, acted: jax.Array, epsilon: jax.Array
+    self, params: Params, stack: Array, acted: jax.Array, epsilon: jax.Array, *, evaluating: bool
   ) -> jax.Array:
-    """The action [] int32 for one state [S, ...]: all in one program, for it runs at every step."""
+    """The action for one state [S, ...]: all in one program, for it runs at every step."""
     key = jax.random.fold_in(self._act_key, acted)
+    if evaluating:
+      return self.policy(params, stack[None], key)[0]
     return self.select_actions(params, stack[None], key, epsilon)[0]
 
   def _experience(self, reward: float, terminal: bool, episode_end: bool) -> None:
@@ -377,17 +390,3 @@ class Agent:
     if isinstance(self.source, OnlineReplay | DeviceReplay):
       self.source.load_state_dict(bundle_dictionary['source'])
     return True
-
-
-def _chunk_size(num_updates: int, most: int = 64) -> int:
-  """Updates per compiled call: a divisor of `num_updates` if one is near, so one program serves."""
-  for size in range(min(most, num_updates), most // 2, -1):
-    if num_updates % size == 0:
-      return size
-  return min(most, num_updates)
-
-
-def _chunks(first: int, total: int, chunk: int) -> Iterator[tuple[int, int]]:
-  """Cuts updates `first` to `first + total` into (start, count), each of `chunk` at most."""
-  for start in range(first, first + total, chunk):
-    yield start, min(chunk, first + total - start)

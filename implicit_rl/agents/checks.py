@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +12,13 @@ import numpy as np
 from implicit_rl.types import Batch, Loss, Params
 
 
-def trace(loss: Loss, params: Params, stack: np.ndarray, batch_size: int) -> None:
+def trace(
+  loss: Loss,
+  params: Params,
+  stack: np.ndarray,
+  batch_size: int,
+  action_shape: tuple[int, ...] = (),
+) -> None:
   """Traces a loss on shapes alone, so that what is wrong with its settings is raised at once."""
 
   def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
@@ -19,8 +27,38 @@ def trace(loss: Loss, params: Params, stack: np.ndarray, batch_size: int) -> Non
   states = array(stack.dtype, *stack.shape)
   fields = dict.fromkeys(Batch._fields, array(np.float32))
   fields |= {'state': states, 'next_state': states}
-  fields |= {'action': array(np.int32), 'next_action': array(np.int32)}
+  action = array(np.float32 if action_shape else np.int32, *action_shape)
+  fields |= {'action': action, 'next_action': action}
   jax.eval_shape(loss, params, params, Batch._make(fields.values()), jax.random.PRNGKey(0))
+
+
+def make_source(source: Callable[..., Any], action_shape: tuple[int, ...], **settings: Any) -> Any:
+  """Makes an agent's data source, and checks that both mean the same actions.
+
+  Args:
+    source: as `Agent.source`; it is told the shape of an action unless that is ().
+    action_shape: () for numbered actions, (A,) for continuous ones.
+    **settings: what every source is called with.
+
+  Raises:
+    ValueError: if the source or its data is for actions of another kind.
+  """
+  if action_shape:
+    parameters = inspect.signature(source).parameters.values()
+    if not any(p.name == 'action_shape' or p.kind is p.VAR_KEYWORD for p in parameters):
+      raise ValueError(
+        f'{getattr(source, "__name__", source)} holds numbered actions, and the agent has '
+        'continuous ones: bind Agent.source to @VectorReplay or @OnlineReplay.'
+      )
+    settings['action_shape'] = action_shape
+  made = source(**settings)
+  found = getattr(made, 'action_shape', ())
+  if found != action_shape:
+    raise ValueError(
+      f'An action in the data has the shape {found}, one of the agent {action_shape}: they are not '
+      'of the same environment.'
+    )
+  return made
 
 
 def check_ranges(**ranges: tuple[Any, float, float | None]) -> None:

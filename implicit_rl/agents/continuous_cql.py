@@ -1,0 +1,61 @@
+"""CQL for continuous actions (Kumar et al., 2020) on SAC."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import gin
+from flax import linen as nn
+
+from implicit_rl.agents.sac import SACAgent
+from implicit_rl.losses import continuous_cql_loss
+from implicit_rl.types import Loss
+
+
+@gin.configurable
+class ContinuousCQLAgent(SACAgent):
+  """Minimises SAC's loss plus weight·Σ_k (log Σ_a exp Q_k(s, a) − Q_k(s, a_data)).
+
+  Args:
+    *args: `Agent`'s.
+    weight: of the conservative term; at least 0.
+    num_samples: actions of each of the three kinds that estimate the sum over actions.
+    threshold: None, or what a learnt multiplier (which starts at 1) holds the term at.
+    **kwargs: `SACAgent`'s and `Agent`'s; bind them there.
+
+  Raises:
+    ValueError: for a negative weight or no sample.
+  """
+
+  def __init__(
+    self,
+    *args,
+    weight: float = 5.0,
+    num_samples: int = 10,
+    threshold: float | None = None,
+    **kwargs,
+  ):
+    if weight < 0:
+      raise ValueError(f'ContinuousCQLAgent.weight is at least 0, not {weight}.')
+    if num_samples < 1:
+      raise ValueError(f'ContinuousCQLAgent.num_samples is at least 1, not {num_samples}.')
+    self._weight, self._num_samples, self._threshold = weight, num_samples, threshold
+    super().__init__(*args, **kwargs)
+
+  def make_network(self, network: type[nn.Module], **settings: Any) -> nn.Module:
+    """The network, with a multiplier where there is a threshold."""
+    if self._threshold is not None:
+      settings['lagrange'] = True
+    return super().make_network(network, **settings)
+
+  def make_loss(self) -> Loss:
+    """The conservative loss at this agent's γⁿ."""
+    return functools.partial(
+      continuous_cql_loss,
+      apply=self.apply,
+      loss=super().make_loss(),
+      weight=self._weight,
+      num_samples=self._num_samples,
+      threshold=self._threshold,
+    )

@@ -1,0 +1,52 @@
+"""SAC, soft actor-critic, with a temperature that is learnt (Haarnoja et al., 2018b)."""
+
+from __future__ import annotations
+
+import functools
+
+import gin
+
+from implicit_rl.agents.actor_critic import ActorCriticAgent
+from implicit_rl.losses import sac_loss
+from implicit_rl.types import Loss
+
+
+@gin.configurable
+class SACAgent(ActorCriticAgent):
+  """Regresses twin critics to r + γⁿ·(min Q⁻(s', a') − α·log π(a'|s')); the policy maximises both.
+
+  Args:
+    *args: `Agent`'s.
+    target_entropy: what the temperature brings the policy's entropy to; None is −A.
+    temperature: α, fixed and at least 0; None learns it.
+    entropy_in_target: whether the target contains the next action's entropy.
+    **kwargs: `Agent`'s; bind them as `Agent.*`.
+
+  Raises:
+    ValueError: for a negative temperature.
+  """
+
+  def __init__(
+    self,
+    *args,
+    target_entropy: float | None = None,
+    temperature: float | None = None,
+    entropy_in_target: bool = True,
+    **kwargs,
+  ):
+    if temperature is not None and temperature < 0:
+      raise ValueError(f'SACAgent.temperature is at least 0 or None, not {temperature}.')
+    self._target_entropy, self._temperature = target_entropy, temperature
+    self._entropy_in_target = entropy_in_target
+    super().__init__(*args, **kwargs)
+
+  def make_loss(self) -> Loss:
+    """The loss of SAC at this agent's γⁿ."""
+    return functools.partial(
+      sac_loss,
+      apply=self.apply,
+      discount=self.gamma_n,
+      target_entropy=-self.num_actions if self._target_entropy is None else self._target_entropy,
+      temperature=self._temperature,
+      entropy_in_target=self._entropy_in_target,
+    )
