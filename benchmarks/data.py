@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
@@ -26,6 +25,7 @@ import tempfile
 import data_buffers
 import machine
 import numpy as np
+import turns
 
 HERE = pathlib.Path(__file__).parent
 PIPELINE = 'Dopamine, TFDS pipeline'
@@ -61,46 +61,7 @@ def prepare(replay: pathlib.Path, rows: int, folder: pathlib.Path, as_tfds: bool
   return last - first
 
 
-class Process:
-  """A buffer in a process of its own."""
-
-  def __init__(self, name: str, folder: pathlib.Path, python: str):
-    command = [python, str(HERE / 'data_buffers.py'), name, str(folder)]
-    environment = {
-      **os.environ,
-      'PYTHONPATH': str(HERE.parent),
-      'CUDA_VISIBLE_DEVICES': os.environ.get('CUDA_VISIBLE_DEVICES', ''),
-      'TF_CPP_MIN_LOG_LEVEL': '3',
-    }
-    self._errors = tempfile.TemporaryFile('w+')
-    pipe = subprocess.PIPE
-    self._process = subprocess.Popen(
-      command, stdin=pipe, stdout=pipe, stderr=self._errors, env=environment, text=True
-    )
-    self.name = name
-    self.ready = self._answer()
-
-  def run(self, batches: int) -> dict[str, float]:
-    """Draws batches; returns seconds of wall and CPU time for each, and MiB."""
-    self._process.stdin.write(f'{batches}\n')
-    self._process.stdin.flush()
-    answer = self._answer()
-    return {**answer, 'wall': answer['wall'] / batches, 'cpu': answer['cpu'] / batches}
-
-  def stop(self) -> None:
-    """Ends the process."""
-    self._process.stdin.close()
-    self._process.wait()
-
-  def _answer(self) -> dict[str, float]:
-    line = self._process.stdout.readline()
-    if not line:
-      self._errors.seek(0)
-      raise SystemExit(f'{self.name} failed:\n{self._errors.read()[-3000:]}')
-    return json.loads(line)
-
-
-def measure(processes: list[Process], rows: int, rounds: int) -> dict[str, list[dict]]:
+def measure(processes: list[turns.Process], rows: int, rounds: int) -> dict[str, list[dict]]:
   """Lets the processes take turns; returns what each round of each took."""
   results: dict[str, list[dict]] = {p.name: [] for p in processes}
   for turn in range(rounds):
@@ -113,7 +74,7 @@ def measure(processes: list[Process], rows: int, rounds: int) -> dict[str, list[
   return results
 
 
-def table(processes: list[Process], results: dict[str, list[dict]]) -> str:
+def table(processes: list[turns.Process], results: dict[str, list[dict]]) -> str:
   """Returns the Markdown table."""
   middle = lambda name, key: statistics.median(r[key] for r in results[name])
   ratio = lambda name, base: statistics.median(
@@ -172,7 +133,8 @@ def main() -> None:
     processes = []
     for name in names:
       python = options.peers if name in PEERS else sys.executable
-      processes.append(Process(name, folder, python))
+      command = [python, str(HERE / 'data_buffers.py'), name, str(folder)]
+      processes.append(turns.Process(name, command))
       print(f'{name}: ready in {processes[-1].ready["first_batch_s"]:.1f} s', file=sys.stderr)
     results = measure(processes, rows, options.rounds)
     print(table(processes, results))

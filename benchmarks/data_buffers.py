@@ -8,14 +8,12 @@ written is JSON with what they took. The process imports what its buffer needs a
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
-import time
 from collections.abc import Callable
 
-import machine
 import numpy as np
+import turns
 
 BATCH, STACK, GAMMA = 32, 4, 0.99
 CALL = 64  # Batches that our sources draw in one call, as the agent does.
@@ -209,20 +207,12 @@ BUFFERS = {
 def main() -> None:
   """Fills the buffer named, then answers commands."""
   name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-  out = sys.stdout
-  sys.stdout = sys.stderr  # Libraries that print must not disturb the answers.
-  began = time.perf_counter()
-  made = BUFFERS[name](folder)
-  draw, held = made if isinstance(made, tuple) else (made, None)
-  draw(CALL)
-  answer = {'bytes': held, 'first_batch_s': time.perf_counter() - began}
-  print(json.dumps(answer), file=out, flush=True)
-  for line in sys.stdin:
-    wall, cpu = time.perf_counter(), time.process_time()
-    draw(int(line))
-    answer = {'wall': time.perf_counter() - wall, 'cpu': time.process_time() - cpu}
-    answer |= {'rss': machine.memory('VmRSS'), 'peak': machine.memory('VmHWM')}
-    print(json.dumps(answer), file=out, flush=True)
+
+  def make() -> tuple[Draw, int | None]:
+    made = BUFFERS[name](folder)
+    return made if isinstance(made, tuple) else (made, None)
+
+  turns.serve(make, CALL)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,167 @@
+"""Online SAC on MuJoCo: what it reaches, and srank with n = 1 and n = 4 updates per step.
+
+    python experiments/mujoco_online.py    (runs, then draws; goes on where it stopped)
+    python experiments/mujoco_online.py report --results=docs/results/mujoco_online
+
+`run` does what is left of the runs, `report` collects the rows of those that have begun, or takes
+what is kept in --results where there is no run, and draws them. Run it from the repository's root.
+Each run is what `run_experiment.py` does with the shipped gin files; those with n = 1 keep their
+whole replay as a dataset, which `mujoco_offline.py` learns from.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from absl import app, flags
+
+from implicit_rl import local_runs
+from implicit_rl.analysis import curves, runs, style, tables
+
+FLAGS = flags.FLAGS
+
+ITERATION = 10_000  # environment steps between two measurements
+EVALUATION = 5_000  # environment steps at the least; ten episodes or a multiple
+
+
+class Run(NamedTuple):
+  """One run, as plain data."""
+
+  task: str
+  updates_per_step: int = 1  # n
+  seed: int = 0
+  steps: int = 300_000  # environment steps
+
+  @property
+  def variant(self) -> str:
+    """What it is called in figures and tables."""
+    return f'SAC, n = {self.updates_per_step}'
+
+  @property
+  def directory(self) -> str:
+    """Where it lies, below the output."""
+    return f'sac-n_{self.updates_per_step}/{self.task}/seed_{self.seed}'
+
+
+# In blocks, so that what is there after an early stop is whole.
+LEARNS = (Run('Hopper'), Run('HalfCheetah'))
+RUNS = (
+  *LEARNS,
+  *(Run(task, n, 0, 100_000) for task in ('Ant', 'Hopper') for n in (1, 4)[task == 'Hopper' :]),
+  *(Run(task, n, 1, 100_000) for task in ('Ant', 'Hopper') for n in (1, 4)),
+)
+
+
+def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> local_runs.Job:
+  """What to run for `run`, below `output`; `more_bindings` win."""
+  iterations = run.steps // ITERATION
+  bindings = (
+    f'GAME = {run.task!r}',
+    f'OnlineRunner.updates_per_step = {run.updates_per_step}',
+    f'OnlineRunner.num_iterations = {iterations}',
+    f'OnlineRunner.training_steps = {ITERATION}',
+    f'OnlineRunner.evaluation_steps = {EVALUATION}',
+    f'OnlineRunner.log_replay = {run.updates_per_step == 1}',
+    'OnlineRunner.keep_checkpoints = 1',
+    f'OnlineReplay.capacity = {2 * run.steps}',  # Nothing is forgotten, as with a million.
+    *more_bindings,
+  )
+  return local_runs.Job(
+    output / run.directory, ('gin_configs/mujoco/online_sac.gin',), bindings, run.seed, iterations
+  )
+
+
+def replay(run: Run, output: pathlib.Path) -> pathlib.Path:
+  """The folder of the dataset that the finished run has left."""
+  return output / run.directory / 'replay' / 'mujoco' / f'{run.task}_run_1'
+
+
+# Columns of the committed tables, where there are; spectra and the rest stay with the runs.
+_KEPT = (
+  'variant game seed iteration environment_steps updates eval_return eval_return_std train_return '
+  'srank srank_1 srank_2 sigma_max sigma_min td_error q_mean dead_units steps_per_second '
+  'updates_per_second'
+).split()
+_METRICS = ('eval_return', 'srank', 'td_error')
+
+
+def collect(planned: Iterable[tuple[str, local_runs.Job]], path: pathlib.Path) -> pd.DataFrame:
+  """The rows of all runs that have finished an iteration, with the commit that ran.
+
+  Args:
+    planned: variants and their runs.
+    path: CSV that the rows are written to, or read from if no run has begun.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  parts = []
+  for variant, planned_job in planned:
+    if planned_job.done:
+      loaded = runs.read(planned_job.base_dir)
+      rows = runs.frame({variant: [loaded]})
+      rows = rows[[name for name in _KEPT if name in rows]]
+      parts.append(rows.assign(revision=str(loaded.start['git_revision'])[:7]))
+  if parts:
+    style.write_csv(pd.concat(parts, ignore_index=True), path)
+  return runs.load([path])
+
+
+def last_rows(table: pd.DataFrame) -> pd.DataFrame:
+  """A row per task and variant at the iteration that all its seeds reached: mean ± deviation."""
+  rows = []
+  for (game, variant), group in table.groupby(['game', 'variant'], sort=False):
+    last = group.groupby('seed')['iteration'].max().min()
+    until = group[group['iteration'] <= last]
+    at, first = (until[until['iteration'] == i] for i in (last, until['iteration'].min()))
+    best = until.groupby('seed')['eval_return'].max()
+    cells = {'best return': best, 'last return': at['eval_return'], 'first srank': first['srank']}
+    cells |= {name: at[name] for name in ('srank', 'td_error', 'q_mean')}
+    rows.append(
+      {'task': game, 'agent': variant, 'seeds': len(at), 'updates': f'{at["updates"].mean():,.0f}'}
+      | {name: tables.mean_and_spread(values.to_numpy()) for name, values in cells.items()}
+    )
+  return pd.DataFrame(rows)
+
+
+def report(output: pathlib.Path, results: pathlib.Path) -> None:
+  """Writes the rows to CSV, unless no run is there; draws them and prints the table."""
+  planned = [(run.variant, job(run, output)) for run in RUNS]
+  table = collect(planned, results / 'runs.csv')
+  parts = {
+    'returns': (table['variant'] == 'SAC, n = 1') & table['game'].isin([r.task for r in LEARNS]),
+    'updates_per_step': table['game'].isin(['Ant', 'Hopper']),
+  }
+  titles = {'returns': 'Online SAC', 'updates_per_step': 'Online SAC with n updates per step'}
+  for name, chosen in parts.items():
+    if chosen.any():
+      figure, numbers = curves.figure(
+        table[chosen], _METRICS, x='environment_steps', title=titles[name]
+      )
+      style.save(figure, results / f'{name}.png', numbers)
+  print(tables.markdown(last_rows(table)))
+
+
+def main(argv: Sequence[str]) -> None:
+  """Does the steps that are named, or both."""
+  unknown = set(argv[1:]) - {'run', 'report'}
+  if unknown:
+    raise SystemExit(f'mujoco_online: no step {", ".join(unknown)}; there are run and report.')
+  output, chosen = pathlib.Path(FLAGS.output), argv[1:] or ('run', 'report')
+  if 'run' in chosen:
+    planned = [run for run in RUNS if not FLAGS.tasks or run.task in FLAGS.tasks]
+    try:
+      local_runs.run_all([job(run, output) for run in planned], processes=FLAGS.processes)
+    except (OSError, ValueError) as error:
+      raise SystemExit(f'mujoco_online: {error}') from error
+  if 'report' in chosen:
+    report(output, pathlib.Path(FLAGS.results or output / 'report'))
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('output', 'runs/mujoco_online', 'Directory for the runs.')
+  flags.DEFINE_string('results', None, 'Where report reads and writes; OUTPUT/report by default.')
+  flags.DEFINE_list('tasks', [], 'Only these tasks; by default all.')
+  flags.DEFINE_integer('processes', None, 'Runs at once; by default one a core.', lower_bound=1)
+  app.run(main)
