@@ -35,7 +35,7 @@ MINATAR_REPLAY = {
 }
 # Three episodes of five steps, too few for a fall, and an update in each of the last two.
 MUJOCO_REPLAY = {
-  'OnlineReplay.capacity': 1000,
+  'OnlineReplay.capacity': 2000,
   'OnlineRunner.training_steps': 15,
   'Agent.min_replay_history': 13,
 }
