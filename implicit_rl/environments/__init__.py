@@ -8,10 +8,13 @@ implicit_rl.environments` lists the games.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import jax
 import numpy as np
+
+from implicit_rl.types import Array, PRNGKey
 
 
 class Environment(Protocol):
@@ -58,6 +61,29 @@ class Environment(Protocol):
   def step(self, action: Any) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
     """Takes one agent step: (observation, reward, is_terminal, info)."""
     ...
+
+
+def play_rounds(
+  play_round: Callable[[PRNGKey], tuple[Array, Array]], key: PRNGKey, num_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Plays rounds of whole episodes until at least `num_steps` environment steps were played.
+
+  Args:
+    play_round: key -> (returns [E], lengths [E]) of one episode in each of E copies.
+    key: round r gets `fold_in(key, r)`.
+    num_steps: environment steps to play at the least.
+
+  Returns:
+    returns [n] and lengths [n] of all episodes that were begun, n a multiple of E.
+  """
+  rounds: list[tuple[np.ndarray, np.ndarray]] = []
+  played = 0
+  while played < num_steps:
+    returns, lengths = play_round(jax.random.fold_in(key, len(rounds)))
+    rounds.append((np.asarray(returns), np.asarray(lengths)))
+    played += int(rounds[-1][1].sum())
+  returns, lengths = (np.concatenate(parts) for parts in zip(*rounds, strict=True))
+  return returns, lengths
 
 
 def check_game(game: str, games: Sequence[str], family: str) -> None:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_rl.environments import check_game
+from implicit_rl.environments import check_game, play_rounds
 from implicit_rl.types import Params, PRNGKey
 
 GAMES = ('Asterix', 'Breakout', 'Freeway', 'Seaquest', 'SpaceInvaders')
@@ -249,15 +249,6 @@ class MinAtarEnvironment:
     limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
     if num_steps < 1 or limit < 1:
       raise ValueError(f'num_steps ({num_steps}) and the step limit ({limit}) must be at least 1')
-    rounds: list[tuple[np.ndarray, np.ndarray]] = []
-    played = 0
-    while played < num_steps:
-      returns, lengths = self.rules.play_round(
-        act, self.num_environments, params, jax.random.fold_in(key, len(rounds)), limit
-      )
-      rounds.append((np.asarray(returns), np.asarray(lengths)))
-      played += int(rounds[-1][1].sum())
-    return (
-      np.concatenate([returns for returns, _ in rounds]),
-      np.concatenate([lengths for _, lengths in rounds]),
+    return play_rounds(
+      lambda k: self.rules.play_round(act, self.num_environments, params, k, limit), key, num_steps
     )

@@ -16,10 +16,9 @@ from typing import Any
 import gin
 import gymnasium
 import jax
-import mujoco
 import numpy as np
 
-from implicit_rl.environments import check_game
+from implicit_rl.environments import check_game, play_rounds
 from implicit_rl.types import Params, PRNGKey
 
 TASKS = ('Ant', 'HalfCheetah', 'Hopper', 'Walker2d')
@@ -66,7 +65,6 @@ class MuJoCoEnvironment:
     self.name = task
     self.num_environments = num_environments
     self.max_steps_per_episode = max_steps_per_episode
-    mujoco.set_mju_user_warning(_warn)
     self._simulator = self._make()
     self._copies: list[Any] = []  # Made when they are first needed.
     self.action_space: Any = self._simulator.action_space
@@ -80,6 +78,9 @@ class MuJoCoEnvironment:
     self.seed(seed)
 
   def _make(self) -> Any:
+    import mujoco  # Only who makes one waits for it.
+
+    mujoco.set_mju_user_warning(_warn)
     # Unwrapped: gymnasium's own time limit could not be told apart from ours.
     return gymnasium.make(f'{self.name}-v{VERSION}').unwrapped
 
@@ -148,13 +149,7 @@ class MuJoCoEnvironment:
     if self._act is not act:
       self._act, self._compiled = act, jax.jit(act)
     self._copies = self._copies or [self._make() for _ in range(self.num_environments)]
-    rounds: list[tuple[np.ndarray, np.ndarray]] = []
-    played = 0
-    while played < num_steps:
-      rounds.append(self._play_round(params, jax.random.fold_in(key, len(rounds)), limit))
-      played += int(rounds[-1][1].sum())
-    returns, lengths = (np.concatenate(parts) for parts in zip(*rounds, strict=True))
-    return returns, lengths
+    return play_rounds(lambda k: self._play_round(params, k, limit), key, num_steps)
 
   def _play_round(self, params: Params, key: PRNGKey, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """One episode in each copy. Returns (returns [E] float32, lengths [E] int32)."""

@@ -7,7 +7,7 @@ the parts; all of them see the parameters from before the update.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,46 +24,11 @@ class SACNoise(NamedTuple):
 
 
 def sac_loss(
-  params: Params,
-  target_params: Params,
-  batch: Batch,
-  key: PRNGKey,
-  *,
-  apply: Apply,
-  discount: float,
-  target_entropy: float,
-  temperature: float | None = None,
-  entropy_in_target: bool = True,
+  params: Params, target_params: Params, batch: Batch, key: PRNGKey, **settings: Any
 ) -> tuple[jax.Array, LossAux]:
-  """Soft actor-critic (Haarnoja et al., 2018b): critics, policy and temperature.
-
-  Args:
-    params: online parameters.
-    target_params: target network's parameters; only its critics are used.
-    batch: see `Batch`; actions [B, A] float32.
-    key: draws the policy's actions.
-    apply: `ActorCritic.apply` or one with the same methods.
-    discount: γⁿ.
-    target_entropy: what the temperature is to bring the policy's entropy to.
-    temperature: α, fixed; None learns it.
-    entropy_in_target: whether the target contains the next action's entropy.
-
-  Returns:
-    [] loss, LossAux: `CriticOutputs` on the batch's own actions, TD errors [B, K].
-  """
-  shape = batch.action.shape
-  noise = SACNoise(*jax.random.normal(key, (2, *shape)))
-  return sac_terms(
-    params,
-    target_params,
-    batch,
-    noise,
-    apply=apply,
-    discount=discount,
-    target_entropy=target_entropy,
-    temperature=temperature,
-    entropy_in_target=entropy_in_target,
-  )
+  """Soft actor-critic; draws the policy's actions with `key`, the rest is `sac_terms`'s."""
+  noise = SACNoise(*jax.random.normal(key, (2, *batch.action.shape)))
+  return sac_terms(params, target_params, batch, noise, **settings)
 
 
 def sac_terms(
@@ -78,7 +43,22 @@ def sac_terms(
   temperature: float | None = None,
   entropy_in_target: bool = True,
 ) -> tuple[jax.Array, LossAux]:
-  """`sac_loss` with the numbers that it draws given."""
+  """Soft actor-critic (Haarnoja et al., 2018b): critics, policy and temperature.
+
+  Args:
+    params: online parameters.
+    target_params: target network's parameters; only its critics are used.
+    batch: see `Batch`; actions [B, A] float32.
+    noise: what the policy's actions are made of.
+    apply: `ActorCritic.apply` or one with the same methods.
+    discount: γⁿ.
+    target_entropy: what the temperature is to bring the policy's entropy to.
+    temperature: α, fixed; None learns it.
+    entropy_in_target: whether the target contains the next action's entropy.
+
+  Returns:
+    [] loss, LossAux: `CriticOutputs` on the batch's own actions, TD errors [B, K].
+  """
   log_alpha = apply(params, method='log_temperature')
   alpha = jax.lax.stop_gradient(jnp.exp(log_alpha)) if temperature is None else temperature
 
