@@ -242,5 +242,5 @@ class OnlineRunner(runners.Runner):
 def _rows(turns: Turns) -> replay_log.Rows:
   """Turns [T, E, ...] as streams [E, T, ...]."""
   return replay_log.Rows(
-    **{name: np.swapaxes(getattr(turns, name), 0, 1) for name in replay_log.Rows._fields}
+    **{name: np.swapaxes(getattr(turns, name), 0, 1) for name in replay_log.COLUMNS}
   )

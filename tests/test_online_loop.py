@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from implicit_rl.agents.base import linearly_decaying_epsilon
 from implicit_rl.agents.dqn import DQNAgent
+from implicit_rl.agents.schedules import linearly_decaying_epsilon
 from implicit_rl.data.device_replay import DeviceReplay
 from implicit_rl.environments.minatar import MinAtarEnvironment
 from implicit_rl.networks import MLP

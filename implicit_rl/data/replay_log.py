@@ -45,7 +45,7 @@ class Rows(NamedTuple):
   final_observation: np.ndarray | None = None
 
 
-_COLUMNS = ('observation', 'action', 'reward', 'terminal', 'episode_end')
+COLUMNS = ('observation', 'action', 'reward', 'terminal', 'episode_end')
 
 
 def writer(dataset: str) -> ModuleType:
@@ -153,14 +153,14 @@ class ReplayLog:
     return Rows(
       observation=observation.reshape(*shape, *frames.shape[1:]),
       final_observation=arrays.get('final_observation'),
-      **{name: arrays[name] for name in _COLUMNS[1:]},
+      **{name: arrays[name] for name in COLUMNS[1:]},
     )
 
 
 def _cut(rows: Rows, stream: int, start: int, end: int) -> Rows:
-  return Rows(*(getattr(rows, name)[stream, start:end] for name in _COLUMNS))
+  return Rows(*(getattr(rows, name)[stream, start:end] for name in COLUMNS))
 
 
 def _joined(parts: list[Rows]) -> dict[str, np.ndarray]:
-  names = (name for name in _COLUMNS if name != 'episode_end')
+  names = (name for name in COLUMNS if name != 'episode_end')
   return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}

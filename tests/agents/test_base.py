@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from implicit_rl.agents.base import Agent, linearly_decaying_epsilon
+from implicit_rl.agents.base import Agent
 from implicit_rl.agents.dqn import DQNAgent
+from implicit_rl.agents.schedules import linearly_decaying_epsilon
 from implicit_rl.data.online_replay import OnlineReplay
 from implicit_rl.data.prioritized_replay import PrioritizedReplay
 from implicit_rl.environments.minatar import MinAtarEnvironment
