@@ -107,12 +107,12 @@ def main(argv: Sequence[str]) -> None:
   planned = [run for run in RUNS if not FLAGS.tasks or run.task in FLAGS.tasks]
   needed = [run for run in mujoco_online.LEARNS if run.task in {run.task for run in planned}]
   jobs = [mujoco_online.job(run, replays) for run in needed] * ('replays' in chosen)
+  settings = {'processes': FLAGS.processes, 'compilation_cache': output / 'compiled'}
   try:
     if jobs:
-      local_runs.run_all(jobs, processes=FLAGS.processes)
+      local_runs.run_all(jobs, **settings)
     if 'run' in chosen:
-      jobs = [job(run, output, replays) for run in planned]
-      local_runs.run_all(jobs, processes=FLAGS.processes)
+      local_runs.run_all([job(run, output, replays) for run in planned], **settings)
   except (OSError, ValueError) as error:
     raise SystemExit(f'mujoco_offline: {error}') from error
   if 'report' in chosen:

@@ -152,7 +152,11 @@ def main(argv: Sequence[str]) -> None:
   if 'run' in chosen:
     planned = [run for run in RUNS if not FLAGS.tasks or run.task in FLAGS.tasks]
     try:
-      local_runs.run_all([job(run, output) for run in planned], processes=FLAGS.processes)
+      local_runs.run_all(
+        [job(run, output) for run in planned],
+        processes=FLAGS.processes,
+        compilation_cache=output / 'compiled',
+      )
     except (OSError, ValueError) as error:
       raise SystemExit(f'mujoco_online: {error}') from error
   if 'report' in chosen:
