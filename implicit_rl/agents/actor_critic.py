@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from implicit_rl import optimizers  # noqa: F401 (gin finds actor_critic_adam)
 from implicit_rl.agents.base import Agent
 from implicit_rl.losses import tanh_gaussian
 from implicit_rl.types import Array, Params, PRNGKey
