@@ -61,6 +61,11 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
       raise ValueError(f'Unexpected argument {argv[1]!r}: every argument is a --flag=value.')
     for path in FLAGS.gin_files:
+      if '://' in path:
+        raise ValueError(
+          f'--gin_files: {path} is an address. A gin file can import and so run any code: fetch '
+          'it, read it, then name the file.'
+        )
       if not os.path.isfile(path):
         what = 'is a directory' if os.path.isdir(path) else 'no such file'
         there = glob.glob(os.path.join(os.path.dirname(path), '*.gin'))
@@ -84,7 +89,11 @@ def main(argv: list[str]) -> None:
     raise SystemExit(
       f'run_experiment.py: {type(error).__name__}: {one_line(error)} (--verbosity=1 shows where)'
     ) from None
-  runner.run_experiment()
+  try:
+    runner.run_experiment()
+  except (OSError, ArithmeticError) as error:  # A full disk, or numbers that are none.
+    logging.debug('Where it happened:', exc_info=error)
+    raise SystemExit(f'run_experiment.py: {one_line(error)}') from None
 
 
 if __name__ == '__main__':

@@ -16,22 +16,33 @@ from absl import logging
 from flax import serialization
 
 _MAGIC = b'implicit_rl checkpoint'
-_VERSION = 1
-_NAME = re.compile(r'^checkpoint_(\d+)\.msgpack$')
+_VERSION = 2
+BEST = 'best.msgpack'  # The parameters with the highest evaluation; no run goes on from it.
+_ENDED, _INTERRUPTED = 'checkpoint', 'interrupted'
+_NAME = re.compile(rf'^({_ENDED}|{_INTERRUPTED})_(\d+)\.msgpack$')
 
 
 class CorruptCheckpointError(ValueError):
   """A checkpoint file is incomplete, damaged or of another version."""
 
 
-def save(directory: str | os.PathLike, iteration: int, tree: dict[str, Any], keep: int = 3) -> str:
+def save(
+  directory: str | os.PathLike,
+  iteration: int,
+  tree: dict[str, Any],
+  keep: int = 3,
+  *,
+  interrupted: bool = False,
+) -> str:
   """Writes `tree` as the checkpoint of `iteration` and removes all but the newest `keep`.
 
   Args:
     directory: made if absent.
-    iteration: number of the iteration that has ended.
+    iteration: number of the iteration that has ended, or was interrupted.
     tree: nested dicts of arrays, numbers, strings, lists.
     keep: checkpoints to keep, at least 1.
+    interrupted: the iteration has not ended; such a checkpoint stays until one of an iteration's
+      end is written.
 
   Returns:
     The path written.
@@ -41,39 +52,63 @@ def save(directory: str | os.PathLike, iteration: int, tree: dict[str, Any], kee
       were.
   """
   directory = pathlib.Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
-  body = serialization.msgpack_serialize(tree)
-  digest = hashlib.sha256(body).hexdigest().encode()
-  path = directory / f'checkpoint_{iteration}.msgpack'
-  aside = path.with_suffix('.partial')
-  with open(aside, 'wb') as file:
-    file.write(b'%s %d %s %d\n' % (_MAGIC, _VERSION, digest, len(body)))
-    file.write(body)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(aside, path)
-  _sync_directory(directory)
-  for old in iterations(directory)[:-keep]:
-    (directory / f'checkpoint_{old}.msgpack').unlink(missing_ok=True)
+  path = directory / f'{_INTERRUPTED if interrupted else _ENDED}_{iteration}.msgpack'
+  write(path, tree)
+  if not interrupted:
+    ended = [old for old in _list(directory) if old.name.startswith(_ENDED)]
+    begun = [old for old in _list(directory) if old.name.startswith(_INTERRUPTED)]
+    for old in ended[:-keep] + begun:
+      old.unlink(missing_ok=True)
   return str(path)
 
 
+def write(path: str | os.PathLike, tree: dict[str, Any]) -> None:
+  """Writes one file, whole or not at all; the directory is made if absent.
+
+  Raises:
+    OSError: if it can't be written; what was there stays.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  body = serialization.msgpack_serialize(tree)
+  digest = hashlib.sha256(body).hexdigest().encode()
+  aside = path.with_suffix('.partial')
+  try:
+    with open(aside, 'wb') as file:
+      file.write(b'%s %d %s %d\n' % (_MAGIC, _VERSION, digest, len(body)))
+      file.write(body)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(aside, path)
+  except OSError:
+    aside.unlink(missing_ok=True)  # On a full disk its room is needed.
+    raise
+  _sync_directory(path.parent)
+
+
 def iterations(directory: str | os.PathLike) -> list[int]:
-  """The iterations that have a checkpoint in `directory`, oldest first."""
-  directory = pathlib.Path(directory)
-  if not directory.is_dir():
-    return []
-  return sorted(int(m[1]) for m in map(_NAME.match, os.listdir(directory)) if m)
+  """The iterations that have ended and have a checkpoint in `directory`, oldest first."""
+  return [_parse(p)[0] for p in _list(directory) if p.name.startswith(_ENDED)]
+
+
+def newest(directory: str | os.PathLike) -> pathlib.Path | None:
+  """The file of the newest checkpoint, of an iteration's end or not; None if there is none."""
+  paths = _list(directory)
+  return paths[-1] if paths else None
 
 
 def load(directory: str | os.PathLike, iteration: int) -> dict[str, Any]:
-  """Reads one checkpoint.
+  """Reads the checkpoint of an iteration that has ended; see `read`."""
+  return read(pathlib.Path(directory) / f'{_ENDED}_{iteration}.msgpack')
+
+
+def read(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads one file.
 
   Raises:
     CorruptCheckpointError: if it is not whole, with its path.
-    FileNotFoundError: if there is none.
+    OSError: if there is none or it can't be read.
   """
-  path = pathlib.Path(directory) / f'checkpoint_{iteration}.msgpack'
   with open(path, 'rb') as file:
     header, body = file.readline(256), file.read()
   fields = header.removeprefix(_MAGIC).split()
@@ -86,25 +121,50 @@ def load(directory: str | os.PathLike, iteration: int) -> dict[str, Any]:
     )
   if length != b'%d' % len(body) or hashlib.sha256(body).hexdigest().encode() != digest:
     raise CorruptCheckpointError(f'{path} is damaged: its checksum does not match its content.')
-  return serialization.msgpack_restore(body)
+  try:
+    tree = serialization.msgpack_restore(body)
+  except Exception as error:  # Whatever a forged body leads to.
+    raise CorruptCheckpointError(f'{path} is no tree of arrays ({error}).') from error
+  if not isinstance(tree, dict):
+    raise CorruptCheckpointError(f'{path} holds no tree of arrays.')
+  return tree
 
 
 def load_newest(directory: str | os.PathLike) -> tuple[int, dict[str, Any]] | None:
-  """The newest whole checkpoint as (iteration, tree), or None if there is no checkpoint at all.
+  """The newest whole checkpoint, or None if there is no checkpoint at all.
+
+  Returns:
+    The iteration and its tree: of the iteration that has ended, or of one that was interrupted,
+    whose tree says so.
 
   Raises:
     CorruptCheckpointError: if there are checkpoints and none of them is whole.
   """
   error: CorruptCheckpointError | None = None
-  for iteration in reversed(iterations(directory)):
+  for path in reversed(_list(directory)):
     try:
-      return iteration, load(directory, iteration)
+      return _parse(path)[0], read(path)
     except CorruptCheckpointError as found:
       logging.warning('%s Falling back to the checkpoint before it.', found)
       error = error or found
   if error is not None:
     raise error
   return None
+
+
+def _list(directory: str | os.PathLike) -> list[pathlib.Path]:
+  """The checkpoints in `directory`, oldest first."""
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    return []
+  return sorted(filter(lambda path: _NAME.match(path.name), directory.iterdir()), key=_parse)
+
+
+def _parse(path: pathlib.Path) -> tuple[int, bool]:
+  """(iteration, whether it had ended): in this order a run writes them."""
+  match = _NAME.match(path.name)
+  assert match is not None
+  return int(match[2]), match[1] == _ENDED
 
 
 def _sync_directory(directory: pathlib.Path) -> None:

@@ -10,20 +10,21 @@ import platform
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
 import jax
+from absl import logging
 
 from implicit_rl import (
   gin_names,
   online_runner,  # noqa: F401 (gin finds OnlineRunner)
-  runners,
+  run_directory,
+  saved_runs,
   wandb_collector,
 )
-from implicit_rl.runners import OfflineRunner
+from implicit_rl.offline_runner import OfflineRunner
 
 # isort: split
 from dopamine.metrics import collector_dispatcher
@@ -75,7 +76,7 @@ def parse_gin(
       gin.parse_config(binding)
     except SyntaxError as error:
       raise ValueError(f'--gin_bindings: {binding!r} is not gin: {error.msg}') from error
-  for name in runners.settings():
+  for name in saved_runs.settings():
     if name.startswith(('Runner.', 'run_experiment.Runner.')):
       raise ValueError(
         f"{name} is Dopamine's and has no effect here; say OfflineRunner.{name.split('.')[-1]}."
@@ -138,36 +139,28 @@ def create_runner(
 
   Raises:
     ValueError: for settings that don't fit each other.
-    OSError: if the directory can't be written.
+    OSError: if the directory can't be written, or another process runs in it.
   """
-  _check_writable(base_dir)
-  made = environment(seed=seed)
-
-  def create_agent(sess, environment, summary_writer=None):
-    del sess, summary_writer
-    return agent(
-      num_actions=environment.num_actions,
-      observation_shape=environment.observation_shape,
-      observation_dtype=environment.observation_dtype,
-      stack_size=environment.stack_size,
-      seed=seed,
-    )
-
-  created = runner(base_dir, create_agent, lambda: made)
-  record(base_dir, seed, created.describe())
-  return created
-
-
-def _check_writable(base_dir: str) -> None:
-  """Makes the directory and writes to it, before anything takes long."""
-  if os.path.exists(base_dir) and not os.path.isdir(base_dir):
-    raise ValueError(f'--base_dir: {base_dir} is a file.')
+  run_directory.acquire(base_dir)
   try:
-    os.makedirs(base_dir, exist_ok=True)
-    with tempfile.TemporaryFile(dir=base_dir):
-      pass
-  except OSError as error:
-    raise OSError(f'--base_dir: {base_dir} can not be written: {error.strerror}.') from error
+    made = environment(seed=seed)
+
+    def create_agent(sess, environment, summary_writer=None):
+      del sess, summary_writer
+      return agent(
+        num_actions=environment.num_actions,
+        observation_shape=environment.observation_shape,
+        observation_dtype=environment.observation_dtype,
+        stack_size=environment.stack_size,
+        seed=seed,
+      )
+
+    created = runner(base_dir, create_agent, lambda: made)
+    record(base_dir, seed, created.describe())
+  except BaseException:
+    run_directory.release(base_dir)
+    raise
+  return created
 
 
 def record(base_dir: str, seed: int, description: dict[str, Any]) -> None:
@@ -175,7 +168,7 @@ def record(base_dir: str, seed: int, description: dict[str, Any]) -> None:
   directory = pathlib.Path(base_dir)
   (directory / 'operative_config.gin').write_text(gin.operative_config_str())
   path = directory / 'run.json'
-  starts = json.loads(path.read_text())['starts'] if path.exists() else []
+  starts = _earlier_starts(path)
   start = {
     'command': sys.argv,
     'seed': seed,
@@ -188,6 +181,19 @@ def record(base_dir: str, seed: int, description: dict[str, Any]) -> None:
   aside = path.with_suffix('.partial')
   aside.write_text(json.dumps({'starts': [*starts, start]}, indent=2) + '\n')
   os.replace(aside, path)
+
+
+def _earlier_starts(path: pathlib.Path) -> list[Any]:
+  """The entries of run.json; one that can't be read is put aside, since a run goes on without."""
+  if not path.exists():
+    return []
+  try:
+    return list(json.loads(path.read_text())['starts'])
+  except (ValueError, KeyError, TypeError):
+    aside = path.with_suffix('.damaged')
+    os.replace(path, aside)
+    logging.warning('%s is damaged; it is kept as %s and a new one begun.', path, aside)
+    return []
 
 
 def _version(package: str) -> str | None:

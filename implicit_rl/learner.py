@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from implicit_rl import rank
+from implicit_rl.training_sums import SKIPPED
 from implicit_rl.types import Batch, LearnerState, Loss, Params, PRNGKey, UpdateInfo
 
 Update = Callable[[LearnerState, Batch], tuple[LearnerState, UpdateInfo]]
@@ -72,7 +73,10 @@ def make_update(
     gradients, info = jax.grad(objective, has_aux=True)(
       state.params, state.target_params, batch, key
     )
+    info.metrics['Gradient/Norm'] = optax.tree.norm(gradients)
     changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+    if isinstance(optimizer_state, optax.ApplyIfFiniteState):
+      info = _without_skipped(info, ~optimizer_state.last_finite)
     params = optax.apply_updates(state.params, changes)
     updates = state.updates + 1
     if target_update_rate == 1.0:
@@ -85,6 +89,13 @@ def make_update(
     return LearnerState(params, target_params, optimizer_state, state.key, updates), info
 
   return update
+
+
+def _without_skipped(info: UpdateInfo, skipped: jax.Array) -> UpdateInfo:
+  """What an update reports where it may have been skipped: zeros then, which no mean counts."""
+  metrics = {name: jnp.where(skipped, 0.0, value) for name, value in info.metrics.items()}
+  priority = jnp.where(jnp.isfinite(info.priority), info.priority, 0.0)
+  return UpdateInfo({**metrics, SKIPPED: skipped.astype(jnp.float32)}, priority)
 
 
 def has_convolution(function: Callable, *args) -> bool:
@@ -121,13 +132,17 @@ class Learner:
     loop: how `update_many` runs. 'scan' is one compiled loop; 'dispatch' calls the compiled update
       from Python. 'auto' is 'scan', except on the CPU backend with a convolution in the program,
       which XLA runs about ten times slower inside a loop.
+    max_gradient_norm: gradients of a larger global norm are scaled down to it; None leaves them.
+    on_nonfinite: what an infinite gradient, or one that is no number, does: 'stop' ends the run
+      with a word on where; 'skip' leaves the parameters and the optimiser as they were, and
+      `Updates/Skipped` tells how often.
 
   Attributes:
     pure_update: update(state, batch) -> (state, UpdateInfo), not compiled, for a loop of one's own.
 
   Raises:
     ValueError: for an optimiser that is none, a negative weight, a weight without a penalty, a
-      period below 1, a rate outside (0, 1] or an unknown loop.
+      period below 1, a rate outside (0, 1], an unknown loop, or a norm that is not positive.
   """
 
   def __init__(
@@ -139,6 +154,8 @@ class Learner:
     target_update_period: int = 2000,  # gradient updates
     target_update_rate: float = 1.0,
     loop: str = 'auto',
+    max_gradient_norm: float | None = None,
+    on_nonfinite: str = 'stop',
   ):
     if penalty_weight < 0:
       raise ValueError(f'Learner.penalty_weight is at least 0, not {penalty_weight}.')
@@ -155,7 +172,15 @@ class Learner:
       raise ValueError(f'Learner.target_update_rate lies in (0, 1], not {target_update_rate}.')
     if loop not in ('auto', 'scan', 'dispatch'):
       raise ValueError(f"Learner.loop is 'auto', 'scan' or 'dispatch', not {loop!r}.")
+    if max_gradient_norm is not None and not max_gradient_norm > 0:
+      raise ValueError(f'Learner.max_gradient_norm is above 0 or None, not {max_gradient_norm}.')
+    if on_nonfinite not in ('stop', 'skip'):
+      raise ValueError(f"Learner.on_nonfinite is 'stop' or 'skip', not {on_nonfinite!r}.")
     self._optimizer = optimizer or optax.adam(6.25e-5, eps=1.5e-4)
+    if max_gradient_norm is not None:
+      self._optimizer = optax.chain(optax.clip_by_global_norm(max_gradient_norm), self._optimizer)
+    if on_nonfinite == 'skip':  # Without end: who trains notices if nothing else is left.
+      self._optimizer = optax.apply_if_finite(self._optimizer, 2**31 - 1)
     self._loop = loop
     self.pure_update = make_update(
       loss,

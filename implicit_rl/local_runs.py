@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from implicit_rl import stopping
 from implicit_rl.data import frame_store
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -45,6 +46,8 @@ class Job(NamedTuple):
 
 def run(job: Job) -> None:
   """Does or resumes one run in this process; what it prints goes to run.log in its directory."""
+  if stopping.requested():
+    return
   os.makedirs(job.base_dir, exist_ok=True)
   with (
     open(job.base_dir / 'run.log', 'a') as log,
@@ -89,10 +92,13 @@ def run_all(
     futures = [pool.submit(run, job) for job in left]
     try:
       _watch(futures, jobs)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ArithmeticError):
       # Waits, since leaving the pool's context would take the cancelling back.
       pool.shutdown(wait=True, cancel_futures=True)
       raise
+    except KeyboardInterrupt:  # The runs had it too: each saves what it has.
+      pool.shutdown(wait=True, cancel_futures=True)
+      raise SystemExit('Stopped; the same command goes on.') from None
 
 
 def _watch(futures: Sequence[concurrent.futures.Future], jobs: Sequence[Job]) -> None:

@@ -20,9 +20,10 @@ from flax import serialization
 
 from implicit_rl.agents.base import Agent
 from implicit_rl.data import device_replay
+from implicit_rl.training_sums import TrainingSums
 from implicit_rl.types import LearnerState
 
-_TURNS_PER_CALL = 250
+_TURNS_PER_CALL = 250  # with at most one update per turn and environment, else fewer
 
 
 class Games(NamedTuple):
@@ -63,6 +64,42 @@ class Turns(NamedTuple):
   observation: jax.Array | None
 
 
+class LoopReport:
+  """What a number of turns reported, compiled call by compiled call.
+
+  Attributes:
+    sums: the updates' metrics.
+    parts: the turns of each call, as host arrays.
+  """
+
+  def __init__(self) -> None:
+    self.sums = TrainingSums()
+    self.parts: list[Turns] = []
+
+  @property
+  def count(self) -> int:
+    """Turns done."""
+    return sum(len(part.action) for part in self.parts)
+
+  @property
+  def turns(self) -> Turns:
+    """All turns as one, leading axes [T, E]; there must be some."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *self.parts)
+
+  def state_dict(self) -> dict[str, Any]:
+    """All of it, for a checkpoint."""
+    turns = self.turns._asdict() if self.parts else {}
+    return {
+      'sums': self.sums.state_dict(),
+      'turns': {name: column for name, column in turns.items() if column is not None},
+    }
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Takes back what `state_dict` returned."""
+    self.sums.load_state_dict(state['sums'])
+    self.parts = [Turns(**{'observation': None, **state['turns']})] if state['turns'] else []
+
+
 class OnlineLoop:
   """Runs an agent that holds a `DeviceReplay` in an environment that has pure `rules`.
 
@@ -93,6 +130,7 @@ class OnlineLoop:
     )
     rate = fractions.Fraction(agent.updates_per_step).limit_denominator(1000)
     self._due = functools.partial(updates_due, rate, agent.min_replay_history)
+    self._turns_per_call = max(_TURNS_PER_CALL // max(1, int(rate)), 1)
     self._games = self._first_games()
     self._play = jax.jit(self._turns, static_argnames='count', donate_argnums=(0, 1, 2))
 
@@ -116,36 +154,43 @@ class OnlineLoop:
       )
 
   def run(
-    self, steps: int, progress: Callable[[int], Any] = lambda done: None
-  ) -> tuple[dict[str, float], Turns]:
+    self,
+    steps: int,
+    progress: Callable[[int], Any] = lambda done: None,
+    report: LoopReport | None = None,
+  ) -> LoopReport:
     """Plays and learns.
 
     Args:
       steps: environment steps, all environments together; a multiple of E.
-      progress: called with the number of steps done since the last call.
+      progress: called after every compiled call with the number of steps it did. It may raise:
+        loop, agent and `report` then stand after that call.
+      report: what an earlier call that was left so did of these `steps`; None starts anew.
 
     Returns:
-      The mean of each training metric over the updates (empty if there were none), and the turns as
-      host arrays.
+      The report, of all `steps`.
 
     Raises:
       ValueError: if `steps` is not a multiple of E.
+      NonFiniteError: if a metric is infinite or not a number.
     """
     self.check(steps)
-    sums: dict[str, float] = {}
-    reports = []
-    before = self._agent.updates
-    for count in _calls(steps // self._environments):
+    report = LoopReport() if report is None else report
+    done = report.count
+    for count in _calls(steps // self._environments, self._turns_per_call):
+      if done > 0:
+        done -= count
+        continue
+      first = self._agent.updates
       self._agent.state, self._replay.memory, self._games, turns, metrics = self._play(
         self._agent.state, self._replay.memory, self._games, count=count
       )
-      reports.append(jax.tree.map(np.asarray, turns))
-      for name, value in metrics.items():
-        sums[name] = sums.get(name, 0.0) + float(value)
+      updates = self._agent.updates - first
+      if updates:
+        report.sums.add(metrics, updates, first)
+      report.parts.append(jax.tree.map(np.asarray, turns))
       progress(count * self._environments)
-    updates = self._agent.updates - before
-    means = {name: value / updates for name, value in sums.items()} if updates else {}
-    return means, jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
+    return report
 
   def state_dict(self) -> dict[str, Any]:
     """Where the games stand, as nested dicts of arrays."""
@@ -274,9 +319,9 @@ def _where(which: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
   return jnp.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
-def _calls(turns: int) -> Iterator[int]:
+def _calls(turns: int, most: int) -> Iterator[int]:
   """Cuts turns into compiled calls, of one size if a divisor is near."""
-  sizes = range(min(_TURNS_PER_CALL, turns), _TURNS_PER_CALL // 2, -1)
-  size = next((size for size in sizes if turns % size == 0), min(_TURNS_PER_CALL, turns))
+  sizes = range(min(most, turns), most // 2, -1)
+  size = next((size for size in sizes if turns % size == 0), min(most, turns))
   for start in range(0, turns, size):
     yield min(size, turns - start)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +11,12 @@ import gin
 import jax
 import numpy as np
 
-from implicit_rl import runners
+from implicit_rl import runners, saved_runs, stopping
 from implicit_rl.data import replay_log, vector_files
 from implicit_rl.data.device_replay import DeviceReplay
 from implicit_rl.data.online_replay import OnlineReplay
-from implicit_rl.online_loop import OnlineLoop, Turns
-from implicit_rl.types import Array, Batch
+from implicit_rl.online_loop import LoopReport, OnlineLoop, Turns
+from implicit_rl.types import Batch
 
 # isort: split
 from dopamine.discrete_domains import iteration_statistics
@@ -57,6 +57,13 @@ class OnlineRunner(runners.Runner):
       that don't go together.
   """
 
+  # What the iteration's training has done so far.
+  _report: LoopReport
+  _lengths: list[int]  # of the episodes that have ended
+  _returns: list[float]
+  _first_row: int | None  # The replay's first row of this iteration.
+  _finals: list[np.ndarray]  # What the episodes' last steps led to.
+
   def __init__(
     self,
     base_dir: str,
@@ -76,7 +83,7 @@ class OnlineRunner(runners.Runner):
   ):
     if not isinstance(updates_per_step, int | float) or updates_per_step < 0:
       raise ValueError(f'OnlineRunner.updates_per_step is at least 0, not {updates_per_step!r}.')
-    if 'Agent.updates_per_step' in runners.settings():
+    if 'Agent.updates_per_step' in saved_runs.settings():
       raise ValueError('Bind OnlineRunner.updates_per_step, not Agent.updates_per_step.')
     self._updates_per_step, self._log_replay = updates_per_step, log_replay
     self._replay_run = replay_run
@@ -137,24 +144,23 @@ class OnlineRunner(runners.Runner):
   ) -> dict[str, Any]:
     """`training_steps` environment steps and the updates that are due."""
     self._agent.eval_mode = False
-    start, updates = time.monotonic(), self._agent.updates
-    with self._bar('training', self._training_steps, 'steps') as bar:
+    self._clock.start()
+    begun = self._report.count * self._streams + sum(self._lengths)
+    with self._bar('training', self._training_steps, 'steps', begun) as bar:
       if self._loop is None:
         self._progress = bar
-        metrics, lengths, returns = self._train_on_host(iteration)
+        metrics, updates = self._train_on_host(iteration)
         self._progress = None
       else:
-        metrics, lengths, returns = self._train_compiled(self._loop, iteration, bar.update)
-    seconds = time.monotonic() - start
-    for length, episode_return in zip(lengths, returns, strict=True):
-      statistics.append(
-        {'train_episode_lengths': int(length), 'train_episode_returns': float(episode_return)}
-      )
-    mean = float(np.mean(returns)) if len(returns) else None
+        metrics, updates = self._train_compiled(self._loop, iteration, bar)
+    seconds, returns = self._clock.seconds, self._returns
+    for length, episode_return in zip(self._lengths, returns, strict=True):
+      statistics.append({'train_episode_lengths': length, 'train_episode_returns': episode_return})
+    mean = float(np.mean(returns)) if returns else None
     statistics.append({'train_average_return': mean or 0.0})
     statistics.append({'train_average_steps_per_second': self._training_steps / seconds})
     return {
-      'updates_per_second': (self._agent.updates - updates) / seconds,
+      'updates_per_second': updates / seconds,
       'environment_steps': self._environment_steps,
       'steps_per_second': self._training_steps / seconds,
       'train_return': mean,
@@ -163,33 +169,73 @@ class OnlineRunner(runners.Runner):
     }
 
   def _train_compiled(
-    self, loop: OnlineLoop, iteration: int, progress: Callable[[int], Any]
-  ) -> tuple[dict[str, float], Array, Array]:
-    metrics, turns = loop.run(self._training_steps, progress)
+    self, loop: OnlineLoop, iteration: int, bar: Any
+  ) -> tuple[dict[str, float], int]:
+    def progress(steps: int) -> None:
+      bar.update(steps)
+      stopping.check()
+
+    report = loop.run(self._training_steps, progress, self._report)
+    turns = report.turns
     if self._log_replay:
       self._log.write(iteration, _rows(turns))
-    ended = turns.episode_end
-    return metrics, turns.episode_length[ended], turns.episode_return[ended]
+    self._lengths = turns.episode_length[turns.episode_end].tolist()
+    self._returns = turns.episode_return[turns.episode_end].tolist()
+    return report.sums.means(), report.sums.updates
 
-  def _train_on_host(self, iteration: int) -> tuple[dict[str, float], Array, Array]:
-    self._seed_environment(jax.random.fold_in(self._agent.training_key, iteration))
+  def _train_on_host(self, iteration: int) -> tuple[dict[str, float], int]:
     source = self._agent.source
-    first = source.added
-    self._finals: list[np.ndarray] = []
-    played = iteration_statistics.IterationStatistics()
-    self._run_one_phase(self._training_steps, played, 'train')
+    if self._first_row is None:
+      self._first_row = source.added
+    if self._episode is None:  # What follows can't be told by a state of the games' randomness.
+      key = jax.random.fold_in(self._agent.training_key, iteration)
+      self._seed_environment(jax.random.fold_in(key, len(self._lengths)) if self._lengths else key)
+    while sum(self._lengths) < self._training_steps:
+      stopping.check()
+      length, episode_return = self._run_one_episode()
+      self._lengths.append(length)
+      self._returns.append(episode_return)
+    updates = self._agent.learnt.updates
     metrics = self._agent.take_metrics()
     if self._log_replay:
-      rows = replay_log.Rows(**source.rows(first, source.added))
+      rows = replay_log.Rows(**source.rows(self._first_row, source.added))
       if self._writer is vector_files:
         rows = rows._replace(final_observation=np.stack(self._finals))
       self._log.write(iteration, rows)
-    lists = played.data_lists
-    return (
-      metrics,
-      np.asarray(lists['train_episode_lengths']),
-      np.asarray(lists['train_episode_returns']),
-    )
+    return metrics, updates
+
+  # --- a training phase that was interrupted ----------------------------------------------------
+
+  def _begin_training(self) -> None:
+    self._report = LoopReport()
+    self._lengths, self._returns = [], []
+    self._first_row = None
+    self._finals = []
+
+  def _training_state(self) -> dict[str, Any]:
+    state: dict[str, Any] = {'lengths': self._lengths, 'returns': self._returns}
+    if self._loop is not None:
+      return {**state, 'report': self._report.state_dict()}
+    state |= {'first_row': self._first_row, 'finals': list(self._finals)}
+    if self._episode is not None:
+      state['episode'] = dataclasses.asdict(self._episode)
+      state['environment'] = self._environment.state_dict()
+    return state
+
+  def _restore_training(self, state: dict[str, Any]) -> None:
+    self._lengths, self._returns = list(state['lengths']), list(state['returns'])
+    if self._loop is not None:
+      self._report.load_state_dict(state['report'])
+      return
+    self._first_row, self._finals = state['first_row'], list(state['finals'])
+    if 'episode' in state:
+      self._episode = runners.Episode(**state['episode'])
+      self._environment.load_state_dict(state['environment'])
+
+  @property
+  def _streams(self) -> int:
+    """Environments side by side in the compiled loop."""
+    return 0 if self._loop is None else self._agent.source.num_environments
 
   def _run_one_step(self, action: Any) -> tuple[np.ndarray, float, bool]:
     stepped = super()._run_one_step(action)

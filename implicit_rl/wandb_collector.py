@@ -13,7 +13,7 @@ from typing import Literal
 
 import gin
 
-from implicit_rl import dopamine_compat, runners  # noqa: F401
+from implicit_rl import dopamine_compat, saved_runs  # noqa: F401
 
 # isort: split
 from dopamine.metrics import collector, collector_dispatcher, statistics_instance
@@ -56,7 +56,7 @@ class WandbCollector(collector.Collector):
       resume='allow',
       mode=mode,
       dir=self._base_dir,
-      config=runners.settings(),
+      config=saved_runs.settings(),
       settings=wandb.Settings(silent=True),
     )
 

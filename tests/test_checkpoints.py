@@ -58,7 +58,7 @@ def test_damage_is_found_and_the_older_one_serves(tmp_path, damage):
       'flip': content[:-3] + bytes([content[-3] ^ 1]) + content[-2:],
       'empty': b'',
       'foreign': b'\x80\x04N.',  # A pickle.
-      'version': content.replace(b'checkpoint 1 ', b'checkpoint 9 ', 1),
+      'version': content.replace(b'checkpoint 2 ', b'checkpoint 9 ', 1),
     }[damage]
   )
   with pytest.raises(checkpoints.CorruptCheckpointError, match=r'checkpoint_1\.msgpack'):

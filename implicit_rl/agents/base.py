@@ -25,7 +25,8 @@ from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN
-from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey, UpdateInfo
+from implicit_rl.training_sums import TrainingSums
+from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
 
 
 @gin.configurable(
@@ -73,6 +74,8 @@ class Agent:
     uses_return_to_go: whether the source is asked for returns to the episodes' ends.
     apply: `apply(params, state [B, S, ...]) -> outputs`.
     gamma_n: γⁿ, what a loss discounts the next state with.
+    acted: actions selected so far, training and evaluation together; each draws its own key.
+    learnt: metrics of the updates done while acting since `take_metrics`.
     eval_mode: while true the agent acts with `epsilon_eval` and does not learn.
     state: the LearnerState.
     policy: pure `policy(params, states [E, S, ...], key) -> actions [E]` with ε of evaluation.
@@ -166,8 +169,8 @@ class Agent:
         'actions: they are not the same game.'
       )
 
-    self._learnt: list[dict[str, float]] = []  # metrics of the updates done while acting
-    self._acted = 0  # actions selected, training and evaluation together
+    self.learnt = TrainingSums()
+    self.acted = 0
     self._steps = 0  # environment steps of training
     self._action: Any = 0
     # One worker samples the next chunk of batches while the current one trains.
@@ -204,49 +207,63 @@ class Agent:
     return int(self.state.updates)
 
   def train(
-    self, num_updates: int, progress: Callable[[int], Any] = lambda done: None
+    self,
+    num_updates: int,
+    progress: Callable[[int], Any] = lambda done: None,
+    sums: TrainingSums | None = None,
+    done: int = 0,
   ) -> dict[str, float]:
     """Does gradient updates on batches from the source; the next chunk is sampled meanwhile.
 
     Args:
       num_updates: how many.
-      progress: called after every chunk with the number of updates in it.
+      progress: called after every chunk with the number of updates in it. It may raise: agent and
+        `sums` then stand after that chunk.
+      sums: what the metrics are added to; None starts anew.
+      done: how many of `num_updates` an earlier call did, which left off at the end of a chunk.
 
     Returns:
-      The mean of each training metric over the updates.
+      The mean of each training metric over what `sums` holds.
+
+    Raises:
+      NonFiniteError: if a metric is infinite or not a number.
     """
     if num_updates < 1:
       raise ValueError(f'num_updates is at least 1, not {num_updates}.')
     if self.source is None:
       raise ValueError(f'{type(self).__name__} has no data source to train from.')
-    sums: dict[str, float] = {}
-    for info in self._updates(num_updates):
-      for name, values in info.metrics.items():
-        sums[name] = sums.get(name, 0.0) + float(np.asarray(values, np.float64).sum())
-      progress(len(info.priority))
-    return {name: value / num_updates for name, value in sums.items()}
+    sums = TrainingSums() if sums is None else sums
+    for count in self._updates(num_updates - done, schedules.chunk_size(num_updates), sums):
+      progress(count)
+    return sums.means()
 
-  def _updates(self, num_updates: int) -> Iterator[UpdateInfo]:
-    """Does the updates, in chunks; yields each chunk's info, with a leading axis."""
+  def _updates(self, num_updates: int, chunk: int, sums: TrainingSums) -> Iterator[int]:
+    """Does the updates, in chunks; yields the size of each when all about it is settled."""
     source: Any = self.source
-    chunk = schedules.chunk_size(num_updates)
     if hasattr(source, 'update_priorities'):  # What one update reports decides the next batch.
       for _ in range(num_updates):
-        batches = source.sample(self.updates, 1, self.batch_size)
+        first = self.updates
+        batches = source.sample(first, 1, self.batch_size)
         self.state, info = self.learner.update_many(self.state, batches)
+        sums.add(info.metrics, 1, first)
         source.update_priorities(np.asarray(info.priority[0]))
-        yield info
+        yield 1
     elif getattr(source, 'device_rows', None) is not None:
       for start, count in schedules.chunks(self.updates, num_updates, chunk):
         rows = source.draw(start, count, self.batch_size)
         self.state, info = self.learner.update_from(
           source.fetch, self.state, source.device_rows, rows
         )
-        yield info
+        sums.add(info.metrics, count, start)
+        yield count
     else:
+      first = self.updates
       for batches in self._batches(num_updates, chunk):
         self.state, info = self.learner.update_many(self.state, batches)
-        yield info
+        count = len(info.priority)
+        sums.add(info.metrics, count, first)
+        first += count
+        yield count
 
   def train_step(self) -> None:
     """One gradient update."""
@@ -312,7 +329,7 @@ class Agent:
   def _act(self, observation: np.ndarray) -> Any:
     self._stack = np.roll(self._stack, -1, axis=0)
     self._stack[-1] = np.reshape(observation, self._stack.shape[1:])
-    acted, self._acted = np.uint32(self._acted), self._acted + 1
+    acted, self.acted = np.uint32(self.acted), self.acted + 1
     action = self._select(
       self.state.params, self._stack, acted, self.epsilon, evaluating=self.eval_mode
     )
@@ -338,13 +355,12 @@ class Agent:
       n = self.updates_per_step
       due = int(trained * n) - int((trained - 1) * n)
       if due:
-        self._learnt += [self.train(due)] * due
+        self.train(due, sums=self.learnt)
 
   def take_metrics(self) -> dict[str, float]:
     """The mean of each training metric over the updates done while acting since the last call."""
-    learnt, self._learnt = self._learnt, []
-    names = learnt[0] if learnt else {}
-    return {name: sum(metrics[name] for metrics in learnt) / len(learnt) for name in names}
+    learnt, self.learnt = self.learnt, TrainingSums()
+    return learnt.means()
 
   # --- saving -----------------------------------------------------------------------------------
 
@@ -353,8 +369,11 @@ class Agent:
     del checkpoint_dir, iteration_number  # The runner writes what is returned.
     bundle = {
       'learner': jax.tree.map(np.asarray, serialization.to_state_dict(self.state)),
-      'acted': self._acted,
+      'acted': self.acted,
       'steps': self._steps,
+      'stack': self._stack.copy(),
+      'action': self._action,
+      'learnt': self.learnt.state_dict(),
     }
     if isinstance(self.source, OnlineReplay | DeviceReplay):
       bundle['source'] = self.source.state_dict()
@@ -385,8 +404,11 @@ class Agent:
           f'network has {np.shape(old)}; use a new --base_dir or the gin settings it was made with.'
         )
     self.state = jax.tree.map(jnp.asarray, state)
-    self._acted = int(bundle_dictionary['acted'])
+    self.acted = int(bundle_dictionary['acted'])
     self._steps = int(bundle_dictionary['steps'])
+    self._stack = np.array(bundle_dictionary['stack'])
+    self._action = bundle_dictionary['action']
+    self.learnt.load_state_dict(bundle_dictionary['learnt'])
     if isinstance(self.source, OnlineReplay | DeviceReplay):
       self.source.load_state_dict(bundle_dictionary['source'])
     return True

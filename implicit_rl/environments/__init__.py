@@ -20,6 +20,10 @@ from implicit_rl.types import Array, PRNGKey
 class Environment(Protocol):
   """What the runners and agents ask of an environment: Dopamine's interface and a few facts.
 
+  With `state_dict()` and `load_state_dict(state)`, nested dicts of arrays and numbers, a run can be
+  stopped within an episode; without, it stops where an episode ends, and the games' randomness
+  starts afresh from there.
+
   Attributes:
     name: the game, as the user named it.
     observation_shape: shape of one observation as agents stack it: (84, 84), (10, 10, C) or (D,).

@@ -7,6 +7,7 @@ Machado et al. 2018, "Revisiting the Arcade Learning Environment".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ale_py
@@ -58,7 +59,7 @@ class AtariEnvironment:
     check_game(game, atari_games.games(), 'Atari')
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner on every construction
     self._environment = atari_lib.create_atari_environment(game, sticky_actions=sticky_actions)
-    self._environment.environment.unwrapped.ale.setInt('max_num_frames_per_episode', 0)
+    self._emulator.setInt('max_num_frames_per_episode', 0)
     self.seed(seed)
     self.name = game
     self.num_actions = int(self._environment.action_space.n)
@@ -108,6 +109,33 @@ class AtariEnvironment:
     self.game_over = bool(is_terminal)
     self.truncated = not is_terminal and self._steps >= self.max_steps_per_episode
     return observation, float(reward), self.game_over, info
+
+  def state_dict(self) -> dict[str, Any]:
+    """Where the game stands within an episode, the emulator's randomness included."""
+    screens = np.stack(self._environment.screen_buffer)
+    emulator: Any = self._emulator.cloneState(include_rng=True).__getstate__()
+    return {
+      'emulator': np.frombuffer(emulator, np.uint8),
+      'screens': screens,
+      'lives': int(self._environment.lives),
+      'steps': self._steps,
+    }
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Goes on from what `state_dict` returned for the same game, as if nothing had happened."""
+    emulator = ale_py.ALEState.__new__(ale_py.ALEState)
+    emulator.__setstate__(state['emulator'].tobytes())
+    self._environment.reset()
+    self._emulator.restoreState(emulator)
+    for buffer, screen in zip(self._environment.screen_buffer, state['screens'], strict=True):
+      buffer[...] = screen
+    self._environment.lives = int(state['lives'])
+    self._environment.game_over = self.game_over = self.truncated = False
+    self._steps = int(state['steps'])
+
+  @property
+  def _emulator(self) -> ale_py.ALEInterface:
+    return self._environment.environment.unwrapped.ale
 
   def close(self) -> None:
     """Frees the emulator."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import gin
@@ -215,6 +215,24 @@ class MinAtarEnvironment:
     self.truncated = not self.game_over and self._steps >= self.max_steps_per_episode
     observation = np.asarray(self._moment.observation)
     return observation, float(reward), self.game_over, {'truncated': self.truncated}
+
+  def state_dict(self) -> dict[str, Any]:
+    """Where the game stands within an episode."""
+    leaves = jax.tree.leaves(self._moment)
+    return {
+      'moment': {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)},
+      'key': np.asarray(jax.random.key_data(self._key)),
+      'steps': self._steps,
+    }
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Goes on from what `state_dict` returned for the same game, as if nothing had happened."""
+    like = jax.eval_shape(self.rules.start, self._key)
+    leaves = [jnp.asarray(state['moment'][str(i)]) for i in range(len(state['moment']))]
+    self._moment = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    self._key = jax.random.wrap_key_data(jnp.asarray(state['key']))
+    self.game_over = self.truncated = False
+    self._steps = int(state['steps'])
 
   def evaluate(
     self,

@@ -1,0 +1,63 @@
+"""A run's directory belongs to one process at a time, and can be written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pathlib
+import socket
+import tempfile
+from typing import IO
+
+_LOCK = '.lock'
+_held: dict[pathlib.Path, IO[str]] = {}  # What this process holds.
+
+
+class InUseError(OSError):
+  """Another process has the directory."""
+
+
+def acquire(base_dir: str | os.PathLike) -> None:
+  """Makes the directory, checks that it can be written and locks it for this process.
+
+  The lock is the operating system's and ends with the process, however that ends.
+
+  Raises:
+    ValueError: if it is a file.
+    InUseError: if another process has it; names the process.
+    OSError: if it can't be made or written.
+  """
+  path = pathlib.Path(base_dir)
+  if path.exists() and not path.is_dir():
+    raise ValueError(f'--base_dir: {base_dir} is a file.')
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+    path = path.resolve()
+    if path in _held:
+      return
+    file = open(path / _LOCK, 'a+')
+  except OSError as error:
+    raise OSError(f'--base_dir: {base_dir} can not be written: {error.strerror}.') from error
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as error:
+    file.seek(0)
+    owner = file.read().strip() or 'another process'
+    file.close()
+    raise InUseError(
+      f'--base_dir: {base_dir} is in use by {owner}. Wait for it, stop it, or use another '
+      'directory.'
+    ) from error
+  file.truncate(0)
+  file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+  file.flush()
+  _held[path] = file
+
+
+def release(base_dir: str | os.PathLike) -> None:
+  """Gives the directory free; does nothing if this process does not hold it."""
+  file = _held.pop(pathlib.Path(base_dir).resolve(), None)
+  if file is not None:
+    file.close()

@@ -1,0 +1,53 @@
+"""What a run's directory must agree with before the run goes on in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+
+# What may differ between a run and its continuation: its length, where and how things are kept.
+_FREE_ON_RESUME = (
+  'OfflineRunner.num_iterations',
+  'OfflineRunner.keep_checkpoints',
+  'OnlineRunner.num_iterations',
+  'OnlineRunner.keep_checkpoints',
+  'DopamineReplay.cache_dir',
+  'DopamineReplay.codec',
+  'DopamineReplay.data_dir',
+  'StoreReplay.frames',
+  'StoreReplay.path',
+  'TFDSReplay.cache_dir',
+  'TFDSReplay.codec',
+  'TFDSReplay.data_dir',
+  'VectorReplay.path',
+)
+
+
+def settings() -> dict[str, str]:
+  """What gin binds now, by name; values as they stand in gin."""
+  lines = gin.config_str(max_line_length=10**6).splitlines()
+  pairs = (line.split(' = ', 1) for line in lines if ' = ' in line and not line.startswith('#'))
+  return dict(sorted((name, value) for name, value in pairs))
+
+
+def fixed_settings() -> dict[str, str]:
+  """The settings that a run and its continuation share."""
+  return {name: value for name, value in settings().items() if name not in _FREE_ON_RESUME}
+
+
+def refuse_difference(
+  base_dir: str, what: str, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
+  """Raises ValueError, with the first three, if what a run has differs from what is given now."""
+  differing = [
+    f'{name} was {there.get(name, "not set")} and is {here.get(name, "not set")}'
+    for name in sorted(there.keys() | here.keys())
+    if there.get(name) != here.get(name)
+  ]
+  if differing:
+    raise ValueError(
+      f'{base_dir} holds a run with another {what}: {"; ".join(differing[:3])}. Use a new '
+      '--base_dir, or the settings it was started with.'
+    )
