@@ -21,24 +21,53 @@ def append(path: str | os.PathLike, row: Mapping[str, Any]) -> None:
     os.fsync(file.fileno())
 
 
+class DamagedLogError(ValueError):
+  """A log holds something else than rows; the message names the file and the line."""
+
+
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """The whole rows, in order; a line that was cut short is left out."""
+  """The whole rows, in order; a line that was cut short is left out.
+
+  Raises:
+    DamagedLogError: if a whole line is no row.
+    OSError: if the file can't be read.
+  """
   rows = []
   with open(path, 'rb') as file:
-    for line in file:
+    for number, line in enumerate(file, 1):
       if line.endswith(b'\n'):
-        rows.append(json.loads(line))
+        rows.append(_row(path, number, line))
   return rows
 
 
+def _row(path: str | os.PathLike, number: int, line: bytes) -> dict[str, Any]:
+  try:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+      raise ValueError(f'{type(row).__name__} instead of a row')
+  except (ValueError, RecursionError) as error:
+    raise DamagedLogError(
+      f'{path} is damaged at line {number} ({error}): take that line out, or use a copy.'
+    ) from error
+  return row
+
+
 def keep_before(path: str | os.PathLike, iteration: int) -> None:
-  """Drops the rows of `iteration` and later, which a resumed run is about to write again."""
+  """Drops the rows of `iteration` and later, which a resumed run is about to write again.
+
+  Raises:
+    DamagedLogError: as `read`, or if a row has no iteration; the file stays as it is.
+  """
   path = pathlib.Path(path)
   if not path.exists():
     return
+  rows = read(path)
+  for number, row in enumerate(rows, 1):
+    if not isinstance(row.get('iteration'), int):
+      raise DamagedLogError(f'{path} is damaged: row {number} has no iteration.')
   aside = path.with_suffix('.partial')
   with open(aside, 'wb') as file:
-    for row in read(path):
+    for row in rows:
       if row['iteration'] < iteration:
         file.write(json.dumps(row).encode() + b'\n')
     file.flush()

@@ -51,9 +51,14 @@ class Logger(dopamine_logger.Logger):
   def log_to_file(self, filename_prefix: str, iteration_number: int) -> None:
     """Writes all iterations so far, and removes the file that is four older."""
     path = self._generate_filename(filename_prefix, iteration_number)
-    with open(f'{path}.partial', 'wb') as file:
-      pickle.dump(self.data, file, protocol=pickle.HIGHEST_PROTOCOL)
-    os.replace(f'{path}.partial', path)
+    aside = f'{path}.partial'
+    try:
+      with open(aside, 'wb') as file:
+        pickle.dump(self.data, file, protocol=pickle.HIGHEST_PROTOCOL)
+      os.replace(aside, path)
+    except OSError:
+      os.remove(aside)
+      raise
     old = self._generate_filename(filename_prefix, iteration_number - self._logs_duration)
     if os.path.exists(old):
       os.remove(old)

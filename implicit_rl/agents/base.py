@@ -75,7 +75,7 @@ class Agent:
     apply: `apply(params, state [B, S, ...]) -> outputs`.
     gamma_n: γⁿ, what a loss discounts the next state with.
     acted: actions selected so far, training and evaluation together; each draws its own key.
-    learnt: metrics of the updates done while acting since `take_metrics`.
+    learnt: metrics of the updates done while acting.
     eval_mode: while true the agent acts with `epsilon_eval` and does not learn.
     state: the LearnerState.
     policy: pure `policy(params, states [E, S, ...], key) -> actions [E]` with ε of evaluation.
@@ -217,16 +217,13 @@ class Agent:
 
     Args:
       num_updates: how many.
-      progress: called after every chunk with the number of updates in it. It may raise: agent and
-        `sums` then stand after that chunk.
+      progress: called with the size of every chunk that is done. It may raise: agent and `sums`
+        then stand after that chunk.
       sums: what the metrics are added to; None starts anew.
       done: how many of `num_updates` an earlier call did, which left off at the end of a chunk.
 
     Returns:
-      The mean of each training metric over what `sums` holds.
-
-    Raises:
-      NonFiniteError: if a metric is infinite or not a number.
+      The mean of each training metric over what `sums` holds. Raises NonFiniteError if one is none.
     """
     if num_updates < 1:
       raise ValueError(f'num_updates is at least 1, not {num_updates}.')

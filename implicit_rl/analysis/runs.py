@@ -130,7 +130,12 @@ def read(base_dir: str | PathLike) -> Run:
     raise ValueError(f'{log} has no row: the run has not finished an iteration.')
   config, record = path / 'operative_config.gin', path / 'run.json'
   settings = read_settings(config) if config.exists() else {}
-  starts = json.loads(record.read_text())['starts'] if record.exists() else []
+  try:
+    starts = json.loads(record.read_text())['starts'] if record.exists() else []
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{record} is damaged ({error}): remove it; the run is read without.'
+    ) from error
   return Run(path, rows, settings, starts[-1] if starts else {})
 
 
