@@ -46,6 +46,10 @@ _LEADING = (
 )
 
 
+# What can't be infinite in a network that is sound; a condition number can.
+_FINITE = ('loss', 'td_error', 'q_mean', 'q_max', 'singular_values')
+
+
 @dataclasses.dataclass
 class Episode:
   """Where an episode stands that is played on the host.
@@ -177,7 +181,8 @@ class Runner(saving_runner.SavingRunner):
   def _measure(self, iteration: int) -> dict[str, Any]:
     """Rank, TD error and Q; the spectrum goes to a file of its own."""
     measured = dict(self._agent.measure(self._transitions_to_measure()))
-    check_finite({name: np.asarray(value) for name, value in measured.items()}, self._agent.updates)
+    checked = {name: np.asarray(measured[name]) for name in _FINITE if name in measured}
+    check_finite(checked, self._agent.updates)
     spectrum = {'iteration': iteration, 'updates': self._agent.updates}
     spectrum['singular_values'] = measured.pop('singular_values')
     metrics_log.append(self._spectra_path, spectrum)

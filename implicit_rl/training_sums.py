@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 SKIPPED = 'Updates/Skipped'  # 1 for an update that was left out, else 0.
+_FOLLOW = ('Gradient/Norm', 'Losses/Total')  # Named only where nothing else went wrong with them.
 _PATIENCE = 1000  # Updates skipped in a row, after which nothing is being learnt.
 
 
@@ -83,11 +84,11 @@ def check_finite(values: Mapping[str, Any], first: int, updates: int | None = No
     updates: how many; None for arrays that are what they are after `first` updates.
   """
   found = []
-  for order, (name, value) in enumerate(values.items()):
+  for name, value in values.items():
     flat = np.ravel(value)
     if np.issubdtype(flat.dtype, np.inexact) and not np.isfinite(flat).all():
       at = int(np.flatnonzero(~np.isfinite(flat))[0])
-      found.append((0 if updates is None else at, order, name, float(flat[at])))
+      found.append((0 if updates is None else at, name in _FOLLOW, name, float(flat[at])))
   if found:
     at, _, name, value = min(found)
     if updates is None:

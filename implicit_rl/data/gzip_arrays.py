@@ -51,7 +51,7 @@ class GzipArray:
         (2, 0): np.lib.format.read_array_header_2_0,
       }[version]
       self.shape, fortran, self.dtype = read(header)
-    except (ValueError, KeyError, SyntaxError) as error:
+    except Exception as error:  # NumPy lets out whatever its parser meets.
       raise DamagedLogError(f'{self.path} does not hold a saved NumPy array.') from error
     if self.dtype.hasobject or fortran:
       raise DamagedLogError(

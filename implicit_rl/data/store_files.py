@@ -128,7 +128,7 @@ def read_arrays(
       arrays[name] = np.load(path, allow_pickle=False, mmap_mode='r' if memory_map else None)
   except DamagedStoreError:
     raise
-  except (OSError, KeyError, ValueError, TypeError) as error:
+  except Exception as error:  # NumPy lets out whatever its parser of headers meets.
     raise DamagedStoreError(_damaged(folder, str(error))) from error
   return arrays
 

@@ -46,7 +46,7 @@ def faulty(loss, what, at, params, target_params, batch, key):
     return value, aux
   if what == 'gradient':  # The root's slope at 0 is infinite; its value is not.
     leaf = jax.tree.leaves(params)[0].ravel()[0]
-    return value + jnp.where(now, 1.0, 0.0) * jnp.sqrt(leaf - jax.lax.stop_gradient(leaf)), aux
+    return value + jnp.sqrt(leaf - jax.lax.stop_gradient(leaf) + jnp.where(now, 0.0, 1.0)), aux
   features = aux.outputs.features + jnp.where(now, jnp.inf, 0.0)
   return value, aux._replace(outputs=aux.outputs._replace(features=features))
 
@@ -108,7 +108,7 @@ def batch_of_one(x):
 
 def linear_loss(params, target_params, batch, key):
   """w·x, whose gradient is x."""
-  value = jnp.sum(params['w'] * batch.state)
+  value = jnp.sum(params['w'] * batch.state[0])
   outputs = QOutputs(q_values=jnp.zeros((1, 1)), features=jnp.zeros((1, 1)))
   return value, LossAux(td_error=jnp.zeros(1), outputs=outputs, metrics={'Losses/TD': value})
 

@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.usefixtures('compiled_quickly')]
 
 
 def more(base_dir, iterations=2, **bindings):
-  return run(base_dir, MINATAR, **SMALL, **{'OfflineRunner.num_iterations': iterations}, **bindings)
+  settings = SMALL | {'OfflineRunner.num_iterations': iterations} | bindings
+  return run(base_dir, MINATAR, **settings)
 
 
 def stopped_by(base_dir, iterations=2):

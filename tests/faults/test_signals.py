@@ -102,7 +102,7 @@ def test_a_signal_saves_and_the_rest_is_as_if_there_was_none(case, tmp_path):
 
 def shows_progress(base_dir, phase):
   """Whether the bar of a phase has moved."""
-  moved = [line for line in processes.output(base_dir).split('\r') if f'{phase}: ' in line]
+  moved = [line for line in processes.output(base_dir).splitlines() if f'{phase}: ' in line]
   return any(' 0/' not in line for line in moved)
 
 
