@@ -34,10 +34,12 @@ test: $(STAMP)  ## Runs the tests (JOBS=2 processes at once)
 	@test -n '$(BROWSER)' || echo 'No Chromium was found: leaving out the tests that look at a page in a browser.'
 	$(BIN)/python -m pytest -n $(JOBS) $(if $(BROWSER),,-m 'not browser')
 
-check: $(STAMP)  ## Checks style and types
+check: $(STAMP)  ## Checks style and types; asks for known holes in the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@$(if $(shell command -v timeout),timeout 60) $(BIN)/pip-audit --skip-editable --progress-spinner=off \
+	  || echo 'pip-audit found something, or has no network here: it only advises.'
 
 docs: $(STAMP)  ## Builds the documentation's site, without the network (runs/site/index.html)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -64,6 +64,7 @@ EXTRAS = {
     'nbclient>=0.11',
     'nbformat>=5.11',
     'packaging>=26',
+    'pip-audit>=2.9',
     'pre-commit>=4.7',
     'pytest>=9',
     'pytest-timeout>=2.4',

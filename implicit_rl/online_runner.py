@@ -265,13 +265,11 @@ class OnlineRunner(runners.Runner):
     if self._loop is not None:
       self._loop.load_state_dict(tree['loop'])
 
-  def run_experiment(self) -> None:
-    """Runs the iterations that are left, then writes the replay's dataset if it is asked for."""
-    todo = self._start_iteration < self._num_iterations
-    super().run_experiment()
+  def _finish(self, ran: bool) -> None:
+    """Writes the replay's dataset if it is asked for."""
     data_dir = os.path.join(self._base_dir, 'replay')
     written = os.path.exists(os.path.join(data_dir, self._environment.dataset, self._config))
-    if self._log_replay and (todo or not written):  # It may have been killed before it wrote.
+    if self._log_replay and (ran or not written):  # It may have been killed before it wrote.
       path = self._log.export(data_dir, self._environment.dataset, self._config)
       hint = '' if self._writer is vector_files else f'; --data_dir={data_dir}'
       print(f'The replay of the whole run is in {path}{hint}')

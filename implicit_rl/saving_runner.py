@@ -203,14 +203,17 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
       NonFiniteError: for an infinite number, or one that is none, where it would spoil the run.
       OSError: if something can't be written or read; the checkpoints that were there stay.
     """
+    todo = self._start_iteration < self._num_iterations
     try:
-      if self._start_iteration < self._num_iterations:
+      if todo:
         what = f'{type(self._agent).__name__} in {self._environment.name}'
         print(
           f'{what} on {self._what_it_learns_from()}, '
           f'{jax.devices()[0].device_kind}, into {self._base_dir}'
         )
         self._run_until_stopped()
+      if not stopping.requested():
+        self._finish(todo)
     except NonFiniteError as error:
       raise NonFiniteError(
         f'{error}, in iteration {self._iteration + 1}. {self._last_checkpoint()} To avoid it, try '
@@ -224,6 +227,9 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
       ) from error
     finally:
       run_directory.release(self._base_dir)
+
+  def _finish(self, ran: bool) -> None:
+    """What is left to do once all iterations are done; `ran`: some of them by this process."""
 
   def _run_until_stopped(self) -> None:
     with stopping.watched():
