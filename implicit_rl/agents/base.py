@@ -387,19 +387,7 @@ class Agent:
     del checkpoint_dir
     if bundle_dictionary is None:
       return False
-    try:
-      state = serialization.from_state_dict(self.state, bundle_dictionary['learner'])
-    except (KeyError, ValueError) as error:
-      raise ValueError(
-        f'Checkpoint {iteration_number} was written by another agent or network; '
-        'use a new --base_dir or the gin settings it was made with.'
-      ) from error
-    for old, new in zip(jax.tree.leaves(self.state), jax.tree.leaves(state), strict=True):
-      if np.shape(old) != np.shape(new):
-        raise ValueError(
-          f'Checkpoint {iteration_number} holds an array of shape {np.shape(new)} where this '
-          f'network has {np.shape(old)}; use a new --base_dir or the gin settings it was made with.'
-        )
+    state = checks.restore(self.state, bundle_dictionary['learner'], iteration_number)
     self.state = jax.tree.map(jnp.asarray, state)
     self.acted = int(bundle_dictionary['acted'])
     self._steps = int(bundle_dictionary['steps'])

@@ -1,4 +1,4 @@
-"""What an agent checks of its settings before it reads data, which may take long."""
+"""What an agent checks: its settings before it reads data, and a checkpoint that it takes up."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import serialization
 
-from implicit_rl.types import Batch, Loss, Params
+from implicit_rl.types import Batch, LearnerState, Loss, Params
 
 
 def trace(
@@ -70,3 +71,25 @@ def check_ranges(**ranges: tuple[Any, float, float | None]) -> None:
       raise ValueError(f'Agent.{name} is at least {least}, not {value}.')
     if most is not None and not least <= value <= most:
       raise ValueError(f'Agent.{name} lies in [{least}, {most}], not {value}.')
+
+
+def restore(state: LearnerState, saved: dict[str, Any], iteration: int) -> LearnerState:
+  """A checkpoint's learner in the place of `state`, as host arrays.
+
+  Raises:
+    ValueError: if it belongs to another network or agent.
+  """
+  remedy = 'use a new --base_dir or the gin settings it was made with.'
+  try:
+    restored = serialization.from_state_dict(state, saved)
+  except (KeyError, ValueError) as error:
+    raise ValueError(
+      f'Checkpoint {iteration} was written by another agent or network; {remedy}'
+    ) from error
+  for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(restored), strict=True):
+    if np.shape(old) != np.shape(new):
+      raise ValueError(
+        f'Checkpoint {iteration} holds an array of shape {np.shape(new)} where this network has '
+        f'{np.shape(old)}; {remedy}'
+      )
+  return restored
