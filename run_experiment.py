@@ -33,11 +33,9 @@ flags.register_multi_flags_validator(
 
 
 def one_line(error: Exception) -> str:
-  """What an error says, without gin's trace of configurables; with the place in a gin file."""
-  message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-  line = ' '.join(message.split('\n  In call to configurable')[0].split())
+  """What an error says, in one line; with gin's names explained if gin was there."""
   gin_names = sys.modules.get('implicit_rl.gin_names')  # Absent: the error is older than gin.
-  return gin_names.explain(line) if gin_names else line
+  return gin_names.one_line(error) if gin_names else ' '.join(str(error).split())
 
 
 def configurables(names: list[str]) -> str:

@@ -30,6 +30,7 @@ CORE = [
   'numpy>=2.4',
   'optax>=0.2.8',
   'pandas>=2.3.3,<3',  # with 3, arch 7.2 fails on import, and with it rliable, which holds it
+  'pyyaml>=6',  # a sweep's file; flax installs it anyway
   'rliable>=1.2',
   'scipy>=1.17',
   'setuptools>=77',  # tensorflow-probability imports distutils, which left Python with 3.12
@@ -47,6 +48,11 @@ DOCS = [
 ]
 WANDB = ['wandb>=0.31']
 MINARI = ['minari[hdf5]>=0.5.4']  # only who has such datasets needs it
+RAY = [
+  'ray>=2.60',  # 0.24 GB; its plain install is the scheduler alone
+  'rich>=15',  # the live table; keras and flax install it anyway
+  'submitit>=1.5.4',  # writes a sweep as a SLURM array
+]
 
 EXTRAS = {
   'gpu': ['jax[cuda12]'],  # runs on the widest range of drivers; newer ones may take jax[cuda13]
@@ -54,8 +60,10 @@ EXTRAS = {
   'docs': DOCS,
   'wandb': WANDB,
   'minari': MINARI,
+  'ray': RAY,
   'dev': [
     *DOCS,
+    *RAY,  # the tests run sweeps, kill their workers and a node
     *WANDB,  # 0.08 GB; the collector is tested with the real thing, offline
     'hypothesis>=6.170',
     *MINARI,  # the tests write and read local datasets

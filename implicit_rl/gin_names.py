@@ -186,6 +186,23 @@ def explain(message: str) -> str:
   return message
 
 
+def one_line(error: Exception) -> str:
+  """What an error says, without gin's trace of configurables; with the place in a gin file."""
+  message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+  return explain(' '.join(message.split('\n  In call to configurable')[0].split()))
+
+
+def bound(configurable: Any, parameter: str, default: Any = None) -> Any:
+  """What gin, or else its own default, gives a parameter; `default` if it has no such one."""
+  parameters = inspect.signature(configurable).parameters
+  if parameter not in parameters:
+    return default
+  try:
+    return gin.query_parameter(f'{configurable.__name__}.{parameter}')
+  except ValueError:
+    return parameters[parameter].default
+
+
 def macros() -> list[str]:
   """The names that the gin files parsed so far define."""
   return re.findall(r'^([A-Za-z_]\w*)\s*=', gin.config_str(), re.MULTILINE)

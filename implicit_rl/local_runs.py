@@ -7,7 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -39,28 +39,60 @@ class Job(NamedTuple):
 
   @property
   def done(self) -> int:
-    """Iterations that its log holds."""
-    log = self.base_dir / 'metrics.jsonl'
-    return log.read_bytes().count(b'\n') if log.exists() else 0
+    """Iterations that its log holds, or those of its seeds together."""
+    logs = [self.base_dir / 'metrics.jsonl', *self.base_dir.glob('seed_*/metrics.jsonl')]
+    return sum(log.read_bytes().count(b'\n') for log in logs if log.exists())
+
+  @property
+  def finished(self) -> bool:
+    """Whether its log holds all of them."""
+    return self.done >= self.iterations
+
+
+def environment(
+  compilation_cache: str | os.PathLike | None = None, *, one_thread: bool = True
+) -> dict[str, str]:
+  """What to set in a run's process before JAX loads, when several runs share a machine.
+
+  Args:
+    compilation_cache: directory where XLA's programs are kept for the next run; None keeps none.
+    one_thread: whether the run computes on one core.
+  """
+  variables = {}
+  if one_thread:
+    variables['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_ONE_THREAD}'.strip()
+  if 'XLA_PYTHON_CLIENT_PREALLOCATE' not in os.environ:
+    variables['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # The runs share a GPU.
+  if compilation_cache is not None:
+    variables['JAX_COMPILATION_CACHE_DIR'] = os.fspath(compilation_cache)
+    variables['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+  return variables
 
 
 def run(job: Job) -> None:
   """Does or resumes one run in this process; what it prints goes to run.log in its directory."""
   if stopping.requested():
     return
+  import gin
+
+  from implicit_rl import experiment  # Not below: its log handler would keep that file for good.
+
   os.makedirs(job.base_dir, exist_ok=True)
-  with (
-    open(job.base_dir / 'run.log', 'a') as log,
-    contextlib.redirect_stdout(log),
-    contextlib.redirect_stderr(log),
-  ):
-    import gin
-
-    from implicit_rl import experiment
-
+  with log_of(job.base_dir):
     gin.clear_config()
     experiment.parse_gin([str(_ROOT / name) for name in job.gin_files], job.bindings)
     experiment.create_runner(str(job.base_dir), job.seed).run_experiment()
+
+
+@contextlib.contextmanager
+def log_of(base_dir: str | os.PathLike) -> Iterator[None]:
+  """What is printed within goes to run.log in a directory that is there."""
+  with (
+    open(pathlib.Path(base_dir) / 'run.log', 'a') as log,
+    contextlib.redirect_stdout(log),
+    contextlib.redirect_stderr(log),
+  ):
+    yield
 
 
 def run_all(
@@ -79,12 +111,8 @@ def run_all(
   Raises:
     OSError, ValueError: what a run raised; runs that have not started then never do.
   """
-  left = [job for job in jobs if job.done < job.iterations]
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_ONE_THREAD}'.strip()
-  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # The runs share a GPU.
-  if compilation_cache is not None:
-    os.environ['JAX_COMPILATION_CACHE_DIR'] = os.fspath(compilation_cache)
-    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+  left = [job for job in jobs if not job.finished]
+  os.environ.update(environment(compilation_cache))
   with concurrent.futures.ProcessPoolExecutor(
     max(min(processes or frame_store.cores(), len(left)), 1),
     mp_context=multiprocessing.get_context('spawn'),

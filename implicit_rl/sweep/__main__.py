@@ -1,0 +1,181 @@
+"""Command line of sweeps: `python -m implicit_rl.sweep --spec=sweeps/NAME.yaml`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+
+from implicit_rl import local_runs
+from implicit_rl.sweep import spec as sweep_spec
+from implicit_rl.sweep.spec import Planned, Spec
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m implicit_rl.sweep', description='Does the runs of a file, on Ray.'
+  )
+  parser.add_argument('--spec', required=True, help='the YAML file, as sweeps/minatar.yaml')
+  parser.add_argument('--output', help='directory of the runs; runs/NAME by default')
+  parser.add_argument('--data_dir', help='as of run_experiment.py, for every run')
+  parser.add_argument(
+    '--gin_bindings', action='append', default=[], help='gin lines for every run; they win'
+  )
+  parser.add_argument('--address', help='of a Ray cluster, or auto; by default one is started here')
+  parser.add_argument('--cpus', type=int, help='cores to use here; by default all')
+  parser.add_argument('--resume', action='store_true', help='go on; finished runs are left alone')
+  parser.add_argument('--list', action='store_true', help='print the runs, and do nothing')
+  parser.add_argument('--estimate', action='store_true', help='print the cost, and do nothing')
+  parser.add_argument(
+    '--measured_from', type=pathlib.Path, help='estimate: speeds of the run in this directory'
+  )
+  parser.add_argument(
+    '--print_slurm', action='store_true', help='print a SLURM array for sbatch, and do nothing'
+  )
+  parser.add_argument(
+    '--index', type=int, help='do this one run in this process, as an element of the array does'
+  )
+  return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Parses the command line and does it; returns the exit status."""
+  parser = _parser()
+  options = parser.parse_args(arguments)
+  try:
+    return _do(options)
+  except (OSError, ValueError, RuntimeError) as error:
+    print(f'sweep: {" ".join(str(error).split())}', file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    print('sweep: stopped; --resume goes on.', file=sys.stderr)
+    return 130
+
+
+def _do(options: argparse.Namespace) -> int:
+  spec = sweep_spec.read(options.spec)
+  planned = sweep_spec.expand(spec)
+  output = pathlib.Path(options.output or f'runs/{spec.path.stem}').expanduser()
+  if options.cpus is not None and options.cpus < 1:
+    raise ValueError(f'--cpus is at least 1, not {options.cpus}.')
+  if options.cpus is not None and options.address:
+    raise ValueError('--cpus is for runs here; with --address the cluster says what it has.')
+  if options.index is not None and not 0 <= options.index < len(planned):
+    raise ValueError(f'--index lies in [0, {len(planned)}) in {spec.path}, not {options.index}.')
+  if options.list:
+    for number, run in enumerate(planned):
+      print(f'{number:4} {output / run.name}')
+    return 0
+  bindings = list(options.gin_bindings)
+  if options.data_dir:
+    if not os.path.isdir(options.data_dir):
+      raise FileNotFoundError(f'--data_dir: no such directory: {options.data_dir}')
+    bindings.append(f'TFDSReplay.data_dir = {os.path.abspath(options.data_dir)!r}')
+  if options.print_slurm:
+    from implicit_rl.sweep import slurm
+
+    (output / 'slurm').mkdir(parents=True, exist_ok=True)  # SLURM does not make it for its logs.
+    passed = [f'--spec={spec.path}', f'--output={output}']
+    passed += [f'--gin_bindings={line}' for line in bindings]
+    print(slurm.script(spec, len(planned), output, passed))
+    return 0
+
+  from implicit_rl.sweep import jobs  # Loads gin; what it says of wrong lines takes TensorFlow.
+
+  if options.index is not None:
+    (job,), _ = jobs.make(spec, [planned[options.index]], output, bindings)
+    _refuse_what_is_there([job], options.resume)
+    os.environ.update(local_runs.environment(_cache(output), one_thread=spec.resources.cpus <= 1))
+    error = jobs.work(job, os.getcwd())
+    print(f'{job.base_dir}: {error or "done"}')
+    return int(error is not None)
+  todo, lengths = jobs.make(spec, planned, output, bindings)
+  if options.estimate:
+    from implicit_rl.sweep import estimate
+
+    measured = estimate.measured_in(options.measured_from) if options.measured_from else {}
+    try:
+      costs = estimate.cost(planned, lengths, measured)
+    except ValueError as error:
+      raise ValueError(f'{spec.path}: {error}') from error
+    print(estimate.table(costs, {**spec.measured, **measured}))
+    return 0
+  _refuse_what_is_there(todo, options.resume)
+  return _run(spec, planned, todo, output, options)
+
+
+def _refuse_what_is_there(todo: Sequence[local_runs.Job], resume: bool) -> None:
+  there = [job for job in todo if job.done]
+  if there and not resume:
+    raise ValueError(
+      f'{there[0].base_dir} holds a run already: --resume goes on with what is there, another '
+      '--output starts afresh.'
+    )
+
+
+def _run(
+  spec: Spec,
+  planned: Sequence[Planned],
+  todo: Sequence[local_runs.Job],
+  output: pathlib.Path,
+  options: argparse.Namespace,
+) -> int:
+  """Does what is left, collects the results, and says what went wrong."""
+  from implicit_rl.sweep import cluster, table
+
+  output.mkdir(parents=True, exist_ok=True)
+  shutil.copy(spec.path, output / 'sweep.yaml')
+  left = {run.name: job for run, job in zip(planned, todo, strict=True) if not job.finished}
+  print(f'{len(left)} of {len(planned)} runs of {spec.path} to do, into {output}', flush=True)
+  wrong: Mapping[str, str] = {}
+  if left:
+    with table.shown(planned, todo) as show:
+      wrong = cluster.run_all(
+        {name: _absolute(job) for name, job in left.items()},
+        resources=spec.resources,
+        retries=spec.retries,
+        address=options.address,
+        cpus=options.cpus,
+        compilation_cache=_cache(output),
+        show=show,
+      )
+  _collect(planned, todo, output)
+  for name, what in wrong.items():
+    print(f'sweep: {output / name}: {what}', file=sys.stderr)
+  if wrong:
+    print(f'sweep: {len(wrong)} runs failed; their run.log says more.', file=sys.stderr)
+  return int(bool(wrong))
+
+
+def _cache(output: pathlib.Path) -> pathlib.Path:
+  """Where XLA's programs are kept for the runs that come later; the user may have a place."""
+  return pathlib.Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or output / 'compiled').absolute()
+
+
+def _absolute(job: local_runs.Job) -> local_runs.Job:
+  return job._replace(base_dir=job.base_dir.absolute())
+
+
+def _collect(
+  planned: Sequence[Planned], todo: Sequence[local_runs.Job], output: pathlib.Path
+) -> None:
+  """Writes the finished runs' rows as one tidy table, and says what draws them."""
+  from implicit_rl.analysis import runs, style
+
+  finished: dict[str, list[pathlib.Path]] = {}
+  for run, job in zip(planned, todo, strict=True):
+    if job.finished:
+      finished.setdefault(run.variant, []).append(job.base_dir)
+  if finished:
+    style.write_csv(runs.load(finished), output / 'results.csv')
+    print(
+      f'{output / "results.csv"}; a page of it: python -m implicit_rl.analysis report '
+      f'{output} --output={output / "report.html"}'
+    )
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,151 @@
+"""From planned runs to jobs: what gin makes of them, how long they are, and doing one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import gin
+
+from implicit_rl import gin_names, local_runs, metrics_log, run_directory
+from implicit_rl.sweep.spec import Planned, Spec
+
+
+class Length(NamedTuple):
+  """How much a run does.
+
+  Attributes:
+    iterations: rows of its metrics.jsonl; like all below, of all its seeds if it has several.
+    updates: gradient updates.
+    evaluation_steps: environment steps in its evaluations, at the least.
+    steps: environment steps in its training; 0 offline.
+  """
+
+  iterations: int
+  updates: int
+  evaluation_steps: int
+  steps: int
+
+
+def make(
+  spec: Spec, planned: Sequence[Planned], output: pathlib.Path, more_bindings: Sequence[str] = ()
+) -> tuple[list[local_runs.Job], list[Length]]:
+  """The runs as jobs below `output`, each checked by gin, and how long they are.
+
+  Args:
+    spec: of the sweep.
+    planned: its runs.
+    output: directory of the sweep.
+    more_bindings: win over all others.
+
+  Raises:
+    ValueError: for what gin does not take, naming the file and the run.
+  """
+  made, lengths = [], []
+  for run in planned:
+    bindings = (*run.bindings, *more_bindings)
+    try:
+      length = _length(run.gin_files, bindings)
+    except (OSError, ValueError) as error:
+      raise ValueError(f'{spec.path}: {run.name}: {gin_names.one_line(error)}') from error
+    finally:
+      gin.clear_config()
+    lengths.append(length)
+    made.append(
+      local_runs.Job(
+        base_dir=output / run.name,
+        gin_files=tuple(os.path.abspath(path) for path in run.gin_files),
+        bindings=bindings,
+        seed=run.seed,
+        iterations=length.iterations,
+      )
+    )
+  return made, lengths
+
+
+def _length(gin_files: Sequence[str], bindings: Sequence[str]) -> Length:
+  from implicit_rl import experiment  # Takes seconds to load.
+
+  experiment.parse_gin(gin_files, bindings)
+  try:
+    runner = gin.query_parameter('Experiment.runner').configurable.wrapped
+  except ValueError:
+    runner = experiment.OfflineRunner
+  if runner.__name__ == 'FittedQRunner':
+    from implicit_rl.gridworld.config import FittedQConfig
+
+    config = FittedQConfig()
+    rows = 1 + config.iterations // config.log_every
+    return Length(rows, config.iterations * config.steps, 0, 0)
+  names = ('num_iterations', 'training_steps', 'evaluation_steps')
+  iterations, training, evaluation = (gin_names.bound(runner, name) for name in names)
+  iterations *= gin_names.bound(runner, 'num_seeds', 1)
+  steps = iterations * training
+  per_step = gin_names.bound(runner, 'updates_per_step')
+  if per_step is None:  # Offline.
+    return Length(iterations, steps, iterations * evaluation, 0)
+  return Length(iterations, int(steps * per_step), iterations * evaluation, steps)
+
+
+# --- doing one ------------------------------------------------------------------------------------
+
+STARTS = 'starts.jsonl'
+_PATIENCE = 60  # seconds
+
+
+def starts(job: local_runs.Job) -> int:
+  """How often a run was started."""
+  log = job.base_dir / STARTS
+  return log.read_bytes().count(b'\n') if log.exists() else 0
+
+
+def work(job: local_runs.Job, directory: str) -> str | None:
+  """Does or resumes one run in this process, alone in its directory.
+
+  Args:
+    job: the run.
+    directory: to work in; gin's includes are relative to it, and modules in it can be imported.
+
+  Returns:
+    None, or in one line what is wrong with the run; its run.log then says where.
+  """
+  os.chdir(directory)
+  if directory not in sys.path:
+    sys.path.insert(0, directory)
+  try:
+    with _alone_in(job.base_dir):
+      if job.finished:
+        return None
+      start = {'host': socket.gethostname(), 'pid': os.getpid(), 'time': time.time()}
+      metrics_log.append(job.base_dir / STARTS, start)
+      local_runs.run(job)
+  except Exception as error:
+    with open(job.base_dir / 'run.log', 'a') as log:
+      traceback.print_exc(file=log)
+    kind = '' if isinstance(error, OSError | ValueError) else f'{type(error).__name__}: '
+    return f'{kind}{gin_names.one_line(error)}'
+  return None if job.finished else 'was stopped before its end'
+
+
+@contextlib.contextmanager
+def _alone_in(base_dir: pathlib.Path) -> Iterator[None]:
+  """Holds the run's directory; waits for a process that outlives the death of its machine."""
+  for second in range(_PATIENCE):
+    try:
+      run_directory.acquire(base_dir)
+      break
+    except run_directory.InUseError:
+      if second == _PATIENCE - 1:
+        raise
+      time.sleep(1)
+  try:
+    yield
+  finally:
+    run_directory.release(base_dir)

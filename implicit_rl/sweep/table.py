@@ -1,0 +1,89 @@
+"""How a sweep is going: a live table at a terminal, a line for each run that ends elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import rich.console
+import rich.live
+import rich.table
+
+from implicit_rl import local_runs, progress
+from implicit_rl.sweep import jobs
+from implicit_rl.sweep.spec import Planned
+
+Show = Callable[[Mapping[str, str]], None]
+
+
+def rows(
+  planned: Sequence[Planned], todo: Sequence[local_runs.Job], states: Mapping[str, str]
+) -> list[tuple[str, ...]]:
+  """A row for each variant and game, then one for all.
+
+  Args:
+    planned: the runs.
+    todo: their jobs, in the same order.
+    states: 'done' or 'failed' by the names of runs that have ended.
+
+  Returns:
+    Cells: variant, game, runs done, running, iterations, restarts, failed.
+  """
+  groups: dict[tuple[str, str], list[int]] = {}
+  for run, job in zip(planned, todo, strict=True):
+    state = states.get(run.name, 'done' if job.finished else '')
+    starts = jobs.starts(job)
+    counts = (
+      1,
+      state == 'done',
+      not state and starts > 0,
+      min(job.done, job.iterations),
+      job.iterations,
+      max(starts - 1, 0),
+      state == 'failed',
+    )
+    for key in ((run.variant, run.game), ('all', '')):
+      groups[key] = [a + b for a, b in zip(groups.get(key, [0] * 7), counts, strict=True)]
+  groups['all', ''] = groups.pop(('all', ''))  # Last.
+  return [
+    (variant, game, f'{done}/{runs}', f'{now}', f'{have}/{want}', f'{again}', f'{failed}')
+    for (variant, game), (runs, done, now, have, want, again, failed) in groups.items()
+  ]
+
+
+@contextlib.contextmanager
+def shown(planned: Sequence[Planned], todo: Sequence[local_runs.Job]) -> Iterator[Show]:
+  """Gives a function that shows where the sweep stands."""
+  console = rich.console.Console()
+  began, at_first = time.monotonic(), sum(job.done for job in todo)
+  total = sum(job.iterations for job in todo)
+
+  def left() -> str:
+    new = sum(min(job.done, job.iterations) for job in todo) - at_first
+    if new < 1:
+      return ''
+    seconds = (total - at_first - new) * (time.monotonic() - began) / new
+    return f'about {progress.duration(seconds)} left'
+
+  if console.is_terminal:
+    with rich.live.Live(console=console, refresh_per_second=1) as display:
+
+      def show(states: Mapping[str, str]) -> None:
+        table = rich.table.Table(
+          'variant', 'game', 'done', 'running', 'iterations', 'restarts', 'failed', caption=left()
+        )
+        for row in rows(planned, todo, states):
+          table.add_row(*row)
+        display.update(table)
+
+      yield show
+  else:
+    said: set[str] = set()
+
+    def say(states: Mapping[str, str]) -> None:
+      for name in states.keys() - said:
+        said.add(name)
+        print(f'{states[name]:6} {name}  ({len(said)} of {len(planned)})  {left()}', flush=True)
+
+    yield say
