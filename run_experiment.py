@@ -20,6 +20,14 @@ flags.DEFINE_string(
 )
 flags.DEFINE_alias('replay_dir', 'data_dir')
 flags.DEFINE_integer('seed', 0, 'Everything random derives from it.', lower_bound=0)
+flags.DEFINE_string(
+  'coordinator',
+  None,
+  'For one run on several hosts, started on each: HOST:PORT of the first one, or auto where JAX '
+  'finds the hosts itself (TPU pods, SLURM).',
+)
+flags.DEFINE_integer('num_hosts', 1, 'With --coordinator: how many hosts.', lower_bound=1)
+flags.DEFINE_integer('host', 0, 'With --coordinator: the number of this one.', lower_bound=0)
 flags.DEFINE_bool(
   'list_configurables',
   False,
@@ -75,9 +83,15 @@ def main(argv: list[str]) -> None:
     if data_dir is not None and not os.path.isdir(data_dir):
       raise FileNotFoundError(f'--data_dir: no such directory: {data_dir}')
     # Imported late: what is wrong with the flags is said before TensorFlow and Dopamine load.
+    if FLAGS.coordinator is not None:
+      from implicit_rl import devices
+
+      devices.connect(FLAGS.coordinator, FLAGS.num_hosts, FLAGS.host)
     from implicit_rl import experiment
 
     experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings, data_dir)
+    if FLAGS.coordinator is not None:
+      base_dir = experiment.join_hosts(base_dir, FLAGS.seed)
     runner = experiment.create_runner(base_dir, FLAGS.seed)
   except (OSError, ValueError) as error:  # What we or gin say of wrong input.
     logging.debug('Where it happened:', exc_info=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -17,14 +18,9 @@ import gin
 import jax
 from absl import logging
 
-from implicit_rl import (
-  gin_names,
-  online_runner,  # noqa: F401 (gin finds OnlineRunner)
-  run_directory,
-  saved_runs,
-  wandb_collector,
-)
+from implicit_rl import devices, gin_names, run_directory, saved_runs, seeds, wandb_collector
 from implicit_rl.offline_runner import OfflineRunner
+from implicit_rl.online_runner import OnlineRunner
 
 # isort: split
 from dopamine.metrics import collector_dispatcher
@@ -116,6 +112,16 @@ def _check_macros(bindings: Sequence[str]) -> None:
       raise ValueError(f'--gin_bindings: no gin file defines {bare[1]}.{hint}')
 
 
+def join_hosts(base_dir: str, seed: int) -> str:
+  """Checks that all hosts of a run mean the same one; returns where this host writes.
+
+  Raises:
+    ValueError: on all of them, if their settings or seeds differ.
+  """
+  devices.agree({'settings': saved_runs.settings(), 'seed': seed, 'base_dir': base_dir})
+  return devices.directory_of_this_host(base_dir)
+
+
 @gin.configurable('Experiment', denylist=['base_dir', 'seed'])
 def create_runner(
   base_dir: str,
@@ -135,12 +141,40 @@ def create_runner(
     runner: called with the directory and the two constructors, as Dopamine's is.
 
   Returns:
-    The runner; `run_experiment()` starts it.
+    The runner, or what runs those of several seeds; `run_experiment()` starts it.
 
   Raises:
     ValueError: for settings that don't fit each other.
     OSError: if the directory can't be written, or another process runs in it.
   """
+  make = functools.partial(_create_one, environment=environment, agent=agent, runner=runner)
+  count = gin_names.bound(runner, 'num_seeds', 1)
+  name = runner.__name__
+  if not isinstance(count, int) or count < 1:
+    raise ValueError(f'{name}.num_seeds is at least 1, not {count!r}.')
+  if count == 1:
+    return make(base_dir, seed)
+  if os.path.exists(os.path.join(base_dir, 'metrics.jsonl')):
+    raise ValueError(f'{base_dir} holds one run; {name}.num_seeds needs a --base_dir of its own.')
+  chosen = range(seed, seed + count)
+  way = seeds.choose(gin_names.bound(runner, 'seeds_as'), online=name == OnlineRunner.__name__)
+  if way == 'processes' and jax.process_count() > 1:
+    raise ValueError(f"{name}.seeds_as can't be 'processes' on several hosts; take 'vmap'.")
+  if way == 'vmap':
+    return seeds.VmappedSeeds(base_dir, chosen, make)
+  return seeds.ProcessSeeds(base_dir, chosen, gin_names.bound(runner, 'num_iterations'))
+
+
+def _create_one(
+  base_dir: str,
+  seed: int,
+  *,
+  environment: Callable[..., Any],
+  agent: Callable[..., Any],
+  runner: Callable[..., Any],
+  source: Callable[..., Any] | None = None,
+) -> Any:
+  """The runner of one seed; `source`, if given, in place of the one that gin names."""
   run_directory.acquire(base_dir)
   try:
     made = environment(seed=seed)
@@ -153,6 +187,7 @@ def create_runner(
         observation_dtype=environment.observation_dtype,
         stack_size=environment.stack_size,
         seed=seed,
+        **({} if source is None else {'source': source}),
       )
 
     created = runner(base_dir, create_agent, lambda: made)

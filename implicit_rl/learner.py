@@ -6,6 +6,7 @@ the way the target network follows.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from implicit_rl import rank
+from implicit_rl.devices import Placement
 from implicit_rl.training_sums import SKIPPED
 from implicit_rl.types import Batch, LearnerState, Loss, Params, PRNGKey, UpdateInfo
 
@@ -132,12 +134,15 @@ class Learner:
     loop: how `update_many` runs. 'scan' is one compiled loop; 'dispatch' calls the compiled update
       from Python. 'auto' is 'scan', except on the CPU backend with a convolution in the program,
       which XLA runs about ten times slower inside a loop.
+    devices: how many share an update: each batch is split among them. None is all that there are,
+      on all hosts.
     max_gradient_norm: gradients of a larger global norm are scaled down to it; None leaves them.
     on_nonfinite: what an infinite gradient, or one that is no number, does: 'stop' ends the run
       with a word on where; 'skip' leaves the parameters and the optimiser as they were, and
       `Updates/Skipped` tells how often.
 
   Attributes:
+    devices: as given.
     pure_update: update(state, batch) -> (state, UpdateInfo), not compiled, for a loop of one's own.
 
   Raises:
@@ -153,6 +158,7 @@ class Learner:
     penalty_weight: float = 0.0,
     target_update_period: int = 2000,  # gradient updates
     target_update_rate: float = 1.0,
+    devices: int | None = 1,
     loop: str = 'auto',
     max_gradient_norm: float | None = None,
     on_nonfinite: str = 'stop',
@@ -190,9 +196,20 @@ class Learner:
       target_update_period=target_update_period,
       target_update_rate=target_update_rate,
     )
-    self._one = jax.jit(self.pure_update, donate_argnums=0)
+    self.devices = devices
+    self._compile(seeds=None)
+
+  def _compile(self, seeds: int | None) -> None:
+    """Makes the programs, of one state or of `seeds` side by side, on one device or several."""
+    self._seeds = seeds
+    self._placement = None
+    if self.devices != 1:
+      self._placement = Placement(self.devices, seeds)
+    elif jax.process_count() > 1:
+      raise ValueError('On several hosts bind Learner.devices = None: else each trains for itself.')
+    self._one = jax.jit(self._update, donate_argnums=0)
     self._scan = jax.jit(
-      lambda state, batches: jax.lax.scan(self.pure_update, state, batches), donate_argnums=0
+      lambda state, batches: jax.lax.scan(self._update, state, batches), donate_argnums=0
     )
     self._one_from = jax.jit(self._fetch_and_update, static_argnums=0, donate_argnums=1)
     self._scan_from = jax.jit(
@@ -202,6 +219,21 @@ class Learner:
       static_argnums=0,
       donate_argnums=1,
     )
+
+  def over_seeds(self, seeds: int) -> Learner:
+    """This learner for N states: batches [K, N, B, ...], rows [K, N, B], info [K, N]."""
+    other = copy.copy(self)
+    other._compile(seeds)
+    return other
+
+  def check_batch(self, size: int) -> None:
+    """Raises ValueError if the devices can't share a batch of this size."""
+    if self._placement is not None:
+      self._placement.check_batch(size)
+
+  def gathered(self, state: LearnerState) -> LearnerState:
+    """A state that updates returned, on one device: what acts, measures and is saved."""
+    return state if self._placement is None else self._placement.gathered(state)
 
   def init(self, params: Params, key: PRNGKey) -> LearnerState:
     """The state before the first update; the target network starts as a copy."""
@@ -215,11 +247,16 @@ class Learner:
 
   def update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, UpdateInfo]:
     """One gradient update on a batch [B, ...]; `state` is donated and must not be used again."""
+    if self._placement is not None:
+      state, info = self.update_many(state, jax.tree.map(lambda x: x[None], batch))
+      return state, jax.tree.map(lambda x: x[0], info)
     return self._one(state, batch)
 
   def update_many(self, state: LearnerState, batches: Batch) -> tuple[LearnerState, UpdateInfo]:
     """K updates on batches [K, B, ...]: the state, which is donated, and their info [K]."""
-    if self._choose_loop(self.pure_update, state, _first(batches)) == 'scan':
+    if self._placement is not None:
+      state, batches = self._placement.state(state), self._placement.batches(batches)
+    if self._choose_loop(self._update, state, _first(batches)) == 'scan':
       return self._scan(state, batches)
     infos = []
     for k in range(batches.action.shape[0]):
@@ -241,6 +278,9 @@ class Learner:
     Returns:
       The state and the updates' info, with leading axis [K].
     """
+    if self._placement is not None:
+      state, rows = self._placement.state(state), self._placement.batches(rows)
+      store = self._placement.store(store)
     update = functools.partial(self._fetch_and_update, fetch)
     if self._choose_loop(update, state, store, rows[0]) == 'scan':
       return self._scan_from(fetch, state, store, rows)
@@ -253,7 +293,18 @@ class Learner:
   def _fetch_and_update(
     self, fetch: Fetch, state: LearnerState, store: Any, rows: jax.Array
   ) -> tuple[LearnerState, UpdateInfo]:
-    return self.pure_update(state, fetch(store, rows))
+    if self._seeds is not None:
+      fetch = jax.vmap(fetch, in_axes=(None, 0))
+    return self._update(state, fetch(store, rows))
+
+  def _update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, UpdateInfo]:
+    """`pure_update`, of all seeds and where the devices want it."""
+    update = self.pure_update if self._seeds is None else jax.vmap(self.pure_update)
+    state, info = update(state, batch)
+    if self._placement is not None:
+      state, metrics = self._placement.keep(state, info.metrics)
+      info = info._replace(metrics=metrics)
+    return state, info
 
   def _choose_loop(self, update: Callable, *arguments: Any) -> str:
     if self._loop == 'auto':

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
@@ -29,6 +29,12 @@ class OfflineRunner(runners.Runner):
     max_steps_per_episode: environment steps after which an evaluation episode is cut.
     measure_size: transitions that the features are measured on, the same in every iteration.
     keep_checkpoints: how many of the newest checkpoints stay.
+    num_seeds: run this many seeds, from --seed upwards, each in `base_dir/seed_S`.
+    seeds_as: 'vmap', one program on one data source; 'processes', side by side; 'auto' is
+      'processes' on the CPU, else 'vmap'. `experiment.create_runner` does either.
+
+  Attributes:
+    train_agent: what a training phase calls: `Agent.train`, unless several seeds train together.
   """
 
   def __init__(
@@ -43,7 +49,10 @@ class OfflineRunner(runners.Runner):
     max_steps_per_episode: int | None = None,
     measure_size: int = 2048,
     keep_checkpoints: int = 3,
+    num_seeds: int = 1,
+    seeds_as: str = 'auto',
   ):
+    del num_seeds, seeds_as  # Whoever makes the runners has read them.
     super().__init__(
       base_dir,
       create_agent_fn,
@@ -55,6 +64,7 @@ class OfflineRunner(runners.Runner):
       measure_size=measure_size,
       keep_checkpoints=keep_checkpoints,
     )
+    self.train_agent: Callable[..., Mapping[str, float]] = self._agent.train
     self._reference = self._agent.source.fixed_batch(measure_size)
 
   def _train(
@@ -70,12 +80,17 @@ class OfflineRunner(runners.Runner):
         bar.update(done)
         stopping.check()
 
-      metrics = self._agent.train(
-        self._training_steps, progress, self._sums, done=self._sums.updates
+      metrics = dict(
+        self.train_agent(self._training_steps, progress, self._sums, done=self._sums.updates)
       )
-    speed = self._training_steps / self._clock.seconds
+    speed = metrics.pop('updates_per_second', self._training_steps / self._clock.seconds)
     statistics.append({'train_average_steps_per_second': speed})
     return {'updates_per_second': speed, **metrics}
+
+  @property
+  def sums(self) -> TrainingSums:
+    """What the updates of the iteration reported so far."""
+    return self._sums
 
   def _begin_training(self) -> None:
     self._sums = TrainingSums()

@@ -51,6 +51,8 @@ class OnlineRunner(runners.Runner):
       dataset into `base_dir/replay` once the run is complete: DQN Replay's format, or for MuJoCo
       D4RL's.
     replay_run: the dataset's run number; Atari's format knows 1 to 5.
+    num_seeds: run this many seeds, from --seed upwards, each in `base_dir/seed_S`.
+    seeds_as: 'auto' or 'processes', which is the same here.
 
   Raises:
     ValueError: for what `runners.Runner` refuses, and settings of agent, replay and environment
@@ -80,7 +82,10 @@ class OnlineRunner(runners.Runner):
     clip_rewards: bool = True,
     log_replay: bool = False,
     replay_run: int = 1,
+    num_seeds: int = 1,
+    seeds_as: str = 'auto',
   ):
+    del num_seeds, seeds_as  # Whoever makes the runners has read them.
     if not isinstance(updates_per_step, int | float) or updates_per_step < 0:
       raise ValueError(f'OnlineRunner.updates_per_step is at least 0, not {updates_per_step!r}.')
     if 'Agent.updates_per_step' in saved_runs.settings():
@@ -115,6 +120,8 @@ class OnlineRunner(runners.Runner):
           f'{self._environment.name} does not run in a compiled loop: bind Agent.source to '
           '@OnlineReplay or @PrioritizedReplay instead of @DeviceReplay.'
         )
+      if self._agent.learner.devices != 1:
+        raise ValueError('Learner.devices is 1 for a compiled online loop (DeviceReplay).')
       self._loop = OnlineLoop(
         self._agent,
         self._environment,

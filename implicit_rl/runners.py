@@ -129,6 +129,7 @@ class Runner(saving_runner.SavingRunner):
       keep_checkpoints=keep_checkpoints,
       fine_grained_print_to_console=False,
     )
+    self._agent.learner.check_batch(self._agent.batch_size)
     self._max_steps_per_episode = max_steps_per_episode or self._environment.max_steps_per_episode
     self._measure_size = measure_size
 

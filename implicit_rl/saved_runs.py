@@ -11,8 +11,13 @@ import gin
 _FREE_ON_RESUME = (
   'OfflineRunner.num_iterations',
   'OfflineRunner.keep_checkpoints',
+  'OfflineRunner.num_seeds',
+  'OfflineRunner.seeds_as',
   'OnlineRunner.num_iterations',
   'OnlineRunner.keep_checkpoints',
+  'OnlineRunner.num_seeds',
+  'OnlineRunner.seeds_as',
+  'Learner.devices',
   'DopamineReplay.cache_dir',
   'DopamineReplay.codec',
   'DopamineReplay.data_dir',

@@ -86,6 +86,32 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     self._begin_training()
     super().__init__(base_dir, *args, **kwargs)
 
+  # --- for several seeds in step ----------------------------------------------------------------
+
+  @property
+  def agent(self) -> Any:
+    """What it trains."""
+    return self._agent
+
+  @property
+  def iterations(self) -> range:
+    """Numbers of the iterations that were left when it started."""
+    return range(self._start_iteration, self._num_iterations)
+
+  def iterate(self, iteration: int) -> None:
+    """Does one iteration, or the rest of it, and keeps what comes of it."""
+    statistics = self._run_one_iteration(iteration)
+    self._log_experiment(iteration, statistics)
+    self._checkpoint_experiment(iteration)
+    self._collector_dispatcher.flush()
+
+  def keep_interrupted(self, iteration: int) -> None:
+    """Saves what an iteration has done so far."""
+    self._iteration = iteration
+    self._checkpoint_interrupted()
+
+  # --- what a runner says of its training -------------------------------------------------------
+
   @abc.abstractmethod
   def _begin_training(self) -> None:
     """Forgets what the last iteration's training left."""

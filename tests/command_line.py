@@ -52,7 +52,7 @@ def small(gin_file):
   return ONLINE | more | replays.get(kind, MINATAR_REPLAY)
 
 
-def run(base_dir, *gin_files, seed=0, data_dir=None, **bindings):
+def launch(base_dir, *gin_files, seed=0, data_dir=None, **bindings):
   """What the command line does, in this process."""
   arguments = ['run_experiment.py', f'--base_dir={base_dir}', f'--seed={seed}']
   arguments += [
@@ -66,6 +66,11 @@ def run(base_dir, *gin_files, seed=0, data_dir=None, **bindings):
     run_experiment.main(flags.FLAGS(arguments))
   finally:
     flags.FLAGS.unparse_flags()
+
+
+def run(base_dir, *gin_files, **settings):
+  """What the command line does, and the rows that it logged."""
+  launch(base_dir, *gin_files, **settings)
   return metrics_log.read(pathlib.Path(base_dir) / 'metrics.jsonl')
 
 

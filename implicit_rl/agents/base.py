@@ -203,8 +203,8 @@ class Agent:
 
   @property
   def updates(self) -> int:
-    """Gradient updates done."""
-    return int(self.state.updates)
+    """Gradient updates done; of states of several seeds side by side, the least."""
+    return int(np.min(self.state.updates))
 
   def train(
     self,
@@ -232,6 +232,7 @@ class Agent:
     sums = TrainingSums() if sums is None else sums
     for count in self._updates(num_updates - done, schedules.chunk_size(num_updates), sums):
       progress(count)
+    self.state = self.learner.gathered(self.state)
     return sums.means()
 
   def _updates(self, num_updates: int, chunk: int, sums: TrainingSums) -> Iterator[int]:

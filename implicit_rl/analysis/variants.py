@@ -14,8 +14,8 @@ Sources = Mapping[str, Sequence[str | PathLike]] | Sequence[str | PathLike]
 # things lie, how long and how the run is watched.
 _SAME = re.compile(
   r'(^GAME$|\.game(_name)?$|\.run$|\.seed$|_dir$|\.codec$|^CollectorDispatcher|^Logger\.|^Runner\.'
-  r'|Runner\.(num_iterations|evaluation_steps|keep_checkpoints|max_steps_per_episode)$'
-  r'|\.max_steps_per_episode$|\.num_environments$)'
+  r'|Runner\.(num_iterations|evaluation_steps|keep_checkpoints|max_steps_per_episode|num_seeds|seeds_as)$'
+  r'|^Learner\.devices$|\.max_steps_per_episode$|\.num_environments$)'
 )
 _PENALTY, _WEIGHT = 'Learner.penalty', 'Learner.penalty_weight'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -260,6 +261,14 @@ class StoredSource(RowSource):
     if on_device:
       self.device_rows = device_store.from_host(columns, frames, return_to_go)
       self._frames = device_store.DeviceFrames(self.device_rows.observation)
+
+  def with_seed(self, seed: int) -> StoredSource:
+    """This source with another seed; rows and frames are shared, not copied."""
+    check_settings(self._stack_size, self._horizon, self._gamma, seed)
+    self.fetch  # noqa: B018 - made now, for both to have one object and so one compiled program
+    other = copy.copy(self)
+    other._seed = seed
+    return other
 
   def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:
     """The rows [K, B] int32 that `sample` would gather; for `fetch`, on the device."""

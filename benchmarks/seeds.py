@@ -1,0 +1,173 @@
+"""Times five seeds one after the other, as one vmapped program, and as processes side by side.
+
+    python benchmarks/seeds.py
+
+Updates of DQN at three sizes, the networks of Atari, MinAtar and the gridworld, with batches that
+are there already. One after the other and vmapped use all cores; the processes have a thread each
+and start together. The ways take turns; the table has the median over the rounds. It is what
+`seeds_as = 'auto'` follows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import machine
+import numpy as np
+
+# Name: state shape without the batch, its dtype, batch size, actions, updates of a seed in a round.
+SIZES: dict[str, tuple[tuple[int, ...], type, int, int, int]] = {
+  'atari': ((4, 84, 84), np.uint8, 32, 6, 16),
+  'minatar': ((1, 10, 10, 4), np.bool_, 32, 6, 512),
+  'gridworld': ((1, 64), np.float32, 128, 5, 2048),
+}
+SEEDS = 5
+
+
+def _prepare(size: str, seeds: int, updates: int) -> Callable[[], None]:
+  """Compiles the updates of `seeds` seeds side by side, or of one; returns what does them."""
+  import jax
+  import jax.numpy as jnp
+
+  from implicit_rl import losses, networks, types
+  from implicit_rl.learner import Learner
+
+  shape, dtype, batch_size, actions, _ = SIZES[size]
+  network: Any = {
+    'atari': networks.NatureCNN,
+    'minatar': networks.MinAtarCNN,
+    'gridworld': functools.partial(networks.MLP, hidden_units=(64, 64)),
+  }[size](num_actions=actions)
+  rng = np.random.default_rng(0)
+  lead = (updates, batch_size) if seeds == 1 else (updates, seeds, batch_size)
+
+  def frames() -> np.ndarray:
+    return rng.integers(0, 2 if dtype == np.bool_ else 256, (*lead, *shape)).astype(dtype)
+
+  batches = types.Batch(
+    state=frames(),
+    action=rng.integers(0, actions, lead).astype(np.int32),
+    reward=rng.normal(size=lead).astype(np.float32),
+    next_state=frames(),
+    next_action=np.zeros(lead, np.int32),
+    discount=np.ones(lead, np.float32),
+    weight=np.ones(lead, np.float32),
+  )
+  learner = Learner(functools.partial(losses.dqn_loss, apply=network.apply, discount=0.99))
+  keys = jax.random.split(jax.random.PRNGKey(0), seeds)
+
+  def state(key: jax.Array) -> types.LearnerState:
+    return learner.init(network.init(key, np.zeros((1, *shape), dtype)), key)
+
+  if seeds == 1:
+    states = state(keys[0])
+  else:
+    states = jax.tree.map(lambda *x: jnp.stack(x), *map(state, keys))
+    learner = learner.over_seeds(seeds)
+  held = [states]
+
+  def run() -> None:
+    held[0], _ = learner.update_many(held[0], batches)
+    jax.block_until_ready(held[0])
+
+  run()  # Compiles.
+  return run
+
+
+def _serve(pipe: Any, size: str, seeds: int, updates: int) -> None:
+  """In a process of its own: prepares, then runs and answers each time that it is asked."""
+  run = _prepare(size, seeds, updates)
+  pipe.send('ready')
+  while pipe.recv():
+    run()
+    pipe.send('done')
+
+
+class Workers:
+  """Processes that do the same work at once.
+
+  Args:
+    count: of processes.
+    one_thread: whether each computes on one.
+    *work: what `_serve` takes.
+  """
+
+  def __init__(self, count: int, one_thread: bool, *work: Any):
+    from implicit_rl import local_runs
+
+    context = multiprocessing.get_context('spawn')
+    before = dict(os.environ)
+    os.environ.update(local_runs.environment(one_thread=one_thread))
+    self._pipes = []
+    for _ in range(count):
+      here, there = context.Pipe()
+      context.Process(target=_serve, args=(there, *work), daemon=True).start()
+      self._pipes.append(here)
+    os.environ.clear()
+    os.environ.update(before)
+    for pipe in self._pipes:
+      pipe.recv()
+
+  def seconds(self, times: int = 1) -> float:
+    """Wall time until all have done it, `times` times."""
+    began = time.monotonic()
+    for _ in range(times):
+      for pipe in self._pipes:
+        pipe.send(True)
+      for pipe in self._pipes:
+        pipe.recv()
+    return time.monotonic() - began
+
+  def stop(self) -> None:
+    """Ends them."""
+    for pipe in self._pipes:
+      pipe.send(False)
+
+
+def measure(size: str, rounds: int, updates: int) -> dict[str, list[float]]:
+  """Seconds that all seeds' updates take, of each way, by round."""
+  ways = {
+    'sequential': (Workers(1, False, size, 1, updates), SEEDS),
+    'vmapped': (Workers(1, False, size, SEEDS, updates), 1),
+    'processes': (Workers(SEEDS, True, size, 1, updates), 1),
+  }
+  found: dict[str, list[float]] = {name: [] for name in ways}
+  for _ in range(rounds):
+    for name, (workers, times) in ways.items():
+      found[name].append(workers.seconds(times))
+  for workers, _ in ways.values():
+    workers.stop()
+  return found
+
+
+def main() -> None:
+  """Measures and prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--sizes', nargs='*', default=list(SIZES), choices=list(SIZES))
+  parser.add_argument('--updates', type=int, help='of each seed in a round; by default by size')
+  options = parser.parse_args()
+  print('| network | sequential, updates/s | vmapped | processes |\n|---|---|---|---|')
+  for size in options.sizes:
+    updates = options.updates or SIZES[size][-1]
+    found = measure(size, options.rounds, updates)
+    speed = SEEDS * updates / statistics.median(found['sequential'])
+    ratios = [
+      statistics.median(
+        base / own for base, own in zip(found['sequential'], found[way], strict=True)
+      )
+      for way in ('vmapped', 'processes')
+    ]
+    print(f'| {size} | {speed:.1f} | {ratios[0]:.2f}× | {ratios[1]:.2f}× |', flush=True)
+  print(f'\n{SEEDS} seeds, {options.rounds} rounds; {machine.line()}.')
+
+
+if __name__ == '__main__':
+  main()
