@@ -95,7 +95,7 @@ def test_seeds_as_processes_are_separate_runs(tmp_path):
       {'OnlineRunner.num_seeds': 2, 'OnlineRunner.seeds_as': "'vmap'"},
       r"OnlineRunner\.seeds_as can't be 'vmap'",
     ),
-    (MINATAR, {'Runner.num_seeds': 5}, r'Did you mean OfflineRunner\.num_seeds'),
+    (MINATAR, {'Runner.num_seeds': 5}, r'Did you mean (Off|On)lineRunner\.num_seeds'),
   ],
 )
 def test_wrong_settings_of_seeds_end_in_one_line(gin_file, settings, expected, tmp_path):
