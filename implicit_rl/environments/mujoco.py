@@ -9,8 +9,9 @@ This module loads neither TensorFlow nor Dopamine.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
@@ -117,6 +118,38 @@ class MuJoCoEnvironment:
     self.game_over = bool(terminated)
     self.truncated = not self.game_over and self._steps >= self.max_steps_per_episode
     return observation.astype(np.float32), float(reward), self.game_over, info
+
+  def state_dict(self) -> dict[str, Any]:
+    """Where the episode stands: the simulator's state, and its randomness for later ones."""
+    import mujoco
+
+    model, data = self._simulator.model, self._simulator.data
+    kind = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # All that the next step depends on.
+    state = np.empty(mujoco.mj_stateSize(model, kind))
+    mujoco.mj_getState(model, data, state, kind)
+    random = self._simulator.np_random.bit_generator.state
+    return {
+      'simulator': state,
+      'bodies': data.xpos.copy(),  # As of the last substep's beginning; rewards start from there.
+      'random': json.dumps(random),
+      'steps': self._steps,
+    }
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Goes on from what `state_dict` returned for the same task, as if nothing had happened."""
+    import mujoco
+
+    self._simulator.reset(seed=0)
+    self._simulator.np_random.bit_generator.state = json.loads(state['random'])
+    model, data, simulator = self._simulator.model, self._simulator.data, state['simulator']
+    kind = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+    mujoco.mj_setState(model, data, simulator, kind)
+    mujoco.mj_forward(model, data)
+    mujoco.mj_setState(model, data, simulator, kind)  # Without the solver's new warm start.
+    data.xpos[:] = state['bodies']
+    self._seed = None
+    self.game_over = self.truncated = False
+    self._steps = int(state['steps'])
 
   def evaluate(
     self,
