@@ -1,0 +1,117 @@
+"""What XLA is given: nothing after the first iteration, and on the CPU no convolution in a loop."""
+
+import functools
+import logging
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from implicit_rl import experiment, losses, networks
+from implicit_rl.learner import Learner
+from implicit_rl.types import Batch
+
+ROOT = pathlib.Path(__file__).parent.parent
+ATARI = (networks.NatureCNN, (4, 84, 84), np.uint8)
+MINATAR = (networks.MinAtarCNN, (1, 10, 10, 4), np.bool_)
+K, B, A = 3, 2, 3
+KEY = jax.random.PRNGKey(1)
+
+
+def prepare(network, shape, dtype, **settings):
+  """A learner with the penalty on, what makes its state, and K batches."""
+  rng = np.random.default_rng(0)
+  network = network(num_actions=A, hidden_units=8)
+  learner = Learner(
+    functools.partial(losses.dqn_loss, apply=network.apply, discount=0.99),
+    penalty_weight=0.001,
+    **settings,
+  )
+
+  def start():
+    return learner.init(network.init(jax.random.PRNGKey(0), np.zeros((1, *shape), dtype)), KEY)
+
+  frames = lambda: rng.integers(0, 2, (K, B, *shape)).astype(dtype)
+  batches = Batch(
+    state=frames(),
+    action=rng.integers(0, A, (K, B)).astype(np.int32),
+    reward=rng.normal(size=(K, B)).astype(np.float32),
+    next_state=frames(),
+    next_action=np.zeros((K, B), np.int32),
+    discount=np.ones((K, B), np.float32),
+    weight=np.ones((K, B), np.float32),
+  )
+  return learner, start, batches
+
+
+def operations(program):
+  """(operation, whether a loop runs it) of all that the entry of an HLO text reaches."""
+  bodies, entry, name = {}, None, None
+  for line in program.splitlines():
+    if opening := re.match(r'(ENTRY )?%?([\w.\-]+) .*\{$', line):
+      name = opening[2]
+      bodies[name] = []
+      entry = name if opening[1] else entry
+    elif instruction := re.match(r'\s+(?:ROOT )?%?[\w.\-]+ = .*? ([a-z][\w\-]*)\(', line):
+      bodies[name].append((instruction[1], re.findall(r'(?:=|[{,]\s*)%?([\w.\-]+)', line)))
+  found, todo = set(), [(entry, False)]
+  seen = set(todo)
+  while todo:
+    name, looped = todo.pop()
+    for operation, mentioned in bodies[name]:
+      found.add((operation, looped))
+      inner = looped or operation == 'while'
+      new = {(other, inner) for other in mentioned if other in bodies} - seen
+      seen |= new
+      todo += new
+  return found
+
+
+@pytest.mark.parametrize(
+  ('kind', 'settings', 'loops', 'convolutions'),
+  [
+    (ATARI, {}, False, {False}),
+    (MINATAR, {}, True, set()),
+    (ATARI, {'loop': 'scan'}, True, {True}),  # What is looked for is found where it is.
+  ],
+)
+def test_no_convolution_stands_in_a_loop_on_the_cpu(kind, settings, loops, convolutions):
+  learner, start, batches = prepare(*kind, **settings)
+  lowered = jax.jit(learner.update_many).lower(jax.eval_shape(start), batches)
+  found = operations(lowered.as_text('hlo'))
+  assert (('dot', True) in found) == loops
+  assert {looped for operation, looped in found if operation == 'convolution'} == convolutions
+
+
+def test_nothing_is_compiled_after_the_first_iteration(tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  bindings = (
+    'OfflineRunner.num_iterations = 3',
+    'OfflineRunner.training_steps = 70',  # More than one chunk, and the last one shorter.
+    'OfflineRunner.evaluation_steps = 20',
+    'OfflineRunner.measure_size = 16',
+  )
+  files = ('gin_configs/minatar/offline_dqn.gin', 'gin_configs/penalties/lp.gin')
+  experiment.parse_gin(files, bindings)
+  runner = experiment.create_runner(str(tmp_path / 'run'), 0)
+  compiled, one_iteration = [], runner._run_one_iteration
+
+  def noting(iteration):
+    compiled.append(0)
+    return one_iteration(iteration)
+
+  class Note(logging.Handler):
+    def emit(self, record):
+      if record.getMessage().startswith('Compiling '):
+        compiled[-1] += 1
+
+  runner._run_one_iteration = noting
+  logger, note = logging.getLogger('jax'), Note()
+  logger.addHandler(note)
+  with jax.log_compiles(True):
+    runner.run_experiment()
+  logger.removeHandler(note)
+  assert len(compiled) == 3 and compiled[0] > 0
+  assert compiled[1:] == [0, 0]
