@@ -21,6 +21,12 @@ flags.DEFINE_string(
 flags.DEFINE_alias('replay_dir', 'data_dir')
 flags.DEFINE_integer('seed', 0, 'Everything random derives from it.', lower_bound=0)
 flags.DEFINE_string(
+  'compilation_cache',
+  None,
+  'Directory where compiled programs are kept, so that the next run starts faster; "" keeps none. '
+  "By default that of JAX_COMPILATION_CACHE_DIR, else implicit_rl in the user's cache directory.",
+)
+flags.DEFINE_string(
   'coordinator',
   None,
   'For one run on several hosts, started on each: HOST:PORT of the first one, or auto where JAX '
@@ -82,6 +88,9 @@ def main(argv: list[str]) -> None:
     data_dir = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
     if data_dir is not None and not os.path.isdir(data_dir):
       raise FileNotFoundError(f'--data_dir: no such directory: {data_dir}')
+    from implicit_rl import compiled_programs
+
+    os.environ.update(compiled_programs.variables(FLAGS.compilation_cache))
     # Imported late: what is wrong with the flags is said before TensorFlow and Dopamine load.
     if FLAGS.coordinator is not None:
       from implicit_rl import devices

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from implicit_rl import stopping
+from implicit_rl import compiled_programs, stopping
 from implicit_rl.data import frame_store
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -64,8 +64,7 @@ def environment(
   if 'XLA_PYTHON_CLIENT_PREALLOCATE' not in os.environ:
     variables['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # The runs share a GPU.
   if compilation_cache is not None:
-    variables['JAX_COMPILATION_CACHE_DIR'] = os.fspath(compilation_cache)
-    variables['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+    variables |= compiled_programs.variables(compilation_cache)
   return variables
 
 
