@@ -59,13 +59,13 @@ experiments: $(STAMP)  ## Measures the gridworld map and MinAtar offline and onl
 
 FRAMES := $(foreach game,Seaquest Breakout Qbert Asterix Pong,runs/frames/$(game).npz)
 
-bench: $(STAMP) bench-peers $(FRAMES)  ## Times data path and SAC against other libraries (an hour, nearly all of it for making frames; runs/bench)
+bench: $(STAMP) bench-peers $(FRAMES)  ## Times training, data path and SAC against other libraries (an hour and a half, most of it for making frames; runs/bench)
 	mkdir -p runs/bench
+	$(BIN)/python benchmarks/run_all.py | tee runs/bench/report.md
 	PYTHONPATH=. .venv-peers/bin/python benchmarks/frame_codecs.py --replays $(FRAMES) | tee runs/bench/codecs.md
 	$(BIN)/python benchmarks/data.py --replay $(firstword $(FRAMES)) | tee runs/bench/buffers.md
 	$(BIN)/python benchmarks/data_scale.py --replays $(FRAMES) | tee runs/bench/scale.md
 	$(BIN)/python benchmarks/data_training.py | tee runs/bench/training.md
-	$(BIN)/python benchmarks/sac.py | tee runs/bench/sac.md
 
 runs/frames/%.npz: | $(STAMP)
 	mkdir -p runs/frames
@@ -78,6 +78,7 @@ bench-peers: .venv-peers/.installed  ## Makes .venv-peers with the libraries tha
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --index-url https://download.pytorch.org/whl/cpu torch \
 	  || .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check d3rlpy stable-baselines3 sbx-rl zstandard lz4 blosc2
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv-peers/minatar MinAtar
 	@touch $@
 
 clean:  ## Removes caches and build leavings; .venv and runs/ stay

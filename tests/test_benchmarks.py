@@ -1,4 +1,4 @@
-"""The benchmarks of the data path run, on little data, and print whole tables."""
+"""The benchmarks run, on little data, and print whole tables; their arithmetic is checked."""
 
 import pathlib
 import subprocess
@@ -59,3 +59,42 @@ def test_a_store_grows_by_repeating_and_frames_are_compressed(log):
   sizes = {row[1]: float(row[2]) for row in rows}
   assert sizes['raw'] == 7056
   assert sizes['zstd, 1 a block, level 9, dictionary of 64'] < 7056 / 20
+
+
+def test_rounds_are_compared_with_those_of_the_same_turn(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import turns
+
+  results = {
+    'ours': [{'cpu': cpu, 'wall': cpu * 1.1, 'peak': 10.0} for cpu in (0.1, 0.2, 0.4)],
+    'peer': [
+      {'cpu': cpu, 'wall': wall, 'peak': 20.0} for cpu, wall in ((0.3, 0.3), (0.4, 9), (0.4, 1))
+    ],
+  }
+  # 3, 2 and 1 times; the ratio of the medians would be 2 as well, that of the sums 1.57.
+  assert turns.ratios(results, 'peer', 'ours') == '2.00 (1.00 to 3.00)'
+  assert (
+    turns.disturbed(results, 'peer') == '2 of 3' and turns.disturbed(results, 'ours') == '0 of 3'
+  )
+  ours, peer = turns.table(results, {'peer': 'ours'}, more={'X': {'ours': 'x'}}).splitlines()[2:]
+  assert ours == '| ours | 200.0 | 220.0 | 5.0 |  |  | x | 10 | 0 of 3 |'
+  assert peer == '| peer | 400.0 | 1000.0 | 2.5 | ours | 2.00 (1.00 to 3.00) |  | 20 | 2 of 3 |'
+  slept = turns.in_turn({'half': lambda count: -(-count // 2)}, 1000, 2)['half']
+  assert len(slept) == 2 and all(0 <= one['wall'] < 1 for one in slept)
+
+
+def test_an_update_takes_the_operations_that_xla_counts(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import jax
+  import learner
+
+  from implicit_rl import networks
+
+  for padding, published in (('SAME', 3.87), ('VALID', 2.18)):
+    assert learner.gflop(padding, 32) == pytest.approx(published, abs=0.005)
+  network = networks.NatureCNN(num_actions=18, padding='VALID')
+  state = jax.ShapeDtypeStruct((1, 4, 84, 84), np.uint8)
+  params = jax.eval_shape(network.init, jax.random.PRNGKey(0), state)
+  counted = jax.jit(network.apply).lower(params, state).cost_analysis()['flops']
+  first = 2 * 20**2 * 32 * 8**2 * 4  # The layer whose input needs no gradient.
+  assert counted == pytest.approx((1e9 * learner.gflop('VALID', 1) + first) / 4, rel=0.02)

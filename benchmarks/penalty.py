@@ -1,0 +1,133 @@
+"""Times what the rank penalty and the metrics add to an update, on one core.
+
+    python benchmarks/penalty.py
+
+The same update in four versions that take turns in one process: with the penalty, without it, and
+without it and without `Gradient/Norm`, or without any metrics, which XLA then leaves out. Then the
+penalty's gradient alone, from the Gram matrix and from an SVD. Batches are in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+import learners
+import machine
+import numpy as np
+import turns
+
+GIN = {
+  'Atari': ('gin_configs/atari/offline_dqn.gin', (4, 84, 84), np.uint8),
+  'MinAtar': ('gin_configs/minatar/offline_dqn.gin', (1, 10, 10, 4), np.uint8),
+}
+WITH, WITHOUT = 'with the penalty', 'without'
+AGAINST = {WITH: WITHOUT, 'without Gradient/Norm': WITHOUT, 'without any metrics': WITHOUT}
+ALONE = {'from the Gram matrix': 'from an SVD'}
+
+
+def versions(size: str, together: int) -> dict[str, Callable[[int], Any]]:
+  """The versions of an update, each a function of how many calls of `together` updates it does."""
+  import gin
+  import jax
+
+  from implicit_rl import experiment, types
+
+  file, shape, dtype = GIN[size]
+  rng = np.random.default_rng(0)
+  lead = (together, 32)
+  frames = lambda: rng.integers(0, 256 if size == 'Atari' else 2, (*lead, *shape)).astype(dtype)
+  batches = jax.device_put(
+    types.Batch(
+      state=frames(),
+      action=rng.integers(0, 3, lead).astype(np.int32),
+      reward=rng.normal(size=lead).astype(np.float32),
+      next_state=frames(),
+      next_action=np.zeros(lead, np.int32),
+      discount=np.ones(lead, np.float32),
+      weight=np.ones(lead, np.float32),
+    )
+  )
+
+  def version(penalty: bool, dropped: Callable[[str], bool]) -> Callable[[int], Any]:
+    experiment.parse_gin([file, *([learners.PENALTY] if penalty else [])], [])
+    make = gin.query_parameter('Experiment.agent').scoped_configurable_fn
+    agent = make(learners.ACTIONS, shape[1:], dtype, shape[0], source=None)
+
+    def update(state: Any, batch: types.Batch) -> Any:
+      state, info = agent.learner.pure_update(state, batch)
+      return state, {name: value for name, value in info.metrics.items() if not dropped(name)}
+
+    held = [agent.state]
+    if size == 'Atari':  # As the learner runs them: convolutions outside a loop.
+      one = jax.jit(update, donate_argnums=0)
+      single = jax.tree.map(lambda x: x[0], batches)
+
+      def work(count: int) -> None:
+        for _ in range(count):
+          held[0], _ = one(held[0], single)
+        jax.block_until_ready(held)
+    else:
+      many = jax.jit(lambda s, b: jax.lax.scan(update, s, b), donate_argnums=0)
+
+      def work(count: int) -> None:
+        for _ in range(count):
+          held[0], _ = many(held[0], batches)
+        jax.block_until_ready(held)
+
+    return work
+
+  return {
+    WITH: version(True, lambda name: False),
+    WITHOUT: version(False, lambda name: False),
+    'without Gradient/Norm': version(False, lambda name: name == 'Gradient/Norm'),
+    'without any metrics': version(False, lambda name: True),
+  }
+
+
+def alone() -> dict[str, Callable[[int], Any]]:
+  """The penalty's gradient at the paper's 32 × 512."""
+  import jax
+  import jax.numpy as jnp
+
+  from implicit_rl import rank
+
+  def from_svd(features: jax.Array) -> jax.Array:
+    sigma = jnp.linalg.svd(features, full_matrices=False, compute_uv=True)[1]
+    return sigma[0] ** 2 - sigma[-1] ** 2
+
+  features = jnp.maximum(jax.random.normal(jax.random.PRNGKey(0), (32, 512)), 0)
+
+  def gradient(penalty: Callable[[jax.Array], jax.Array]) -> Callable[[int], Any]:
+    compiled = jax.jit(jax.grad(penalty))
+    return lambda count: [jax.block_until_ready(compiled(features)) for _ in range(count)] and None
+
+  return {'from the Gram matrix': gradient(rank.lp_penalty), 'from an SVD': gradient(from_svd)}
+
+
+def main() -> None:
+  """Measures and prints."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--rounds', type=int, default=11)
+  parser.add_argument('--sizes', nargs='*', default=list(GIN), choices=list(GIN))
+  parser.add_argument('--calls', type=int, default=6, help='in a round: 64 updates each in MinAtar')
+  options = parser.parse_args()
+  os.environ.update(turns.threads(1))
+  turns.pin(1)
+  for size in options.sizes:
+    together = 1 if size == 'Atari' else 64
+    results = turns.in_turn(versions(size, together), options.calls, options.rounds)
+    each = {
+      name: [{**r, 'cpu': r['cpu'] / together, 'wall': r['wall'] / together} for r in rounds]
+      for name, rounds in results.items()
+    }
+    print(f'### {size}\n\n{turns.table(each, AGAINST)}\n', flush=True)
+  results = turns.in_turn(alone(), 100 * options.calls, options.rounds)
+  print(f'### Gradient of the penalty of 32 × 512 features\n\n{turns.table(results, ALONE)}')
+  print(f'\nMedians (least to most) of {options.rounds} rounds, one thread; {machine.line()}.')
+
+
+if __name__ == '__main__':
+  main()
