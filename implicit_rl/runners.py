@@ -2,8 +2,8 @@
 
 Dopamine's own loop calls the phases and writes its log pickles; what is different here is that rank
 is measured, that a checkpoint is one atomic file, that a run can be stopped within an iteration and
-goes on from there, and that evaluation may be one compiled call. What a training phase is stands in
-`offline_runner` and `online_runner`.
+goes on from there, and that an environment may play the evaluation's episodes side by side. What a
+training phase is stands in `offline_runner` and `online_runner`.
 """
 
 from __future__ import annotations
@@ -192,13 +192,13 @@ class Runner(saving_runner.SavingRunner):
   def _evaluate(
     self, iteration: int, statistics: iteration_statistics.IterationStatistics
   ) -> dict[str, Any]:
-    """The evaluation phase, in one compiled call where the environment offers it."""
+    """The evaluation phase, by the environment where it offers that."""
     if not self._evaluation_steps:
       return {'eval_return': None, 'eval_episodes': 0}
     self._agent.eval_mode = True
     start = time.monotonic()
     if hasattr(self._environment, 'evaluate'):
-      returns = self._evaluate_compiled(iteration, statistics)
+      returns = self._evaluate_side_by_side(iteration, statistics)
     else:
       self._seed_environment(jax.random.fold_in(self._agent.evaluation_key, iteration))
       acted = self._agent.acted
@@ -217,16 +217,23 @@ class Runner(saving_runner.SavingRunner):
       'eval_seconds': time.monotonic() - start,
     }
 
-  def _evaluate_compiled(
+  def _evaluate_side_by_side(
     self, iteration: int, statistics: iteration_statistics.IterationStatistics
   ) -> np.ndarray:
-    returns, lengths = self._environment.evaluate(
-      self._agent.policy,
-      self._agent.state.params,
-      jax.random.fold_in(self._agent.evaluation_key, iteration),
-      self._evaluation_steps,
-      self._max_steps_per_episode,
-    )
+    with self._bar('evaluating', self._evaluation_steps, 'steps') as bar:
+
+      def progress(steps: int) -> None:
+        bar.update(steps)
+        stopping.check()  # All of it is played again.
+
+      returns, lengths = self._environment.evaluate(
+        self._agent.policy,
+        self._agent.state.params,
+        jax.random.fold_in(self._agent.evaluation_key, iteration),
+        self._evaluation_steps,
+        self._max_steps_per_episode,
+        progress,
+      )
     for length, episode_return in zip(lengths, returns, strict=True):
       statistics.append(
         {'eval_episode_lengths': int(length), 'eval_episode_returns': float(episode_return)}

@@ -79,7 +79,7 @@ class Agent:
     eval_mode: while true the agent acts with `epsilon_eval` and does not learn.
     state: the LearnerState.
     policy: pure `policy(params, states [E, S, ...], key) -> actions [E]` with ε of evaluation.
-    evaluation_key: PRNG key for evaluations that run as one compiled call.
+    evaluation_key: PRNG key for evaluations.
     training_key: PRNG key for the games and the exploration of training, likewise.
 
   Raises:

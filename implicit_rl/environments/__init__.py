@@ -16,6 +16,8 @@ import numpy as np
 
 from implicit_rl.types import Array, PRNGKey
 
+Progress = Callable[[int], Any]
+
 
 class Environment(Protocol):
   """What the runners and agents ask of an environment: Dopamine's interface and a few facts.
@@ -23,6 +25,10 @@ class Environment(Protocol):
   With `state_dict()` and `load_state_dict(state)`, nested dicts of arrays and numbers, a run can be
   stopped within an episode; without, it stops where an episode ends, and the games' randomness
   starts afresh from there.
+
+  With `evaluate(policy, params, key, num_steps, max_steps_per_episode, progress) -> (returns [n],
+  lengths [n])` it plays evaluations itself, several episodes side by side; without, the runner
+  plays one after the other.
 
   Attributes:
     name: the game, as the user named it.
@@ -67,8 +73,22 @@ class Environment(Protocol):
     ...
 
 
+def no_progress(steps: int) -> None:
+  """What an evaluation tells its progress where nobody asks."""
+  del steps
+
+
+def check_evaluation(num_steps: int, limit: int) -> None:
+  """Raises ValueError unless an evaluation and its episodes last at least a step."""
+  if num_steps < 1 or limit < 1:
+    raise ValueError(f'num_steps ({num_steps}) and the step limit ({limit}) must be at least 1')
+
+
 def play_rounds(
-  play_round: Callable[[PRNGKey], tuple[Array, Array]], key: PRNGKey, num_steps: int
+  play_round: Callable[[PRNGKey], tuple[Array, Array]],
+  key: PRNGKey,
+  num_steps: int,
+  progress: Progress = no_progress,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Plays rounds of whole episodes until at least `num_steps` environment steps were played.
 
@@ -76,6 +96,7 @@ def play_rounds(
     play_round: key -> (returns [E], lengths [E]) of one episode in each of E copies.
     key: round r gets `fold_in(key, r)`.
     num_steps: environment steps to play at the least.
+    progress: called after each round with the steps in it. It may raise.
 
   Returns:
     returns [n] and lengths [n] of all episodes that were begun, n a multiple of E.
@@ -85,7 +106,9 @@ def play_rounds(
   while played < num_steps:
     returns, lengths = play_round(jax.random.fold_in(key, len(rounds)))
     rounds.append((np.asarray(returns), np.asarray(lengths)))
-    played += int(rounds[-1][1].sum())
+    steps = int(rounds[-1][1].sum())
+    played += steps
+    progress(steps)
   returns, lengths = (np.concatenate(parts) for parts in zip(*rounds, strict=True))
   return returns, lengths
 

@@ -15,7 +15,15 @@ import gin
 import numpy as np
 
 from implicit_rl import dopamine_compat  # noqa: F401
-from implicit_rl.environments import atari_games, check_game
+from implicit_rl.environments import (
+  Progress,
+  atari_evaluation,
+  atari_games,
+  check_evaluation,
+  check_game,
+  no_progress,
+)
+from implicit_rl.types import Params, PRNGKey
 
 # isort: split
 from dopamine.discrete_domains import atari_lib
@@ -24,6 +32,8 @@ from dopamine.discrete_domains import atari_lib
 @gin.configurable(denylist=['seed'])
 class AtariEnvironment:
   """One Atari game with Dopamine's interface, the same frames for the same seed.
+
+  `evaluate` plays several copies side by side with one policy call a step.
 
   Two things differ from `atari_lib.create_atari_environment`, which does the rest:
 
@@ -39,9 +49,10 @@ class AtariEnvironment:
     sticky_actions: repeat the previous action with probability 0.25 at every frame.
     seed: of ALE's randomness (sticky actions and what the console's clock seeds), 0 to 2³²−1.
     max_steps_per_episode: agent steps after which `truncated` is set.
+    num_environments: copies that `evaluate` plays at once, each in a thread of its own.
 
   Raises:
-    ValueError: for a game that is not installed.
+    ValueError: for a game that is not installed, or a setting out of range.
   """
 
   observation_shape: tuple[int, ...] = (84, 84)
@@ -55,8 +66,11 @@ class AtariEnvironment:
     sticky_actions: bool = True,
     seed: int = 0,
     max_steps_per_episode: int = 27_000,
+    num_environments: int = 8,
   ):
     check_game(game, atari_games.games(), 'Atari')
+    if num_environments < 1:
+      raise ValueError(f'AtariEnvironment.num_environments is at least 1, not {num_environments}.')
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner on every construction
     self._environment = atari_lib.create_atari_environment(game, sticky_actions=sticky_actions)
     self._emulator.setInt('max_num_frames_per_episode', 0)
@@ -67,6 +81,7 @@ class AtariEnvironment:
     self.game_over = False
     self.truncated = False
     self._steps = 0
+    self._evaluator = atari_evaluation.Evaluator(game, num_environments, sticky_actions)
 
   @property
   def action_space(self) -> Any:
@@ -110,6 +125,45 @@ class AtariEnvironment:
     self.truncated = not is_terminal and self._steps >= self.max_steps_per_episode
     return observation, float(reward), self.game_over, info
 
+  def evaluate(
+    self,
+    act: atari_evaluation.Act,
+    params: Params,
+    key: PRNGKey,
+    num_steps: int,
+    max_steps_per_episode: int | None = None,
+    progress: Progress = no_progress,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Plays whole episodes until at least `num_steps` agent steps were played.
+
+    The episodes are numbered in the order in which they begin, and the first n count, n being the
+    least number whose lengths sum to `num_steps`: what Dopamine counts, which plays one after the
+    other. A copy whose episode has ended begins the next one if that may be needed; one that turns
+    out not to be, since those before it suffice, is given up. So neither short episodes are
+    favoured, as they would be if the first to finish were taken, nor does the number of copies
+    change what the mean return is an estimate of.
+
+    Every copy's emulator is seeded once, from `key`. `act` draws from
+    `fold_in(fold_in(k, episode), step)`, where `k, _ = split(key)`, both counted from 0.
+
+    Args:
+      act: (params, observations [E, 4, 84, 84] uint8, key) -> actions [E] int32. Pure. Pass the
+        same function object every time: it is compiled once for each.
+      params: handed to `act`.
+      key: PRNG key; the same key and number of copies give the same episodes.
+      num_steps: agent steps to count at the least.
+      max_steps_per_episode: cuts episodes off there; None means the environment's own.
+      progress: called before every step with the steps that came since, `num_steps` in all. It may
+        raise.
+
+    Returns:
+      returns: [n] float32, undiscounted and unclipped.
+      lengths: [n] int32, in agent steps.
+    """
+    limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
+    check_evaluation(num_steps, limit)
+    return self._evaluator.play(act, params, key, num_steps, limit, progress)
+
   def state_dict(self) -> dict[str, Any]:
     """Where the game stands within an episode, the emulator's randomness included."""
     screens = np.stack(self._environment.screen_buffer)
@@ -138,5 +192,6 @@ class AtariEnvironment:
     return self._environment.environment.unwrapped.ale
 
   def close(self) -> None:
-    """Frees the emulator."""
+    """Frees the emulators."""
     self._environment.close()
+    self._evaluator.close()

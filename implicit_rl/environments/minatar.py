@@ -21,7 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_rl.environments import check_game, play_rounds
+from implicit_rl.environments import (
+  Progress,
+  check_evaluation,
+  check_game,
+  no_progress,
+  play_rounds,
+)
 from implicit_rl.types import Params, PRNGKey
 
 GAMES = ('Asterix', 'Breakout', 'Freeway', 'Seaquest', 'SpaceInvaders')
@@ -241,6 +247,7 @@ class MinAtarEnvironment:
     key: PRNGKey,
     num_steps: int,
     max_steps_per_episode: int | None = None,
+    progress: Progress = no_progress,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Plays whole episodes until at least `num_steps` environment steps were played.
 
@@ -259,14 +266,17 @@ class MinAtarEnvironment:
       key: PRNG key; the same key gives the same episodes.
       num_steps: environment steps to play at the least.
       max_steps_per_episode: cuts episodes off there; None means the environment's own.
+      progress: called after each round with the steps in it. It may raise.
 
     Returns:
       returns: [n] float32, undiscounted, n a multiple of E.
       lengths: [n] int32, in environment steps.
     """
     limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
-    if num_steps < 1 or limit < 1:
-      raise ValueError(f'num_steps ({num_steps}) and the step limit ({limit}) must be at least 1')
+    check_evaluation(num_steps, limit)
     return play_rounds(
-      lambda k: self.rules.play_round(act, self.num_environments, params, k, limit), key, num_steps
+      lambda k: self.rules.play_round(act, self.num_environments, params, k, limit),
+      key,
+      num_steps,
+      progress,
     )

@@ -19,7 +19,13 @@ import gymnasium
 import jax
 import numpy as np
 
-from implicit_rl.environments import check_game, play_rounds
+from implicit_rl.environments import (
+  Progress,
+  check_evaluation,
+  check_game,
+  no_progress,
+  play_rounds,
+)
 from implicit_rl.types import Params, PRNGKey
 
 TASKS = ('Ant', 'HalfCheetah', 'Hopper', 'Walker2d')
@@ -158,6 +164,7 @@ class MuJoCoEnvironment:
     key: PRNGKey,
     num_steps: int,
     max_steps_per_episode: int | None = None,
+    progress: Progress = no_progress,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Plays whole episodes until at least `num_steps` environment steps were played.
 
@@ -171,20 +178,22 @@ class MuJoCoEnvironment:
       key: PRNG key; the same key gives the same episodes.
       num_steps: environment steps to play at the least.
       max_steps_per_episode: cuts episodes off there; None means the environment's own.
+      progress: called after every step of the copies with how many took one. It may raise.
 
     Returns:
       returns: [n] float32, undiscounted, n a multiple of E.
       lengths: [n] int32, in environment steps.
     """
     limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
-    if num_steps < 1 or limit < 1:
-      raise ValueError(f'num_steps ({num_steps}) and the step limit ({limit}) must be at least 1')
+    check_evaluation(num_steps, limit)
     if self._act is not act:
       self._act, self._compiled = act, jax.jit(act)
     self._copies = self._copies or [self._make() for _ in range(self.num_environments)]
-    return play_rounds(lambda k: self._play_round(params, k, limit), key, num_steps)
+    return play_rounds(lambda k: self._play_round(params, k, limit, progress), key, num_steps)
 
-  def _play_round(self, params: Params, key: PRNGKey, limit: int) -> tuple[np.ndarray, np.ndarray]:
+  def _play_round(
+    self, params: Params, key: PRNGKey, limit: int, progress: Progress
+  ) -> tuple[np.ndarray, np.ndarray]:
     """One episode in each copy. Returns (returns [E] float32, lengths [E] int32)."""
     copies = self.num_environments
     seeds = jax.random.bits(key, (copies,), 'uint32').tolist()
@@ -202,6 +211,7 @@ class MuJoCoEnvironment:
         lengths[e] += 1
         if terminated:
           running.remove(e)
+      progress(int(np.sum(lengths == t + 1)))
       if not running:
         break
     return returns.astype(np.float32), lengths

@@ -92,7 +92,9 @@ def test_evaluation_is_a_function_of_its_key_and_compiles_once():
   count = len(traces)
   again = environment.evaluate(act, jnp.int32(0), jax.random.key(0), 200)
   np.testing.assert_array_equal(first, again)
-  longer = environment.evaluate(act, jnp.int32(0), jax.random.key(0), 400)
+  told = []
+  longer = environment.evaluate(act, jnp.int32(0), jax.random.key(0), 400, progress=told.append)
+  assert sum(told) == longer[1].sum() and len(told) == len(longer[1]) / 4
   np.testing.assert_array_equal(longer[0][: len(first[0])], first[0])
   other = environment.evaluate(act, jnp.int32(0), jax.random.key(1), 200, 50)
   assert len(other[1]) != len(first[1]) or (other[1] != first[1]).any()

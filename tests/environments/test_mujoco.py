@@ -81,7 +81,9 @@ def test_evaluation_is_a_loop_over_episodes():
       total, steps, over = total + float(reward), steps + 1, fallen or cut
     np.testing.assert_allclose(found, total, rtol=1e-3)
     assert length == steps
-  again, _ = environment.evaluate(act, PARAMS, KEY, num_steps=1)
+  told = []
+  again, _ = environment.evaluate(act, PARAMS, KEY, num_steps=1, progress=told.append)
+  assert sum(told) == lengths.sum() and len(told) == lengths.max()
   np.testing.assert_array_equal(again, returns)
   both, lengths = environment.evaluate(act, PARAMS, KEY, num_steps=4, max_steps_per_episode=1)
   assert len(both) == 6 and set(lengths.tolist()) == {1}
