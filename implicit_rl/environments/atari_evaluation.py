@@ -100,8 +100,9 @@ class Evaluator:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Plays what `AtariEnvironment.evaluate` describes, with its arguments."""
     if self._act is not act:
-      self._act, self._choose = act, jax.jit(_side_by_side(act))
+      self._act, self._choose, self._compiled = act, jax.jit(_side_by_side(act)), set()
     count = min(self._count, -(-num_steps // _STEPS_PER_COPY))
+    self._compile(params, key, count)
     while len(self._copies) < count:
       self._copies.append(self._make())
     act_key, seed_key = jax.random.split(key)
@@ -140,13 +141,25 @@ class Evaluator:
     counted = int(np.searchsorted(np.cumsum(lengths), num_steps)) + 1
     return np.array(returns[:counted], np.float32), np.array(lengths[:counted], np.int32)
 
+  def _size(self, running: int) -> int:
+    """The batch size for so many episodes: one of few, for each is compiled."""
+    size = self._count
+    while size // 2 >= running:
+      size //= 2
+    return size
+
+  def _compile(self, params: Params, key: PRNGKey, count: int) -> None:
+    """Compiles the policy for all batch sizes that `count` copies can come to, once."""
+    for size in {self._size(running) for running in range(1, count + 1)} - self._compiled:
+      numbers = np.zeros(size, np.uint32)
+      self._choose(params, np.zeros((size, 4, 84, 84), np.uint8), key, numbers, numbers)
+      self._compiled.add(size)
+
   def _actions(
     self, params: Params, key: PRNGKey, running: list[tuple[int, Copy]], lengths: list[int]
   ) -> np.ndarray:
-    """Actions of the running episodes, and of rows that fill up to one of few batch sizes."""
-    size = self._count
-    while size // 2 >= len(running):
-      size //= 2
+    """Actions of the running episodes, and of rows that fill up the batch."""
+    size = self._size(len(running))
     states = np.zeros((size, 4, 84, 84), np.uint8)
     episodes, steps = np.zeros(size, np.uint32), np.zeros(size, np.uint32)
     for row, (episode, copy) in enumerate(running):

@@ -67,7 +67,7 @@ def begin(theirs, ours):
   return stack
 
 
-def act(params, states, key):
+def choose(params, states, key):
   """A policy that any change in a pixel, an older frame or the key would change; in integers."""
   weights = jnp.arange(states[0].size, dtype=jnp.uint32) * params
   seen = states.reshape(len(states), -1).astype(jnp.uint32) @ weights
@@ -80,6 +80,12 @@ KEY = jax.random.key(5)
 
 def test_evaluation_is_a_loop_over_episodes(monkeypatch):
   monkeypatch.setattr(atari_evaluation, '_STEPS_PER_COPY', 1)
+  sizes = []
+
+  def act(params, states, key):
+    sizes.append(states.shape)
+    return choose(params, states, key)
+
   environment = atari.AtariEnvironment('Breakout', num_environments=3)
   told = []
   returns, lengths = environment.evaluate(act, PARAMS, KEY, STEPS, LIMIT, told.append)
@@ -96,7 +102,8 @@ def test_evaluation_is_a_loop_over_episodes(monkeypatch):
   assert expected == list(zip(returns.tolist(), lengths.tolist(), strict=True))
   assert len(set(lengths.tolist())) > 1 and returns.sum() > 0
   assert sum(told) == STEPS and len(told) > max(lengths)
-  stopped_and_repeated(environment, returns)
+  stopped_and_repeated(environment, act, returns)
+  assert sizes == [(1, 4, 84, 84)] * 2  # Traced for batches of 3 and of 1, in the first evaluation.
 
 
 def play(environment, key):
@@ -113,14 +120,14 @@ def play(environment, key):
     stack = np.concatenate([stack[1:], observation[None, ..., 0]])
 
 
-jitted = jax.jit(act)
+jitted = jax.jit(choose)
 
 
 class StopError(Exception):
   """What a progress may raise."""
 
 
-def stopped_and_repeated(environment, returns):
+def stopped_and_repeated(environment, act, returns):
   """After another evaluation, and one that was given up, the first is as it was."""
   calls = itertools.count()
 
@@ -139,11 +146,11 @@ def test_the_episodes_that_count_are_the_first_that_suffice(monkeypatch):
   monkeypatch.setattr(atari_evaluation, '_STEPS_PER_COPY', 1)
   environment = atari.AtariEnvironment('Pong', num_environments=4, max_steps_per_episode=20)
   for steps, episodes in ((20, 1), (81, 5)):
-    returns, lengths = environment.evaluate(act, PARAMS, KEY, steps)
+    returns, lengths = environment.evaluate(choose, PARAMS, KEY, steps)
     assert lengths.tolist() == [20] * episodes and len(returns) == episodes
     assert (returns.dtype, lengths.dtype) == (np.float32, np.int32)
   with pytest.raises(ValueError, match='num_steps'):
-    environment.evaluate(act, PARAMS, KEY, 0)
+    environment.evaluate(choose, PARAMS, KEY, 0)
   with pytest.raises(ValueError, match=r'AtariEnvironment.num_environments is at least 1, not 0'):
     atari.AtariEnvironment('Pong', num_environments=0)
   environment.close()
