@@ -1,8 +1,9 @@
-"""Times an evaluation's step in Atari: the emulator, preprocessing, and the network choosing.
+"""Times an online agent's step in Atari: the emulator, preprocessing, and the network choosing.
 
     python benchmarks/acting.py
 
-On one thread, in CPU time, so that other work on the machine does not count.
+Without what it learns. Evaluations play several games at once: `evaluation.py` times them. On one
+thread, in CPU time, so that other work on the machine does not count.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/evaluation.py
 
-Ours is the runner's evaluation phase; Dopamine's is its agent in its environment, step by step.
-Then what an iteration of the paper takes, 62,500 updates and 125,000 evaluation steps, by the times
-of this run. One core; the loops are in `loops.py`.
+Ours is the runner's evaluation phase, games side by side, seeding them included; Dopamine's is its
+agent in its environment, step by step. Then what an iteration of the paper takes, 62,500 updates
+and 125,000 evaluation steps, by the times of this run. One core; the loops are in `loops.py`.
 """
 
 from __future__ import annotations

@@ -203,15 +203,18 @@ def dopamine_online(rate: float) -> Work:
   return work
 
 
-def ours_evaluating(file: str) -> Work:
-  """The runner's evaluation; returns how many environment steps it played."""
+def ours_evaluating(file: str, limit: int | None) -> Work:
+  """The runner's evaluation; returns how many environment steps it counts.
+
+  Episodes are cut after `limit` steps, or the count: a network without training may play for long.
+  """
   runner = _runner([file])
 
   def work(count: int) -> int:
     from dopamine.discrete_domains import iteration_statistics
 
     statistics = iteration_statistics.IterationStatistics()
-    runner._evaluation_steps = runner._max_steps_per_episode = count
+    runner._evaluation_steps, runner._max_steps_per_episode = count, limit or count
     runner._evaluate(0, statistics)
     return int(sum(statistics.data_lists['eval_episode_lengths']))
 
@@ -302,12 +305,16 @@ for _n in (0.25, 1.0):
   )
 
 
-for _size, _file, _ours, _theirs in (('Atari', ATARI, 256, 256), ('MinAtar', MINATAR, 4000, 256)):
+# As many steps in Atari as it takes to keep all the games that are played side by side busy.
+for _size, _file, _limit, _ours in (
+  ('Atari', ATARI, 1000, 8000),
+  ('MinAtar', MINATAR, None, 4000),
+):
   LOOPS |= _pair(
     f'ours, {_size} evaluation',
-    functools.partial(ours_evaluating, _file),
+    functools.partial(ours_evaluating, _file, _limit),
     {f'Dopamine, {_size} evaluation': functools.partial(dopamine_evaluating, _size)},
-    *(_ours, _ours, _theirs, 8),
+    *(_ours, _ours, 256, 8),
   )
 
 
