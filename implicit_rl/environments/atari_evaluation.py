@@ -88,6 +88,7 @@ class Evaluator:
     self._count = count
     self._copies: list[Copy] = []  # Made when they are first needed.
     self._act: Act | None = None
+    self._compiled: set[int] = set()  # Batch sizes.
 
   def play(
     self,
@@ -100,7 +101,8 @@ class Evaluator:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Plays what `AtariEnvironment.evaluate` describes, with its arguments."""
     if self._act is not act:
-      self._act, self._choose, self._compiled = act, jax.jit(_side_by_side(act)), set()
+      self._act, self._choose = act, jax.jit(_side_by_side(act))
+      self._compiled.clear()
     count = min(self._count, -(-num_steps // _STEPS_PER_COPY))
     self._compile(params, key, count)
     while len(self._copies) < count:
