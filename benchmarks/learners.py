@@ -52,8 +52,10 @@ def ours(
   import gin
   import jax
 
-  from implicit_rl import experiment, types
+  from implicit_rl import experiment, memory, types
   from implicit_rl.training_sums import TrainingSums
+
+  memory.keep_freed_memory()
 
   files = [CONFIGS + gin_file, *([PENALTY] if penalty else [])]
   if padding == 'VALID':

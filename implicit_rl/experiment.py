@@ -18,7 +18,15 @@ import gin
 import jax
 from absl import logging
 
-from implicit_rl import devices, gin_names, run_directory, saved_runs, seeds, wandb_collector
+from implicit_rl import (
+  devices,
+  gin_names,
+  memory,
+  run_directory,
+  saved_runs,
+  seeds,
+  wandb_collector,
+)
 from implicit_rl.offline_runner import OfflineRunner
 from implicit_rl.online_runner import OnlineRunner
 
@@ -147,6 +155,7 @@ def create_runner(
     ValueError: for settings that don't fit each other.
     OSError: if the directory can't be written, or another process runs in it.
   """
+  memory.keep_freed_memory()
   make = functools.partial(_create_one, environment=environment, agent=agent, runner=runner)
   count = gin_names.bound(runner, 'num_seeds', 1)
   name = runner.__name__
