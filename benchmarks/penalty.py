@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import learners
@@ -28,54 +28,58 @@ AGAINST = {WITH: WITHOUT, 'without Gradient/Norm': WITHOUT, 'without any metrics
 ALONE = {'from the Gram matrix': 'from an SVD'}
 
 
-def versions(size: str, together: int) -> dict[str, Callable[[int], Any]]:
-  """The versions of an update, each a function of how many calls of `together` updates it does."""
+def agent_and_batches(
+  size: str, together: int, batch: int = 32, bindings: Sequence[str] = (), penalty: bool = True
+) -> tuple[Any, Any]:
+  """The agent of a gin file, and batches [together, batch, ...] in the device's memory."""
   import gin
   import jax
 
-  from implicit_rl import experiment, types
+  from implicit_rl import experiment, memory, types
+
+  memory.keep_freed_memory()
 
   file, shape, dtype = GIN[size]
   rng = np.random.default_rng(0)
-  lead = (together, 32)
+  lead = (together, batch)
   frames = lambda: rng.integers(0, 256 if size == 'Atari' else 2, (*lead, *shape)).astype(dtype)
-  batches = jax.device_put(
-    types.Batch(
-      state=frames(),
-      action=rng.integers(0, 3, lead).astype(np.int32),
-      reward=rng.normal(size=lead).astype(np.float32),
-      next_state=frames(),
-      next_action=np.zeros(lead, np.int32),
-      discount=np.ones(lead, np.float32),
-      weight=np.ones(lead, np.float32),
-    )
+  batches = types.Batch(
+    state=frames(),
+    action=rng.integers(0, 3, lead).astype(np.int32),
+    reward=rng.normal(size=lead).astype(np.float32),
+    next_state=frames(),
+    next_action=np.zeros(lead, np.int32),
+    discount=np.ones(lead, np.float32),
+    weight=np.ones(lead, np.float32),
   )
+  experiment.parse_gin([file, *([learners.PENALTY] if penalty else [])], bindings)
+  make = gin.query_parameter('Experiment.agent').scoped_configurable_fn
+  agent = make(learners.ACTIONS, shape[1:], dtype, shape[0], source=None, batch_size=batch)
+  return agent, jax.device_put(batches)
+
+
+def versions(size: str, together: int) -> dict[str, Callable[[int], Any]]:
+  """The versions of an update, each a function of how many calls of `together` updates it does."""
+  import jax
 
   def version(penalty: bool, dropped: Callable[[str], bool]) -> Callable[[int], Any]:
-    experiment.parse_gin([file, *([learners.PENALTY] if penalty else [])], [])
-    make = gin.query_parameter('Experiment.agent').scoped_configurable_fn
-    agent = make(learners.ACTIONS, shape[1:], dtype, shape[0], source=None)
+    agent, batches = agent_and_batches(size, together, penalty=penalty)
 
-    def update(state: Any, batch: types.Batch) -> Any:
+    def update(state: Any, batch: Any) -> Any:
       state, info = agent.learner.pure_update(state, batch)
       return state, {name: value for name, value in info.metrics.items() if not dropped(name)}
 
-    held = [agent.state]
     if size == 'Atari':  # As the learner runs them: convolutions outside a loop.
-      one = jax.jit(update, donate_argnums=0)
-      single = jax.tree.map(lambda x: x[0], batches)
-
-      def work(count: int) -> None:
-        for _ in range(count):
-          held[0], _ = one(held[0], single)
-        jax.block_until_ready(held)
+      compiled = jax.jit(update, donate_argnums=0)
+      batches = jax.tree.map(lambda x: x[0], batches)
     else:
-      many = jax.jit(lambda s, b: jax.lax.scan(update, s, b), donate_argnums=0)
+      compiled = jax.jit(lambda s, b: jax.lax.scan(update, s, b), donate_argnums=0)
+    held = [agent.state]
 
-      def work(count: int) -> None:
-        for _ in range(count):
-          held[0], _ = many(held[0], batches)
-        jax.block_until_ready(held)
+    def work(count: int) -> None:
+      for _ in range(count):
+        held[0], _ = compiled(held[0], batches)
+      jax.block_until_ready(held)
 
     return work
 
