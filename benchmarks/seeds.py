@@ -83,6 +83,9 @@ def _prepare(size: str, seeds: int, updates: int) -> Callable[[], None]:
 
 def _serve(pipe: Any, size: str, seeds: int, updates: int) -> None:
   """In a process of its own: prepares, then runs and answers each time that it is asked."""
+  from implicit_rl import local_runs
+
+  local_runs.start_jax()
   run = _prepare(size, seeds, updates)
   pipe.send('ready')
   while pipe.recv():

@@ -68,12 +68,34 @@ def environment(
   return variables
 
 
+def start_jax() -> None:
+  """Starts JAX in a run's process; where `environment` said so, with one thread to compute on.
+
+  XLA's flags for that leave a pool with a thread for each core that the process may use as JAX
+  starts, so for that moment it may use one. Where runs are as many as cores, two small networks
+  trained a quarter faster for it.
+  """
+  if _ONE_THREAD not in os.environ.get('XLA_FLAGS', '') or not hasattr(os, 'sched_setaffinity'):
+    return
+  import jax
+
+  cores = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, {min(cores)})
+  try:
+    jax.devices()
+  finally:
+    for thread in os.listdir('/proc/self/task'):  # The new ones have inherited it.
+      with contextlib.suppress(ProcessLookupError):
+        os.sched_setaffinity(int(thread), cores)
+
+
 def run(job: Job) -> None:
   """Does or resumes one run in this process; what it prints goes to run.log in its directory."""
   if stopping.requested():
     return
   import gin
 
+  start_jax()
   from implicit_rl import experiment  # Not below: its log handler would keep that file for good.
 
   os.makedirs(job.base_dir, exist_ok=True)

@@ -285,6 +285,7 @@ class ProcessSeeds:
 def _run_seed(config: str, base_dir: str, seed: int) -> None:
   """Does or resumes the run of one seed in this process, with the settings of another's gin."""
   os.setsid()  # A signal at the terminal comes by way of the process that started this one.
+  local_runs.start_jax()
   from implicit_rl import experiment
 
   gin_names.load()

@@ -20,10 +20,10 @@ K, B, A = 3, 2, 3
 KEY = jax.random.PRNGKey(1)
 
 
-def prepare(network, shape, dtype, **settings):
+def prepare(network, shape, dtype, hidden_units=8, **settings):
   """A learner with the penalty on, what makes its state, and K batches."""
   rng = np.random.default_rng(0)
-  network = network(num_actions=A, hidden_units=8)
+  network = network(num_actions=A, hidden_units=hidden_units)
   learner = Learner(
     functools.partial(losses.dqn_loss, apply=network.apply, discount=0.99),
     penalty_weight=0.001,
@@ -83,6 +83,15 @@ def test_no_convolution_stands_in_a_loop_on_the_cpu(kind, settings, loops, convo
   found = operations(lowered.as_text('hlo'))
   assert (('dot', True) in found) == loops
   assert {looped for operation, looped in found if operation == 'convolution'} == convolutions
+
+
+def test_the_gradients_norm_takes_no_memory():
+  """An update needs room for one gradient of the largest layer, not for its squares as well."""
+  learner, start, batches = prepare(*ATARI, hidden_units=512)
+  one = jax.tree.map(lambda x: x[0], batches)
+  needed = learner._one.lower(jax.eval_shape(start), one).compile().memory_analysis()
+  largest = 7744 * 512 * 4  # bytes
+  assert largest <= needed.temp_size_in_bytes < 1.5 * largest
 
 
 def test_nothing_is_compiled_after_the_first_iteration(tmp_path, monkeypatch):

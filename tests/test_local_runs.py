@@ -1,0 +1,38 @@
+"""A run that shares the machine computes on one thread, on whichever core."""
+
+import json
+import os
+import subprocess
+import sys
+
+from implicit_rl import local_runs
+
+PROGRAM = """
+import json, os, sys
+from implicit_rl import local_runs
+local_runs.start_jax()
+import jax, jax.numpy as jnp
+multiply = jax.jit(lambda x: x @ x)
+x = jnp.ones((500, 500))
+for _ in range(20):
+  x = multiply(x) / 500
+x.block_until_ready()
+cores = sorted(os.sched_getaffinity(0))
+stuck = [t for t in os.listdir('/proc/self/task') if sorted(os.sched_getaffinity(int(t))) != cores]
+names = [open(f'/proc/self/task/{t}/comm').read() for t in os.listdir('/proc/self/task')]
+print(json.dumps([cores, stuck, sum('XLAEigen' in name for name in names)]))
+"""
+
+
+def test_one_thread_and_no_core_taken_away():
+  answer = subprocess.run(
+    [sys.executable, '-c', PROGRAM],
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | local_runs.environment(),
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  cores, stuck, threads = json.loads(answer.stdout)
+  assert cores == sorted(os.sched_getaffinity(0))
+  assert not stuck
+  assert threads == 1
