@@ -306,7 +306,7 @@ class Learner:
     else:
       # All have done as many updates. Told so, XLA branches where the target network is due; else
       # it would write one at every update, and select.
-      axes = LearnerState(0, 0, 0, 0, updates=None)
+      axes = LearnerState._make((0, 0, 0, 0, None))
       update = jax.vmap(self.pure_update, in_axes=(axes, 0), out_axes=(axes, 0))
       state, info = update(state._replace(updates=state.updates[0]), batch)
       state = state._replace(updates=jnp.broadcast_to(state.updates, (self._seeds,)))
