@@ -3,7 +3,8 @@
     make bench-peers && python benchmarks/sac.py
 
 Sampling is part of an update, the environment is not. Prints a Markdown table; ratios are medians
-of each round's, of CPU time, which other work on the machine disturbs least.
+of each round's, of CPU time, which other work on the machine disturbs least. The last row is no
+learner: an update's matrix products alone, by NumPy's BLAS, than which none can be much faster.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ HERE = pathlib.Path(__file__).parent
 _ONE_THREAD = {
   'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1',
   'OMP_NUM_THREADS': '1',
+  'OPENBLAS_NUM_THREADS': '1',
   'MKL_NUM_THREADS': '1',
   'JAX_PLATFORMS': 'cpu',
 }

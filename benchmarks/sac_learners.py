@@ -1,4 +1,4 @@
-"""The SAC learners that `sac.py` compares: ours, Stable-Baselines3's, sbx's.
+"""The SAC learners that `sac.py` compares: ours, Stable-Baselines3's, sbx's; and what all need.
 
 All have the same networks (256, 256), batches of 256, Adam with 3e-4, a learnt temperature and
 Polyak targets at every update, and draw their batches from as many random transitions.
@@ -6,6 +6,7 @@ Polyak targets at every update, and draw their batches from as many random trans
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -118,7 +119,51 @@ def sbx() -> Work:
   return _peer(SAC)
 
 
-LEARNERS = {'ours': ours, 'Stable-Baselines3': stable_baselines3, 'sbx': sbx}
+def products() -> Work:
+  """An update's matrix products alone, by NumPy's BLAS: what is left if all else cost nothing.
+
+  Each shape has operands of its own that stay in the cache; the critics' last layers, one wide, are
+  left out.
+  """
+  batch, hidden = 256, 256
+  critic, actor = (OBSERVATION + ACTION, hidden, hidden), (OBSERVATION, hidden, hidden, 2 * ACTION)
+
+  def forward(widths: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    return [(batch, i, o) for i, o in itertools.pairwise(widths)]
+
+  def to_kernels(widths: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    return [(i, batch, o) for i, o in itertools.pairwise(widths)]
+
+  def to_inputs(widths: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    return [(batch, o, i) for i, o in itertools.pairwise(widths)]
+
+  critics = forward(critic) + to_kernels(critic) + to_inputs(critic[1:])  # their regression
+  critics += forward(critic)  # the targets
+  critics += forward(critic) + to_inputs((ACTION, *critic[1:]))  # the policy's actions
+  policy = forward(actor)  # in the next states
+  policy += forward(actor) + to_kernels(actor) + to_inputs(actor[1:])
+  shapes = 2 * critics + policy
+  rng = np.random.default_rng(0)
+  operands = {
+    (n, k, m): (rng.random((n, k), np.float32), rng.random((k, m), np.float32))
+    for n, k, m in shapes
+  }
+  results = {(n, k, m): np.empty((n, m), np.float32) for n, k, m in shapes}
+
+  def work(count: int) -> None:
+    for _ in range(count):
+      for shape in shapes:
+        np.matmul(*operands[shape], out=results[shape])
+
+  return work
+
+
+LEARNERS = {
+  'ours': ours,
+  'Stable-Baselines3': stable_baselines3,
+  'sbx': sbx,
+  'products alone': products,
+}
 PEERS = ('Stable-Baselines3', 'sbx')
 
 

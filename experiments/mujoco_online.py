@@ -6,7 +6,8 @@
 `run` does what is left of the runs, `report` collects the rows of those that have begun, or takes
 what is kept in --results where there is no run, and draws them. Run it from the repository's root.
 Each run is what `run_experiment.py` does with the shipped gin files; those with n = 1 keep their
-whole replay as a dataset, which `mujoco_offline.py` learns from.
+whole replay as a dataset, which `mujoco_offline.py` learns from. Curves of Stable-Baselines3's SAC
+that `mujoco_peer.py` has left in the same output are drawn beside ours.
 """
 
 from __future__ import annotations
@@ -108,6 +109,14 @@ def collect(planned: Iterable[tuple[str, local_runs.Job]], path: pathlib.Path) -
   return runs.load([path])
 
 
+def peer_rows(output: pathlib.Path, path: pathlib.Path) -> pd.DataFrame | None:
+  """The rows of `mujoco_peer.py`, kept at `path` too, or read there where it has not run."""
+  found = sorted(output.glob('stable_baselines3/*/seed_*/curve.csv'))
+  if found:
+    style.write_csv(runs.load(found), path)
+  return runs.load([path]) if path.exists() else None
+
+
 def last_rows(table: pd.DataFrame) -> pd.DataFrame:
   """A row per task and variant at the iteration that all its seeds reached: mean ± deviation."""
   rows = []
@@ -129,9 +138,14 @@ def report(output: pathlib.Path, results: pathlib.Path) -> None:
   """Writes the rows to CSV, unless no run is there; draws them and prints the table."""
   planned = [(run.variant, job(run, output)) for run in RUNS]
   table = collect(planned, results / 'runs.csv')
+  peers = peer_rows(output, results / 'peers.csv')
+  if peers is not None:
+    table = pd.concat([table, peers], ignore_index=True)
+  learns = table['game'].isin([run.task for run in LEARNS])
   parts = {
-    'returns': (table['variant'] == 'SAC, n = 1') & table['game'].isin([r.task for r in LEARNS]),
-    'updates_per_step': table['game'].isin(['Ant', 'Hopper']),
+    'returns': learns & ~table['variant'].str.endswith('n = 4'),
+    'updates_per_step': table['game'].isin(['Ant', 'Hopper'])
+    & table['variant'].str.startswith('SAC'),
   }
   titles = {'returns': 'Online SAC', 'updates_per_step': 'Online SAC with n updates per step'}
   for name, chosen in parts.items():
