@@ -3,9 +3,9 @@
     python benchmarks/seeds.py
 
 Updates of DQN at three sizes, the networks of Atari, MinAtar and the gridworld, with batches that
-are there already. One after the other and vmapped use all cores; the processes have a thread each
-and start together. The ways take turns; the table has the median over the rounds. It is what
-`seeds_as = 'auto'` follows.
+are there already. One after the other and vmapped use all cores. The processes have a thread each:
+one for each seed, all at once, or one for each core, which does its share in turn. The ways take
+turns; the table has the median over the rounds. It is what `seeds_as = 'auto'` follows.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import machine
 import numpy as np
+
+from implicit_rl.data import frame_store
 
 # Name: state shape without the batch, its dtype, batch size, actions, updates of a seed in a round.
 SIZES: dict[str, tuple[tuple[int, ...], type, int, int, int]] = {
@@ -88,8 +90,9 @@ def _serve(pipe: Any, size: str, seeds: int, updates: int) -> None:
   local_runs.start_jax()
   run = _prepare(size, seeds, updates)
   pipe.send('ready')
-  while pipe.recv():
-    run()
+  while times := pipe.recv():
+    for _ in range(times):
+      run()
     pipe.send('done')
 
 
@@ -118,28 +121,30 @@ class Workers:
     for pipe in self._pipes:
       pipe.recv()
 
-  def seconds(self, times: int = 1) -> float:
-    """Wall time until all have done it, `times` times."""
+  def seconds(self, times: Sequence[int]) -> float:
+    """Wall time until each has done it as often as `times` says."""
     began = time.monotonic()
-    for _ in range(times):
-      for pipe in self._pipes:
-        pipe.send(True)
-      for pipe in self._pipes:
-        pipe.recv()
+    for pipe, own in zip(self._pipes, times, strict=True):
+      pipe.send(own)
+    for pipe in self._pipes:
+      pipe.recv()
     return time.monotonic() - began
 
   def stop(self) -> None:
     """Ends them."""
     for pipe in self._pipes:
-      pipe.send(False)
+      pipe.send(0)
 
 
 def measure(size: str, rounds: int, updates: int) -> dict[str, list[float]]:
   """Seconds that all seeds' updates take, of each way, by round."""
+  cores = min(frame_store.cores(), SEEDS)
+  queues = [len(range(core, SEEDS, cores)) for core in range(cores)]  # seeds that each core does
   ways = {
-    'sequential': (Workers(1, False, size, 1, updates), SEEDS),
-    'vmapped': (Workers(1, False, size, SEEDS, updates), 1),
-    'processes': (Workers(SEEDS, True, size, 1, updates), 1),
+    'sequential': (Workers(1, False, size, 1, updates), [SEEDS]),
+    'vmapped': (Workers(1, False, size, SEEDS, updates), [1]),
+    'processes': (Workers(SEEDS, True, size, 1, updates), [1] * SEEDS),
+    'a process a core': (Workers(cores, True, size, 1, updates), queues),
   }
   found: dict[str, list[float]] = {name: [] for name in ways}
   for _ in range(rounds):
@@ -157,7 +162,8 @@ def main() -> None:
   parser.add_argument('--sizes', nargs='*', default=list(SIZES), choices=list(SIZES))
   parser.add_argument('--updates', type=int, help='of each seed in a round; by default by size')
   options = parser.parse_args()
-  print('| network | sequential, updates/s | vmapped | processes |\n|---|---|---|---|')
+  print('| network | sequential, updates/s | vmapped | processes | a process a core |')
+  print('|---|---|---|---|---|')
   for size in options.sizes:
     updates = options.updates or SIZES[size][-1]
     found = measure(size, options.rounds, updates)
@@ -166,9 +172,10 @@ def main() -> None:
       statistics.median(
         base / own for base, own in zip(found['sequential'], found[way], strict=True)
       )
-      for way in ('vmapped', 'processes')
+      for way in list(found)[1:]
     ]
-    print(f'| {size} | {speed:.1f} | {ratios[0]:.2f}× | {ratios[1]:.2f}× |', flush=True)
+    cells = ' | '.join(f'{ratio:.2f}×' for ratio in ratios)
+    print(f'| {size} | {speed:.1f} | {cells} |', flush=True)
   print(f'\n{SEEDS} seeds, {options.rounds} rounds; {machine.line()}.')
 
 
