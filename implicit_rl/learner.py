@@ -210,6 +210,12 @@ class Learner:
     elif jax.process_count() > 1:
       raise ValueError('On several hosts bind Learner.devices = None: else each trains for itself.')
     self._one = jax.jit(self._update, donate_argnums=0)
+    self._next = jax.jit(
+      lambda state, batches, start: self._update(
+        state, jax.tree.map(lambda x: x[_count(state.updates) - start], batches)
+      ),
+      donate_argnums=0,
+    )
     self._scan = jax.jit(
       lambda state, batches: jax.lax.scan(self._update, state, batches), donate_argnums=0
     )
@@ -258,11 +264,15 @@ class Learner:
     """K updates on batches [K, B, ...]: the state, which is donated, and their info [K]."""
     if self._placement is not None:
       state, batches = self._placement.state(state), self._placement.batches(batches)
-    if self._choose_loop(self._update, state, _first(batches)) == 'scan':
+    if self._choose_loop(self._update, state, _one_of(batches)) == 'scan':
       return self._scan(state, batches)
     infos = []
+    here, start = isinstance(batches.action, jax.Array), _count(state.updates)
     for k in range(batches.action.shape[0]):
-      state, info = self._one(state, jax.tree.map(lambda x, k=k: x[k], batches))
+      if here:  # Which one is next is told on the device, so that nothing travels there.
+        state, info = self._next(state, batches, start)
+      else:
+        state, info = self._one(state, jax.tree.map(lambda x, k=k: x[k], batches))
       infos.append(info)
     return state, _stacked(infos)
 
@@ -284,7 +294,7 @@ class Learner:
       state, rows = self._placement.state(state), self._placement.batches(rows)
       store = self._placement.store(store)
     update = functools.partial(self._fetch_and_update, fetch)
-    if self._choose_loop(update, state, store, rows[0]) == 'scan':
+    if self._choose_loop(update, state, store, _one_of(rows)) == 'scan':
       return self._scan_from(fetch, state, store, rows)
     infos = []
     for some in rows:
@@ -322,8 +332,15 @@ class Learner:
     return self._loop
 
 
-def _first(batches: Batch) -> Batch:
-  return jax.tree.map(lambda x: x[0], batches)
+@jax.jit
+def _count(updates: jax.Array) -> jax.Array:
+  """How many updates a state has done, [], or each of several, which are in step."""
+  return updates.ravel()[0]
+
+
+def _one_of(many: Any) -> Any:
+  """Shapes and dtypes of what arrays [K, ...] hold K of."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), many)
 
 
 def _stacked(infos: list[UpdateInfo]) -> UpdateInfo:

@@ -85,6 +85,19 @@ def test_no_convolution_stands_in_a_loop_on_the_cpu(kind, settings, loops, convo
   assert {looped for operation, looped in found if operation == 'convolution'} == convolutions
 
 
+@pytest.mark.parametrize('kind', [ATARI, MINATAR])
+def test_updates_on_device_batches_transfer_nothing(kind):
+  learner, start, batches = prepare(*kind)
+  state, batches = jax.jit(start)(), jax.device_put(batches)
+  with jax.transfer_guard('disallow'):
+    with pytest.raises(Exception, match='Disallowed host-to-device transfer'):
+      learner.update_many(state, jax.tree.map(np.asarray, batches))
+    state, info = learner.update_many(state, batches)
+    state, info = learner.update_many(state, batches)  # Nor the second time.
+    jax.block_until_ready((state, info))
+  assert int(state.updates) == 2 * K
+
+
 def test_the_gradients_norm_takes_no_memory():
   """An update needs room for one gradient of the largest layer, not for its squares as well."""
   learner, start, batches = prepare(*ATARI, hidden_units=512)
