@@ -112,6 +112,11 @@ def _on(device: str, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict]
   return itertools.cycle([jax.device_put(one) for one in itertools.islice(batches, BATCHES)])
 
 
+def _transition(b: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+  """A batch in the order in which Dopamine's train functions take it."""
+  return b['state'], b['action'], b['next_state'], b['reward'], b['terminal']
+
+
 def dopamine_dqn(batch: int, device: str) -> Work:
   """Dopamine's `dqn_agent.train`, which returns no metrics but the loss."""
   from implicit_rl import dopamine_compat  # noqa: F401
@@ -133,11 +138,7 @@ def dopamine_dqn(batch: int, device: str) -> Work:
       params,
       optimizer,
       held[0],
-      b['state'],
-      b['action'],
-      b['next_state'],
-      b['reward'],
-      b['terminal'],
+      *_transition(b),
       GAMMA,
       'huber',
     )
@@ -172,11 +173,7 @@ def dopamine_full_rainbow(batch: int, device: str) -> Work:
       params,
       optimizer,
       held[0],
-      b['state'],
-      b['action'],
-      b['next_state'],
-      b['reward'],
-      b['terminal'],
+      *_transition(b),
       weights,
       support,
       GAMMA**3,
