@@ -6,7 +6,9 @@
 Starts `run_experiment.py` with shipped gin files and embedded data, reads its resident memory every
 ten seconds, stops it when the time is over, and writes what it read as CSV. Prints how far memory
 moved after the warm-up, which is two iterations: the median of the last tenth of the readings
-against that of the first tenth.
+against that of the first tenth. Anonymous memory, the part that the program has asked for, stands
+beside it: a kernel may drop pages of libraries' files that nobody has read for a while (DAMON),
+which lowers resident memory and says nothing of the program.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 import machine
 
@@ -43,17 +46,29 @@ COMMANDS = {
 }
 
 
-def resident(pid: int) -> float | None:
-  """Returns MiB of memory that a process holds now; None if it has ended."""
+class Reading(NamedTuple):
+  """What one look at the process showed."""
+
+  seconds: float  # since its start
+  resident: float  # MiB
+  anonymous: float  # MiB of it that no file holds
+  iterations: int  # done so far
+
+
+def memory(pid: int) -> tuple[float, float] | None:
+  """Returns MiB of resident and of anonymous memory of a process; None if it has ended."""
   try:
     status = pathlib.Path(f'/proc/{pid}/status').read_text()
-    return int(status.split('VmRSS:')[1].split()[0]) / 1024
+    resident, anonymous = (
+      int(status.split(key)[1].split()[0]) / 1024 for key in ('VmRSS:', 'RssAnon:')
+    )
+    return resident, anonymous
   except (OSError, IndexError):
     return None
 
 
-def watch(name: str, minutes: float, directory: str) -> tuple[list[tuple[float, float, int]], str]:
-  """Runs one command for `minutes` and returns (seconds, MiB, iterations) readings and its tail."""
+def watch(name: str, minutes: float, directory: str) -> tuple[list[Reading], str]:
+  """Runs one command for `minutes` and returns the readings and the tail of what it printed."""
   gin_file, *bindings = COMMANDS[name]
   log = pathlib.Path(directory) / 'metrics.jsonl'
   command = [sys.executable, 'run_experiment.py', f'--base_dir={directory}']
@@ -65,10 +80,10 @@ def watch(name: str, minutes: float, directory: str) -> tuple[list[tuple[float, 
     try:
       while process.poll() is None and time.monotonic() - start < minutes * 60:
         time.sleep(PERIOD)
-        memory = resident(process.pid)
-        if memory is not None:
+        held = memory(process.pid)
+        if held is not None:
           done = log.read_bytes().count(b'\n') if log.exists() else 0
-          readings.append((time.monotonic() - start, memory, done))
+          readings.append(Reading(time.monotonic() - start, *held, done))
     finally:
       ended = process.poll()
       process.kill()
@@ -78,14 +93,20 @@ def watch(name: str, minutes: float, directory: str) -> tuple[list[tuple[float, 
   return readings, output.read_text()[-300:]
 
 
-def growth(readings: list[tuple[float, float, int]]) -> tuple[float, float, float]:
-  """Returns the median MiB of the first and last tenth after the warm-up, and its minutes."""
-  warm = [reading for reading in readings if reading[2] >= WARM_UP]
+def growth(readings: list[Reading]) -> tuple[list[tuple[float, float]], float]:
+  """Returns the median MiB of the first and last tenth after the warm-up, and its minutes.
+
+  The pairs are those of resident and of anonymous memory.
+  """
+  warm = [reading for reading in readings if reading.iterations >= WARM_UP]
   if not warm:
     raise SystemExit(f'soak: the time was over before {WARM_UP} iterations were done.')
-  memory, tenth = [reading[1] for reading in warm], max(1, len(warm) // 10)
-  minutes = (warm[-1][0] - warm[0][0]) / 60
-  return statistics.median(memory[:tenth]), statistics.median(memory[-tenth:]), minutes
+  tenth = max(1, len(warm) // 10)
+  pairs = [
+    (statistics.median(values[:tenth]), statistics.median(values[-tenth:]))
+    for values in ([r.resident for r in warm], [r.anonymous for r in warm])
+  ]
+  return pairs, (warm[-1].seconds - warm[0].seconds) / 60
 
 
 def main() -> None:
@@ -101,19 +122,17 @@ def main() -> None:
     arguments.results.mkdir(parents=True, exist_ok=True)
     with open(arguments.results / f'soak_{arguments.name}.csv', 'w', newline='') as file:
       writer = csv.writer(file)
-      writer.writerow(('seconds', 'resident_mib', 'iterations'))
-      writer.writerows((f'{s:.0f}', f'{m:.1f}', done) for s, m, done in readings)
-  first, last, minutes = growth(readings)
+      writer.writerow(('seconds', 'resident_mib', 'anonymous_mib', 'iterations'))
+      writer.writerows((f'{s:.0f}', f'{m:.1f}', f'{a:.1f}', done) for s, m, a, done in readings)
+  pairs, minutes = growth(readings)
   print(tail)
   print(f'{machine.line()}\n')
-  print(
-    '| run | minutes | of them warm | iterations | MiB after warm-up | MiB at the end | change |'
-  )
-  print('|---|---|---|---|---|---|---|')
-  print(
-    f'| {arguments.name} | {readings[-1][0] / 60:.0f} | {minutes:.0f} | {readings[-1][2]:,} | '
-    f'{first:.0f} | {last:.0f} | {last / first - 1:+.1%} |'
-  )
+  print('| run | minutes | of them warm | iterations | resident, MiB | anonymous, MiB |')
+  print('|---|---|---|---|---|---|')
+  cells = ' | '.join(f'{a:.0f} → {b:.0f} ({b / a - 1:+.1%})' for a, b in pairs)
+  last = readings[-1]
+  times = f'{last.seconds / 60:.0f} | {minutes:.0f} | {last.iterations:,}'
+  print(f'| {arguments.name} | {times} | {cells} |')
 
 
 if __name__ == '__main__':

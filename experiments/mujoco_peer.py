@@ -1,7 +1,9 @@
-"""The same-budget curve of Stable-Baselines3's SAC, which `mujoco_online.py` draws beside ours.
+"""The same-budget curve of a peer's SAC, which `mujoco_online.py` draws beside ours.
 
     make bench-peers
     .venv-peers/bin/python experiments/mujoco_peer.py --task=Hopper --output=runs/mujoco_online
+
+The peer is Stable-Baselines3, or with --library=sbx its JAX edition, which is twice as fast here.
 
 Networks, rates, batch, warm-up, time limit and evaluation are those of
 gin_configs/mujoco/online_sac.gin and of mujoco_online.py: rounds of ten whole episodes of the
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import json
 import os
 import pathlib
@@ -22,19 +25,19 @@ import time
 import gymnasium
 import numpy as np
 import torch
-from stable_baselines3 import SAC
 from stable_baselines3.common import logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-ITERATION = 10_000  # environment steps between two measurements, as in mujoco_online.py
+ITERATION = 5_000  # environment steps between two measurements, as in mujoco_online.py
 EVALUATION = 5_000  # environment steps at the least
 COPIES = 10  # episodes in a round
 VERSION = 5
-VARIANT = 'Stable-Baselines3, n = 1'
+LIBRARIES = {'stable_baselines3': 'Stable-Baselines3', 'sbx': 'sbx'}
 
 
-def make_model(task: str, seed: int, steps: int, warm_up: int) -> SAC:
+def make_model(library: str, task: str, seed: int, steps: int, warm_up: int) -> OffPolicyAlgorithm:
   """SAC with the settings of gin_configs/mujoco/online_sac.gin."""
-  return SAC(
+  return importlib.import_module(library).SAC(
     'MlpPolicy',
     gymnasium.make(f'{task}-v{VERSION}'),
     learning_rate=3e-4,
@@ -51,7 +54,7 @@ def make_model(task: str, seed: int, steps: int, warm_up: int) -> SAC:
   )
 
 
-def evaluate(model: SAC, task: str, seed: int, iteration: int) -> np.ndarray:
+def evaluate(model: OffPolicyAlgorithm, task: str, seed: int, iteration: int) -> np.ndarray:
   """Returns of whole episodes [n] of the policy's mean action, n a multiple of COPIES."""
   copies = [gymnasium.make(f'{task}-v{VERSION}') for _ in range(COPIES)]
   seeds = np.random.default_rng([seed, iteration])
@@ -74,7 +77,7 @@ def evaluate(model: SAC, task: str, seed: int, iteration: int) -> np.ndarray:
   return np.asarray(returns)
 
 
-def save(model: SAC, row: dict, directory: pathlib.Path) -> None:
+def save(model: OffPolicyAlgorithm, row: dict, directory: pathlib.Path) -> None:
   """Writes what the next start goes on from; the old one stays until the new one is whole."""
   name = f'state_{row["iteration"]}'
   model.save(directory / f'{name}.zip')
@@ -90,24 +93,27 @@ def save(model: SAC, row: dict, directory: pathlib.Path) -> None:
 def main() -> None:
   """Trains, measures and writes a row each time."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--library', default='stable_baselines3', choices=LIBRARIES)
   parser.add_argument('--task', default='Hopper', choices=['Ant', 'HalfCheetah', 'Hopper'])
   parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--steps', type=int, default=300_000)
+  parser.add_argument('--steps', type=int, default=100_000)
   parser.add_argument('--iteration', type=int, default=ITERATION, help='steps between two rows')
   parser.add_argument('--warm_up', type=int, default=10_000, help='steps at random')
   parser.add_argument('--output', default='runs/mujoco_online')
   options = parser.parse_args()
   torch.set_num_threads(1)
-  place = pathlib.Path(options.output, 'stable_baselines3', options.task, f'seed_{options.seed}')
+  place = pathlib.Path(
+    options.output, 'peers', options.library, options.task, f'seed_{options.seed}'
+  )
   place.mkdir(parents=True, exist_ok=True)
   curve, last = place / 'curve.csv', place / 'last.json'
   rows = []
-  model = make_model(options.task, options.seed, options.steps, options.warm_up)
+  model = make_model(options.library, options.task, options.seed, options.steps, options.warm_up)
   if last.exists():
     begun = json.loads(last.read_text())
     with curve.open(newline='') as file:
       rows = [r for r in csv.DictReader(file) if int(r['iteration']) <= begun['iteration']]
-    model = SAC.load(place / f'state_{begun["iteration"]}.zip', env=model.env, device='cpu')
+    model = type(model).load(place / f'state_{begun["iteration"]}.zip', env=model.env, device='cpu')
     model.load_replay_buffer(place / f'state_{begun["iteration"]}.pkl')
     model.set_random_seed(options.seed + model.num_timesteps)
   model.set_logger(logger.configure(None, []))
@@ -119,7 +125,7 @@ def main() -> None:
     iteration = model.num_timesteps // options.iteration - 1
     returns = evaluate(model, options.task, options.seed, iteration)
     row = {
-      'variant': VARIANT,
+      'variant': f'{LIBRARIES[options.library]}, n = 1',
       'game': options.task,
       'seed': options.seed,
       'iteration': iteration,

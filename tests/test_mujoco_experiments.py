@@ -29,10 +29,10 @@ OFFLINE = (
 
 def test_the_plans_compare_like_with_like():
   planned = mujoco_online.RUNS
-  assert len({run.directory for run in planned}) == len(planned) == 9
+  assert len({run.directory for run in planned}) == len(planned) == 13
   assert {(run.task, run.steps) for run in mujoco_online.LEARNS} == {
-    ('Hopper', 300_000),
-    ('HalfCheetah', 300_000),
+    ('Hopper', 100_000),
+    ('HalfCheetah', 100_000),
   }
   for run in planned:  # Whatever has n = 4 has its counterpart, of the same seed.
     if run.updates_per_step == 4:
@@ -55,15 +55,15 @@ def test_small_runs_get_into_tables_and_figures(tmp_path, monkeypatch, capsys):
   local_runs.run(job)
   logged = metrics_log.read(job.base_dir / 'metrics.jsonl')
   results = tmp_path / 'results'
-  curve = tmp_path / 'online/stable_baselines3/Hopper/seed_0/curve.csv'  # As mujoco_peer.py's.
+  curve = tmp_path / 'online/peers/sbx/Hopper/seed_0/curve.csv'  # As mujoco_peer.py's.
   curve.parent.mkdir(parents=True)
   curve.write_text(
     'variant,game,seed,iteration,environment_steps,updates,eval_return\n'
-    '"Stable-Baselines3, n = 1",Hopper,0,0,8,2,3.5\n"Stable-Baselines3, n = 1",Hopper,0,1,16,10,4\n'
+    '"sbx, n = 1",Hopper,0,0,8,2,3.5\n"sbx, n = 1",Hopper,0,1,16,10,4\n'
   )
   mujoco_online.report(tmp_path / 'online', results)
-  assert 'Stable-Baselines3, n = 1' in (results / 'peers.csv').read_text()
-  assert '| Hopper | Stable-Baselines3, n = 1 | 1 | 10 | 4' in capsys.readouterr().out
+  assert 'sbx, n = 1' in (results / 'peers.csv').read_text()
+  assert '| Hopper | sbx, n = 1 | 1 | 10 | 4' in capsys.readouterr().out
   table = runs.load([results / 'runs.csv'])
   assert list(table['environment_steps']) == [8, 16] and list(table['updates']) == [2, 10]
   assert table['srank'].iloc[-1] == logged[-1]['srank']
