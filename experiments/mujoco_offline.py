@@ -11,9 +11,9 @@ trains on them, `report` collects the rows of the runs that have begun, or takes
 The scale is what an hour of one core holds, after the online runs: 5,000 updates, where the paper's
 figures show 3.2 million, on 20% of 100,000 steps, where the paper takes those of a million. CQL has
 2 actions of each of three kinds where its authors take 10. On a core at 2.45 GHz an update of SAC
-takes 10 ms, the penalty adds 11 (an eigenproblem of 256 × 256 for each critic) and CQL 24 (6 actions
-in each of 256 states, forward and backward in both critics; with 30 actions five times as much):
-110 ms for the four variants together.
+takes 10 ms, the penalty adds 11 (an eigenproblem of 256 × 256 for each critic) and CQL 24 (6
+actions in each of 256 states, forward and backward in both critics; with 30 actions five times as
+much): 110 ms for the four variants together.
 """
 
 from __future__ import annotations
