@@ -52,7 +52,8 @@ class NoisyDense(nn.Module):
     drawn = jnp.zeros(inputs + self.width)
     if self.has_rng('noise'):
       drawn = jax.random.normal(self.make_rng('noise'), drawn.shape)
-      drawn = jnp.sign(drawn) * jnp.sqrt(jnp.abs(drawn))
+      # Behind a barrier: else XLA computes roots and signs anew for each of a kernel's weights.
+      drawn = jax.lax.optimization_barrier(jnp.sign(drawn) * jnp.sqrt(jnp.abs(drawn)))
     noise_in, noise_out = drawn[:inputs], drawn[inputs:]
     kernel = weight('kernel', (inputs, self.width), jnp.outer(noise_in, noise_out))
     bias = weight('bias', (self.width,), noise_out)
