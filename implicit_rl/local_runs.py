@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import pathlib
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -116,6 +119,16 @@ def log_of(base_dir: str | os.PathLike) -> Iterator[None]:
     yield
 
 
+def stop_with_parent() -> None:
+  """Sends this process SIGTERM when the one that started it ends, however it ends.
+
+  Else runs would go on after `kill` of what shows their progress. Linux alone has it (prctl's
+  PR_SET_PDEATHSIG, 1).
+  """
+  if sys.platform == 'linux':
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
 def run_all(
   jobs: Sequence[Job],
   *,
@@ -137,6 +150,7 @@ def run_all(
   with concurrent.futures.ProcessPoolExecutor(
     max(min(processes or frame_store.cores(), len(left)), 1),
     mp_context=multiprocessing.get_context('spawn'),
+    initializer=stop_with_parent,
   ) as pool:
     futures = [pool.submit(run, job) for job in left]
     try:

@@ -1,7 +1,8 @@
-"""A run that shares the machine computes on one thread, on whichever core."""
+"""A run that shares the machine: one thread, on whichever core, and it ends with its parent."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -36,3 +37,22 @@ def test_one_thread_and_no_core_taken_away():
   assert cores == sorted(os.sched_getaffinity(0))
   assert not stuck
   assert threads == 1
+
+
+CHILD = """
+import os, time
+from implicit_rl import local_runs
+local_runs.stop_with_parent()
+print(os.getpid(), flush=True)
+time.sleep(30)
+print('still there')
+"""
+
+
+def test_it_ends_with_what_started_it():
+  start = f'import subprocess, sys; subprocess.run([sys.executable, "-c", {CHILD!r}])'
+  with subprocess.Popen([sys.executable, '-c', start], stdout=subprocess.PIPE, text=True) as parent:
+    child = int(parent.stdout.readline())
+    assert os.path.exists(f'/proc/{child}')
+    parent.send_signal(signal.SIGKILL)
+    assert not parent.stdout.read()  # Ends once the child, which holds it too, is gone.
