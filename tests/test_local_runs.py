@@ -52,6 +52,7 @@ print('still there')
 def test_it_ends_with_what_started_it():
   start = f'import subprocess, sys; subprocess.run([sys.executable, "-c", {CHILD!r}])'
   with subprocess.Popen([sys.executable, '-c', start], stdout=subprocess.PIPE, text=True) as parent:
+    assert parent.stdout is not None
     child = int(parent.stdout.readline())
     assert os.path.exists(f'/proc/{child}')
     parent.send_signal(signal.SIGKILL)
