@@ -138,27 +138,37 @@ def last_rows(table: pd.DataFrame) -> pd.DataFrame:
   return pd.DataFrame(rows)
 
 
+def rows_of(table: pd.DataFrame, planned: Iterable[Run], steps: int) -> pd.DataFrame:
+  """The rows of these runs, up to about `steps` environment steps."""
+  wanted = {(run.task, run.variant, run.seed) for run in planned}
+  names = zip(table['game'], table['variant'], table['seed'], strict=True)
+  chosen = pd.Series([name in wanted for name in names], index=table.index)
+  return table[chosen & (table['iteration'] < steps // ITERATION)]
+
+
 def report(output: pathlib.Path, results: pathlib.Path) -> None:
-  """Writes the rows to CSV, unless no run is there; draws them and prints the table."""
+  """Writes the rows to CSV, unless no run is there; draws them and prints the tables."""
   planned = [(run.variant, job(run, output)) for run in RUNS]
   table = collect(planned, results / 'runs.csv')
+  learns = rows_of(table, LEARNS, LEARNS[0].steps)
   peers = peer_rows(output, results / 'peers.csv')
   if peers is not None:
-    table = pd.concat([table, peers], ignore_index=True)
-  learns = table['game'].isin([run.task for run in LEARNS])
+    learns = pd.concat([learns, peers], ignore_index=True)
+  compares = [run for run in RUNS if run.task in {r.task for r in RUNS if r.updates_per_step > 1}]
   parts = {
-    'returns': learns & ~table['variant'].str.endswith('n = 4'),
-    'updates_per_step': table['game'].isin(['Ant', 'Hopper'])
-    & table['variant'].str.startswith('SAC'),
+    'returns': (learns, 'Online SAC'),
+    'updates_per_step': (
+      rows_of(table, compares, min(run.steps for run in compares)),
+      'Online SAC with n updates per step',
+    ),
   }
-  titles = {'returns': 'Online SAC', 'updates_per_step': 'Online SAC with n updates per step'}
-  for name, chosen in parts.items():
-    if chosen.any():
-      figure, numbers = curves.figure(
-        table[chosen], _METRICS, x='environment_steps', title=titles[name]
-      )
+  for name, (rows, title) in parts.items():
+    if len(rows):
+      # Each iteration ends with an episode, so that seeds do not share their numbers of steps.
+      title += f', iterations of {ITERATION:,} environment steps'
+      figure, numbers = curves.figure(rows, _METRICS, x='iteration', title=title)
       style.save(figure, results / f'{name}.png', numbers)
-  print(tables.markdown(last_rows(table)))
+      print(f'{title}:\n\n{tables.markdown(last_rows(rows))}\n')
 
 
 def main(argv: Sequence[str]) -> None:
