@@ -22,10 +22,13 @@ import types
 import warnings
 from collections.abc import Iterator
 
+import gin
 import jax
 import jax.interpreters.xla
 import numpy as np
 from absl import logging
+
+from implicit_rl import late_imports
 
 
 def stub_baselines() -> None:
@@ -67,42 +70,56 @@ def restore_aval_mappings() -> None:
 
 
 def silence_gym() -> None:
-  """Keeps the old `gym`, which Dopamine still imports, to itself.
+  """Keeps the old `gym`, which Dopamine's Atari library still imports, to itself.
 
   On import it prints that it is unmaintained and makes Python show every library's
-  DeprecationWarnings to the user. It is imported here, its notice removed and the filters restored.
+  DeprecationWarnings to the user. Whenever it is imported, its notice is removed and the filters
+  are restored.
 
   Goes when: dopamine-rl no longer imports `gym`.
   """
-  if importlib.util.find_spec('gym') is None:
-    return
+  late_imports.around('gym', _without_notices)
+
+
+@contextlib.contextmanager
+def _without_notices() -> Iterator[None]:
   from gym_notices import notices
 
   notices.notices.clear()
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
-    importlib.import_module('gym')
+    yield
 
 
 def tame_tensorflow() -> None:
-  """Imports TensorFlow without its start-up noise and hides every GPU from it.
+  """Has TensorFlow imported without its start-up noise, and hides every GPU from it.
 
-  TensorFlow reads files and writes logs here; JAX computes. Left alone, TensorFlow takes nearly all
-  memory of every GPU it sees. Its native code prints to file descriptor 2 before any log level is
-  read, so the descriptor is turned away for the length of the import; what was printed is shown if
-  the import fails.
+  TensorFlow reads files here; JAX computes. Left alone, TensorFlow takes nearly all memory of every
+  GPU it sees. Its native code prints to file descriptor 2 before any log level is read, so the
+  descriptor is turned away for the length of the import, whenever that is; what was printed is
+  shown if the import fails.
   """
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # warnings and worse that come later
-  with _stderr_kept_for_failure():
-    import tensorflow as tf
+  if 'tensorflow' in sys.modules:
+    _hide_gpus()
+  late_imports.around('tensorflow', _quiet_and_without_gpus)
 
-    try:
-      tf.config.set_visible_devices([], 'GPU')
-    except RuntimeError:
-      logging.warning(
-        'TensorFlow was in use before implicit_rl.dopamine_compat was imported, so GPUs could not '
-        'be hidden from it; import that module first if JAX runs out of GPU memory.'
-      )
+
+@contextlib.contextmanager
+def _quiet_and_without_gpus() -> Iterator[None]:
+  with _stderr_kept_for_failure():
+    yield
+    _hide_gpus()
+
+
+def _hide_gpus() -> None:
+  try:
+    sys.modules['tensorflow'].config.set_visible_devices([], 'GPU')
+  except RuntimeError:
+    logging.warning(
+      'TensorFlow was in use before implicit_rl.dopamine_compat was imported, so GPUs could not '
+      'be hidden from it; import that module first if JAX runs out of GPU memory.'
+    )
 
 
 @contextlib.contextmanager
@@ -123,7 +140,31 @@ def _stderr_kept_for_failure() -> Iterator[None]:
       os.close(saved)
 
 
+def import_the_runner_alone() -> None:
+  """Imports Dopamine's runner without what its choice of agents imports.
+
+  `run_experiment` imports nine agents to choose one of them by name, and they the Atari library,
+  TensorFlow and TensorFlow Probability: most of the time in which a run starts, for what our runs
+  don't use. They are imported when the runner's code first uses one, or where anyone else imports
+  them. So gin knows the names of a Dopamine agent once its module is imported, as the gin files in
+  Dopamine's repository do.
+
+  Goes when: dopamine-rl imports agents where it makes them.
+  """
+  in_jax = ('dqn', 'full_rainbow', 'implicit_quantile', 'ppo', 'quantile', 'rainbow')
+  in_tensorflow = ('dqn', 'implicit_quantile', 'rainbow')
+  with late_imports.put_off(
+    'tensorflow',
+    'dopamine.discrete_domains.atari_lib:create_atari_environment',  # A default of the runner's.
+    *(f'dopamine.jax.agents.{name}.{name}_agent' for name in in_jax),
+    *(f'dopamine.tf.agents.{name}.{name}_agent' for name in in_tensorflow),
+    within=gin.unlock_config,  # They register configurables, also after a run's config is read.
+  ):
+    importlib.import_module('dopamine.discrete_domains.run_experiment')
+
+
 stub_baselines()
 restore_aval_mappings()
 silence_gym()
 tame_tensorflow()
+import_the_runner_alone()

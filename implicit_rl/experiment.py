@@ -19,6 +19,7 @@ import jax
 from absl import logging
 
 from implicit_rl import (
+  collectors,
   devices,
   gin_names,
   memory,
@@ -33,6 +34,7 @@ from implicit_rl.online_runner import OnlineRunner
 # isort: split
 from dopamine.metrics import collector_dispatcher
 
+collectors.register()
 wandb_collector.register()
 
 # What holds unless a gin file says otherwise. Dopamine's other two collectors rewrite their whole

@@ -46,7 +46,16 @@ class Stopwatch:
 
 
 class Logger(dopamine_logger.Logger):
-  """Dopamine's log pickles, each whole or not there."""
+  """Dopamine's log pickles, each whole or not there, without TensorFlow.
+
+  Args:
+    logging_dir: where they are; made if absent.
+  """
+
+  def __init__(self, logging_dir: str):
+    super().__init__('')  # Makes no directory: it would with TensorFlow.
+    os.makedirs(logging_dir, exist_ok=True)
+    self._logging_dir, self._logging_enabled = logging_dir, True
 
   def log_to_file(self, filename_prefix: str, iteration_number: int) -> None:
     """Writes all iterations so far, and removes the file that is four older."""

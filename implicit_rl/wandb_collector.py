@@ -13,14 +13,14 @@ from typing import Literal
 
 import gin
 
-from implicit_rl import dopamine_compat, saved_runs  # noqa: F401
+from implicit_rl import collectors, saved_runs
 
 # isort: split
-from dopamine.metrics import collector, collector_dispatcher, statistics_instance
+from dopamine.metrics import collector_dispatcher, statistics_instance
 
 
 @gin.configurable(denylist=['base_dir'])
-class WandbCollector(collector.Collector):
+class WandbCollector(collectors.Collector):
   """A Weights & Biases run for each `--base_dir`; a resumed run goes on in it.
 
   Args:

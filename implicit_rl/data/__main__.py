@@ -108,9 +108,10 @@ def _format_of(source: pathlib.Path) -> str:
 
 def _import_tensorflow_quietly() -> None:
   """Does so only when it is needed: it takes seconds."""
-  from implicit_rl import dopamine_compat
+  from implicit_rl import dopamine_compat  # noqa: F401
 
-  dopamine_compat.tame_tensorflow()
+  # isort: split
+  import tensorflow  # noqa: F401
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import gin
 import gymnasium
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from implicit_rl import late_imports
 from implicit_rl.environments import (
   Progress,
   check_evaluation,
@@ -29,6 +29,10 @@ from implicit_rl.environments import (
   play_rounds,
 )
 from implicit_rl.types import Params, PRNGKey
+
+# gymnax imports these, and with them pandas and SciPy's statistics, for pictures of its games.
+with late_imports.put_off('matplotlib', 'matplotlib.colors', 'matplotlib.pyplot', 'seaborn'):
+  import gymnax
 
 GAMES = ('Asterix', 'Breakout', 'Freeway', 'Seaquest', 'SpaceInvaders')
 
