@@ -66,6 +66,11 @@ def put_off(*names: str, within: Within = contextlib.nullcontext) -> Iterator[No
         del sys.modules[name]
 
 
+def is_put_off(value: Any) -> bool:
+  """Whether something is a stand-in, used or not."""
+  return type(value) is _StandIn
+
+
 def _called_later(stand_in: _StandIn, name: str) -> Callable[..., Any]:
   def function(*args: Any, **kwargs: Any) -> Any:
     return stand_in.__getattr__(name)(*args, **kwargs)

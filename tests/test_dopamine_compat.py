@@ -11,6 +11,8 @@ import textwrap
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from implicit_rl import late_imports
+
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
   """Runs code in a fresh interpreter, which has imported nothing yet."""
@@ -34,8 +36,15 @@ def test_runner_dqn_and_rainbow_import_and_compute_quietly():
     from implicit_rl import dopamine_compat
     import jax
     import jax.numpy as jnp
+    import gin
+    gin.finalize()  # As a run does: what is imported later registers its names all the same.
     from dopamine.discrete_domains import run_experiment
-    from dopamine.jax import networks
+    assert issubclass(run_experiment.dqn_agent.DQNAgent, object)
+    assert run_experiment.ppo_agent.PPOAgent and run_experiment.atari_lib.AtariPreprocessing
+    environment = run_experiment.atari_lib.create_atari_environment('Pong')
+    assert environment.reset().shape == (84, 84, 1)
+
+    from dopamine.jax import continuous_networks, networks
     from dopamine.jax.agents.dqn import dqn_agent
     from dopamine.jax.agents.full_rainbow import full_rainbow_agent
     from dopamine.jax.agents.rainbow import rainbow_agent
@@ -48,6 +57,13 @@ def test_runner_dqn_and_rainbow_import_and_compute_quietly():
     c51 = networks.RainbowNetwork(num_actions=6, num_atoms=51)
     outputs = c51.apply(c51.init(jax.random.key(0), state, support), state, support)
     assert jnp.allclose(outputs.probabilities.sum(-1), 1, atol=1e-5)
+    key = jax.random.key(0)
+    ppo = networks.PPODiscreteActorCriticNetwork(action_shape=(6,))
+    actor = ppo.apply(ppo.init(key, state, key), state, key).actor
+    assert 0 <= actor.sampled_action < 6 and actor.entropy > 1, actor
+    sac = continuous_networks.ActorCriticNetwork(action_shape=(3,), hidden_units=8)
+    actor = sac.apply(sac.init(key, jnp.ones(5), key), jnp.ones(5), key).actor
+    assert actor.sampled_action.shape == (3,) and jnp.isfinite(actor.log_probability), actor
     print(run_experiment.Runner.__name__)
   """)
   assert result.returncode == 0, result.stderr
@@ -58,7 +74,9 @@ def test_runner_dqn_and_rainbow_import_and_compute_quietly():
 def test_tensorflow_sees_no_gpu_and_a_failed_import_still_speaks():
   result = run_python("""
     import os
+    import sys
     from implicit_rl import dopamine_compat
+    assert 'tensorflow' not in sys.modules
     import tensorflow as tf
     assert tf.config.get_visible_devices('GPU') == []
     with dopamine_compat._stderr_kept_for_failure():
@@ -93,6 +111,28 @@ def test_aval_mappings_are_still_needed():
 def test_the_old_gym_is_still_imported():
   assert 'gym' in requirements('dopamine-rl'), (
     'dopamine-rl no longer asks for gym: delete silence_gym from implicit_rl/dopamine_compat.py'
+  )
+
+
+def test_the_runner_still_imports_every_agent():
+  from dopamine.discrete_domains import run_experiment
+
+  held = {name for name, value in vars(run_experiment).items() if late_imports.is_put_off(value)}
+  agents = {name for name in held if name.endswith('_agent')}
+  assert len(agents) == 9 and held == {*agents, 'atari_lib', 'tf'}, (
+    f'of what import_the_runner_alone in implicit_rl/dopamine_compat.py puts off, dopamine-rl '
+    f'imports {sorted(held)}: shorten its list, or delete it'
+  )
+
+
+def test_gymnax_still_imports_what_it_draws_with():
+  from gymnax.environments.misc import pong
+
+  from implicit_rl.environments import minatar
+
+  held = {name for name, value in vars(pong).items() if late_imports.is_put_off(value)}
+  assert held == {'plt', 'sns', 'colors'}, (
+    f'gymnax imports {sorted(held)} for pictures: shorten the list in {minatar.__file__}'
   )
 
 

@@ -27,6 +27,26 @@ def test_the_pure_rooms_load_neither_tensorflow_nor_dopamine(modules):
   assert not {'tensorflow', 'dopamine'} & set(loaded)
 
 
+def test_a_minatar_run_loads_nothing_slow_that_it_does_not_use():
+  code = """
+import sys
+from implicit_rl import experiment, gin_names
+from implicit_rl.data import device_replay, tfds_files, tfds_replay
+from implicit_rl.environments import minatar
+gin_names.load()
+dataset = tfds_files.open_dataset(
+  tfds_replay.EMBEDDED, 'minatar_checkpoints_ordered', 'Breakout_run_1'
+)
+tfds_files.read_index(dataset)
+slow = 'tensorflow tensorflow_probability matplotlib pandas seaborn orbax.checkpoint gym ale_py'
+print(*(name for name in slow.split() if name in sys.modules))
+"""
+  loaded = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+  ).stdout.split()
+  assert loaded == []
+
+
 def test_every_module_says_what_it_is_and_is_short():
   for path in (ROOT / 'implicit_rl').rglob('*.py'):
     lines = path.read_text().splitlines()

@@ -85,7 +85,7 @@ def open_recording(
     return other_recordings.OnlineReplayRecording(source)
   if format == 'minari':
     return other_recordings.MinariRecording(source)
-  _import_tensorflow_quietly()
+  _tame_tensorflow()
   from implicit_rl.data import tfds_files, tfds_recording
 
   config = source.parent if (source / 'dataset_info.json').exists() else source
@@ -106,12 +106,9 @@ def _format_of(source: pathlib.Path) -> str:
   raise FileNotFoundError(f'{source} holds nothing that can be read.')
 
 
-def _import_tensorflow_quietly() -> None:
-  """Does so only when it is needed: it takes seconds."""
+def _tame_tensorflow() -> None:
+  """Has TFDS load TensorFlow quietly and without GPUs, if it does."""
   from implicit_rl import dopamine_compat  # noqa: F401
-
-  # isort: split
-  import tensorflow  # noqa: F401
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,7 +210,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
   if options.format == 'tfds':
-    _import_tensorflow_quietly()
+    _tame_tensorflow()
     if not options.name:
       raise ValueError('--name is missing: as rlu_atari_checkpoints_ordered/Pong_run_1.')
     print(export.to_tfds(options.store, options.output, options.name, overwrite=options.overwrite))

@@ -11,7 +11,6 @@ import concurrent.futures
 import difflib
 import hashlib
 import itertools
-import logging
 import os
 import pathlib
 import re
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from implicit_rl.data import frame_store, recordings
+from implicit_rl.data import frame_store, recordings, tfds_records
 
 KNOWN_DATASETS = (
   'rlu_atari_checkpoints_ordered',
@@ -29,10 +28,8 @@ KNOWN_DATASETS = (
   'rlu_atari',
   'minatar_checkpoints_ordered',
 )
-_RECORD_HEADER = 12  # Bytes before a TFRecord's content: its length (8) and that length's checksum.
 _PART_ROWS = 512  # Frames decoded at once.
 _AHEAD_BYTES, _AHEAD_EPISODES = 1 << 24, 64  # Records parsed before they are needed.
-_RECORD_FOOTER = 4  # Bytes after it: the content's checksum.
 
 
 class Dataset(NamedTuple):
@@ -156,19 +153,15 @@ def read_index(dataset: Dataset) -> Index:
   Raises:
     ValueError: if a file is damaged, or its records are not episodes.
   """
-  tf = _tensorflow()
   rows = []
   files = dataset.files
-  # One pipeline over all files: starting one for each takes longer than reading a small file.
-  records = tf.data.TFRecordDataset([os.fspath(f) for f in files]).as_numpy_iterator()
   size = sum(f.stat().st_size for f in files)
   with recordings.bar(size, 'Indexing ' + dataset.name, 'B') as bar:
     for number, file in enumerate(files):
       offset = 0
       try:
-        for _ in range(dataset.episodes[number]):
-          record = next(records)
-          feature = tf.train.Example.FromString(record).features.feature
+        for record in tfds_records.read(file, dataset.episodes[number]):
+          feature = tfds_records.features(record)
           rows.append(
             (
               _checkpoint(file.name, feature),
@@ -176,16 +169,17 @@ def read_index(dataset: Dataset) -> Index:
               len(feature['steps/action'].int64_list.value),
               feature['steps/is_terminal'].int64_list.value[-1],
               number,
-              offset + _RECORD_HEADER,
+              offset + tfds_records.HEADER,
               len(record),
             )
           )
-          offset += _RECORD_HEADER + len(record) + _RECORD_FOOTER
-          bar.update(_RECORD_HEADER + len(record) + _RECORD_FOOTER)
+          whole = tfds_records.HEADER + len(record) + tfds_records.FOOTER
+          offset += whole
+          bar.update(whole)
         if offset != file.stat().st_size:
           raise ValueError('it does not end where its episodes do')
-      except Exception as error:  # TensorFlow's, or the parser's, whose own class is not public.
-        raise ValueError(_damaged(dataset, file, str(error) or 'it ends too early')) from error
+      except Exception as error:  # Also an IndexError, of an episode without a step.
+        raise ValueError(_damaged(dataset, file, str(error) or repr(error))) from error
   if not rows:
     raise ValueError(f'{dataset.path} holds no episodes. Delete it and prepare it again.')
   # The ordered dataset is in this order already; `rlu_atari` is shuffled.
@@ -264,20 +258,19 @@ def _features(
   dataset: Dataset, index: Index, episodes: np.ndarray, pool: concurrent.futures.Executor
 ) -> Iterator[tuple[int, Any]]:
   """Yields each episode's number and its record, parsed; a bounded amount ahead in `pool`."""
-  example = _tensorflow().train.Example
   files = dataset.files
 
   def read(episode: int) -> Any:
     file = files[index.file[episode]]
     with file.open('rb') as stream:
-      stream.seek(int(index.offset[episode]) - _RECORD_HEADER)
+      stream.seek(int(index.offset[episode]) - tfds_records.HEADER)
       (size,) = struct.unpack('<Q', stream.read(8))
       if size != index.size[episode]:
         raise ValueError(_damaged(dataset, file, 'it changed after it was indexed'))
       stream.seek(4, os.SEEK_CUR)
       record = stream.read(size)
     try:
-      return example.FromString(record).features.feature
+      return tfds_records.features(record)
     except Exception as error:
       raise ValueError(_damaged(dataset, file, repr(error))) from error
 
@@ -360,17 +353,6 @@ def _checkpoint(file: str, feature: Any) -> int:
   """Returns the checkpoint a file's split gives, else the one the episode gives."""
   match = re.search(r'-checkpoint_(\d+)\.', file)
   return int(match[1]) if match else feature['checkpoint_id'].int64_list.value[0]
-
-
-def _tensorflow() -> Any:
-  """Imports TensorFlow, which must leave the accelerators to JAX."""
-  import tensorflow as tf
-
-  try:
-    tf.config.set_visible_devices([], 'GPU')
-  except RuntimeError:
-    logging.getLogger(__name__).debug('TensorFlow had already taken hold of its devices.')
-  return tf
 
 
 def _damaged(dataset: Dataset, file: pathlib.Path, why: str) -> str:
