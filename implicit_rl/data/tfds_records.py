@@ -1,7 +1,7 @@
 """TFRecord files and the examples in them, without TensorFlow, whose import takes seconds.
 
-The format is TensorFlow's: a record is its length (8 bytes), the checksum of that (4), the content and
-the checksum of that (4); here a content is a `tf.train.Example`, a protocol buffer.
+The format is TensorFlow's: a record is its length (8 bytes), a checksum of that (4), the content
+and a checksum of that (4); here a content is a `tf.train.Example`, a protocol buffer.
 """
 
 from __future__ import annotations
