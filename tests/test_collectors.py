@@ -2,6 +2,7 @@
 
 import numpy as np
 from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.util import tensor_util
 
 from implicit_rl import collectors, experiment  # noqa: F401  The latter registers them.
 
@@ -14,7 +15,7 @@ def scalars(path):
   read = event_accumulator.EventAccumulator(str(path))
   read.Reload()
   return {
-    tag: [(e.step, e.tensor_proto.float_val[0]) for e in read.Tensors(tag)]
+    tag: [(e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in read.Tensors(tag)]
     for tag in read.Tags()['tensors']
   }
 

@@ -36,11 +36,13 @@ def test_runner_dqn_and_rainbow_import_and_compute_quietly():
     from implicit_rl import dopamine_compat
     import jax
     import jax.numpy as jnp
+    import ale_py
     import gin
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     gin.finalize()  # As a run does: what is imported later registers its names all the same.
     from dopamine.discrete_domains import run_experiment
     assert issubclass(run_experiment.dqn_agent.DQNAgent, object)
-    assert run_experiment.ppo_agent.PPOAgent and run_experiment.atari_lib.AtariPreprocessing
+    assert run_experiment.ppo_agent.PPOAgent and run_experiment.full_rainbow_agent.losses
     environment = run_experiment.atari_lib.create_atari_environment('Pong')
     assert environment.reset().shape == (84, 84, 1)
 
@@ -58,6 +60,7 @@ def test_runner_dqn_and_rainbow_import_and_compute_quietly():
     outputs = c51.apply(c51.init(jax.random.key(0), state, support), state, support)
     assert jnp.allclose(outputs.probabilities.sum(-1), 1, atol=1e-5)
     key = jax.random.key(0)
+    state = jnp.ones((36, 36, 4))
     ppo = networks.PPODiscreteActorCriticNetwork(action_shape=(6,))
     actor = ppo.apply(ppo.init(key, state, key), state, key).actor
     assert 0 <= actor.sampled_action < 6 and actor.entropy > 1, actor
@@ -126,9 +129,10 @@ def test_the_runner_still_imports_every_agent():
 
 
 def test_gymnax_still_imports_what_it_draws_with():
-  from gymnax.environments.misc import pong
-
   from implicit_rl.environments import minatar
+
+  # isort: split
+  from gymnax.environments.misc import pong
 
   held = {name for name, value in vars(pong).items() if late_imports.is_put_off(value)}
   assert held == {'plt', 'sns', 'colors'}, (
