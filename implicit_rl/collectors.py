@@ -30,7 +30,7 @@ class Collector(collector.Collector):
 class TensorboardCollector(Collector):
   """The scalars for TensorBoard, as Dopamine's collector of this name has TensorFlow write them.
 
-  TensorFlow would take seconds of a run's start and hundreds of megabytes. TensorBoard has its own
+  TensorFlow would take seconds to import. TensorBoard has its own
   words for the same files.
 
   Args:
