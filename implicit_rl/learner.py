@@ -7,7 +7,6 @@ the way the target network follows.
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -102,11 +101,14 @@ def _without_skipped(info: UpdateInfo, skipped: jax.Array) -> UpdateInfo:
   return UpdateInfo({**metrics, SKIPPED: skipped.astype(jnp.float32)}, priority)
 
 
-def has_convolution(function: Callable, *args) -> bool:
-  """Whether the traced program of `function(*args)` contains a convolution."""
+def has_convolution(program: Any, *args) -> bool:
+  """Whether what `program(*args)`, a function under `jax.jit`, computes contains a convolution.
+
+  A call with such arguments does not trace it again.
+  """
   return any(
     equation.primitive.name == 'conv_general_dilated'
-    for equation in _equations(jax.make_jaxpr(function)(*args).jaxpr)
+    for equation in _equations(program.trace(*args).jaxpr.jaxpr)
   )
 
 
@@ -264,7 +266,7 @@ class Learner:
     """K updates on batches [K, B, ...]: the state, which is donated, and their info [K]."""
     if self._placement is not None:
       state, batches = self._placement.state(state), self._placement.batches(batches)
-    if self._choose_loop(self._update, state, _one_of(batches)) == 'scan':
+    if self._choose_loop(self._scan, state, batches) == 'scan':
       return self._scan(state, batches)
     infos = []
     here, start = isinstance(batches.action, jax.Array), _count(state.updates)
@@ -293,8 +295,7 @@ class Learner:
     if self._placement is not None:
       state, rows = self._placement.state(state), self._placement.batches(rows)
       store = self._placement.store(store)
-    update = functools.partial(self._fetch_and_update, fetch)
-    if self._choose_loop(update, state, store, _one_of(rows)) == 'scan':
+    if self._choose_loop(self._scan_from, fetch, state, store, rows) == 'scan':
       return self._scan_from(fetch, state, store, rows)
     infos = []
     for some in rows:
@@ -325,9 +326,9 @@ class Learner:
       info = info._replace(metrics=metrics)
     return state, info
 
-  def _choose_loop(self, update: Callable, *arguments: Any) -> str:
+  def _choose_loop(self, scan: Any, *arguments: Any) -> str:
     if self._loop == 'auto':
-      slow = jax.default_backend() == 'cpu' and has_convolution(update, *arguments)
+      slow = jax.default_backend() == 'cpu' and has_convolution(scan, *arguments)
       self._loop = 'dispatch' if slow else 'scan'
     return self._loop
 
@@ -336,11 +337,6 @@ class Learner:
 def _count(updates: jax.Array) -> jax.Array:
   """How many updates a state has done, [], or each of several, which are in step."""
   return updates.ravel()[0]
-
-
-def _one_of(many: Any) -> Any:
-  """Shapes and dtypes of what arrays [K, ...] hold K of."""
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), many)
 
 
 def _stacked(infos: list[UpdateInfo]) -> UpdateInfo:
