@@ -32,7 +32,7 @@ demo: $(STAMP)  ## Trains offline DQN with and without the rank penalty and draw
 
 test: $(STAMP)  ## Runs the tests (JOBS=2 processes at once)
 	@test -n '$(BROWSER)' || echo 'No Chromium was found: leaving out the tests that look at a page in a browser.'
-	$(BIN)/python -m pytest -n $(JOBS) --durations=30 $(if $(BROWSER),,-m 'not browser')
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=30 $(if $(BROWSER),,-m 'not browser')
 
 check: $(STAMP)  ## Checks style and types; asks for known holes in the packages
 	$(BIN)/ruff check .

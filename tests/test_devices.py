@@ -128,13 +128,15 @@ print('equal')
 
 
 def environment(**more):
-  return os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)} | more
+  return os.environ | {'PYTHONPATH': str(ROOT)} | more
 
 
 def test_eight_devices_do_what_one_does():
   done = subprocess.run(
     [sys.executable, '-c', EIGHT],
-    env=environment(XLA_FLAGS='--xla_force_host_platform_device_count=8'),
+    env=environment(
+      XLA_FLAGS=f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
+    ),
     capture_output=True,
     text=True,
     check=False,

@@ -1,13 +1,12 @@
 """The scripts that made the embedded data still make such data."""
 
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from implicit_rl.data import tfds_replay
+from tests import forks
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -24,8 +23,7 @@ def test_train_then_write(made_by, write, tmp_path):
   dataset, game, train = made_by
   for what in (train, f'{write} --output={tmp_path}'):
     script, *rest = f'{what} --replay={tmp_path / "replay.npz"}'.split()
-    command = [sys.executable, str(ROOT / 'experiments' / script), *rest]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forks.script(ROOT / 'experiments' / script, *rest)
     assert done.returncode == 0, done.stderr[-2000:]
   settings = {'stack_size': 1, 'update_horizon': 1, 'gamma': 0.99, 'fraction': 1.0}
   made = tfds_replay.TFDSReplay(dataset=dataset, game=game, data_dir=tmp_path, **settings)

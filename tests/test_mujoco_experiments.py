@@ -47,7 +47,6 @@ def test_the_plans_compare_like_with_like():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures('compiled_quickly')
 def test_small_runs_get_into_tables_and_figures(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(ROOT)
   run = mujoco_online.LEARNS[0]

@@ -38,7 +38,6 @@ def replay_of(base_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures('compiled_quickly')
 @pytest.mark.parametrize('gin_file', [RAINBOW, ATARI_RAINBOW])
 def test_resumed_equals_uninterrupted(gin_file, tmp_path):
   """Rows and parameters, and the games and the replay where the next iteration begins."""

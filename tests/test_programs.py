@@ -98,6 +98,7 @@ def test_updates_on_device_batches_transfer_nothing(kind):
   assert int(state.updates) == 2 * K
 
 
+@pytest.mark.usefixtures('compiled_fully')
 def test_the_gradients_norm_takes_no_memory():
   """An update needs room for one gradient of the largest layer, not for its squares as well."""
   learner, start, batches = prepare(*ATARI, hidden_units=512)

@@ -28,7 +28,6 @@ GIN_FILES = sorted(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures('compiled_quickly')
 @pytest.mark.parametrize('gin_file', GIN_FILES)
 def test_every_gin_file_runs(gin_file, tmp_path, hopper_replay):
   data = {'VectorReplay.path': repr(str(hopper_replay))} if 'mujoco/offline' in gin_file else {}
@@ -61,7 +60,6 @@ MIX_INS = {
 }
 
 
-@pytest.mark.usefixtures('compiled_quickly')
 def test_mix_ins_change_the_network_they_say(tmp_path):
   """All at once in a run; one by one in the network that gin then builds."""
   paths = {f'gin_configs/{name}': changed for name, changed in MIX_INS.items()}

@@ -35,7 +35,6 @@ def make(agent=SACAgent, source=None, **settings):
   )
 
 
-@pytest.mark.usefixtures('compiled_quickly')
 def test_it_acts_at_random_then_by_its_policy_and_evaluates_by_its_mean():
   agent = make(source=functools.partial(OnlineReplay, capacity=100))
   rng = np.random.default_rng(0)
@@ -72,7 +71,6 @@ def test_data_of_numbered_actions_is_refused():
     make(ContinuousCQLAgent, num_samples=0)
 
 
-@pytest.mark.usefixtures('compiled_quickly')
 def test_offline_cql_learns_its_multiplier_and_measures_both_critics(hopper_replay):
   source = functools.partial(VectorReplay, path=hopper_replay)
   agent = make(ContinuousCQLAgent, source, num_samples=2, threshold=-50.0)
@@ -111,7 +109,6 @@ def test_rates_of_actor_critics_and_scalars():
   )
 
 
-@pytest.mark.usefixtures('compiled_quickly')
 def test_an_online_run_resumes_exactly_and_leaves_a_dataset(tmp_path):
   settings = {'OnlineRunner.updates_per_step': 2, 'OnlineRunner.log_replay': True}
   two = {'OnlineRunner.num_iterations': 2}

@@ -1,27 +1,28 @@
-"""Runs in processes of their own, which the tests kill, signal and starve."""
+"""Runs that the tests kill, signal and starve, in processes of their own, or harm, in this one."""
 
-import multiprocessing
 import os
 import pathlib
-import sys
 import time
 
 import jax
 
 from implicit_rl import checkpoints, metrics_log
-from tests.command_line import ROOT, strip_speed
+from tests import forks
+from tests.command_line import OFFLINE, ROOT, run, strip_speed
 
-_PROGRAMS = jax.config.jax_compilation_cache_dir
-# Forked from a process that has imported everything: a start takes a second instead of ten. The
-# entry point, its flags and all that follows are the real ones.
-_context = multiprocessing.get_context('forkserver')
-_context.set_forkserver_preload(['implicit_rl.experiment', 'run_experiment', 'tests.command_line'])
+MINATAR = 'gin_configs/minatar/offline_dqn.gin'
+SMALL = OFFLINE | {'MinAtarCNN.hidden_units': 16}
+
+
+def more(base_dir, iterations=2, **bindings):
+  """Begins the small run, or goes on with it, in this process; returns all its rows."""
+  return run(base_dir, MINATAR, **SMALL | {'OfflineRunner.num_iterations': iterations} | bindings)
 
 
 def start(base_dir, gin_file, bindings, seed=0):
   """Starts the command line in a new process; what it prints goes to BASE_DIR.log."""
-  process = _context.Process(
-    target=_main, args=(os.fspath(base_dir), gin_file, dict(bindings), seed, _PROGRAMS), daemon=True
+  process = forks.context.Process(
+    target=_main, args=(os.fspath(base_dir), gin_file, dict(bindings), seed), daemon=True
   )
   process.start()
   return process
@@ -90,14 +91,8 @@ def _comparable(tree):
   return tree
 
 
-def _main(base_dir, gin_file, bindings, seed, programs):
-  with open(f'{base_dir}.log', 'ab', buffering=0) as log:
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-  sys.stdout = os.fdopen(1, 'w', buffering=1)
-  sys.stderr = os.fdopen(2, 'w', buffering=1)
-  jax.config.update('jax_compilation_cache_dir', programs)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+def _main(base_dir, gin_file, bindings, seed):
+  forks.print_into(f'{base_dir}.log', f'{base_dir}.log')
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   from absl import flags
 

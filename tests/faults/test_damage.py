@@ -9,29 +9,21 @@ from absl import flags
 import run_experiment
 from implicit_rl import checkpoints, metrics_log
 from implicit_rl.analysis import runs
-from tests.command_line import OFFLINE, ROOT, refusal, run, strip_speed
-
-MINATAR = 'gin_configs/minatar/offline_dqn.gin'
-SMALL = OFFLINE | {'MinAtarCNN.hidden_units': 16}
+from tests.command_line import ROOT, refusal, run, strip_speed
+from tests.faults.processes import MINATAR, SMALL, more
 
 pytestmark = pytest.mark.faults
 
 
-def more(base_dir, iterations):
-  return run(base_dir, MINATAR, **SMALL | {'OfflineRunner.num_iterations': iterations})
-
-
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
+@pytest.fixture
+def whole(made):
   """A run of three iterations."""
-  path = tmp_path_factory.mktemp('whole')
-  more(path, 3)
-  return path
+  return made(3)
 
 
 @pytest.mark.parametrize('damage', ['cut', 'changed', 'empty'])
-def test_a_damaged_newest_checkpoint_costs_an_iteration(damage, whole, tmp_path, caplog):
-  more(tmp_path, 2)
+def test_a_damaged_newest_checkpoint_costs_an_iteration(damage, whole, ran, tmp_path, caplog):
+  ran(2)
   path = tmp_path / 'checkpoints' / 'checkpoint_1.msgpack'
   content = bytearray(path.read_bytes())
   content[-5] ^= 1
@@ -50,8 +42,8 @@ class Bomb:
     return os.mkdir, (self._path,)
 
 
-def test_a_forged_checkpoint_runs_nothing(tmp_path):
-  more(tmp_path, 1)
+def test_a_forged_checkpoint_runs_nothing(ran, tmp_path):
+  ran(1)
   path = tmp_path / 'checkpoints' / 'checkpoint_0.msgpack'
   path.write_bytes(pickle.dumps(Bomb(str(tmp_path / 'exploded'))))
   (tmp_path / 'metrics.jsonl').unlink()
@@ -59,15 +51,15 @@ def test_a_forged_checkpoint_runs_nothing(tmp_path):
   assert not (tmp_path / 'exploded').exists()
 
 
-def test_a_row_cut_short_is_written_again(whole, tmp_path):
-  more(tmp_path, 2)
+def test_a_row_cut_short_is_written_again(whole, ran, tmp_path):
+  ran(2)
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
     file.write('{"iteration": 2, "upda')
   assert strip_speed(more(tmp_path, 3)) == strip_speed(metrics_log.read(whole / 'metrics.jsonl'))
 
 
-def test_a_damaged_log_is_named_with_the_line(tmp_path):
-  more(tmp_path, 1)
+def test_a_damaged_log_is_named_with_the_line(ran, tmp_path):
+  ran(1)
   path = tmp_path / 'metrics.jsonl'
   path.write_text(path.read_text() + 'rubbish\n')
   before = path.read_bytes()
@@ -78,8 +70,8 @@ def test_a_damaged_log_is_named_with_the_line(tmp_path):
     runs.read(tmp_path)
 
 
-def test_a_damaged_record_is_put_aside(tmp_path, caplog):
-  more(tmp_path, 1)
+def test_a_damaged_record_is_put_aside(ran, tmp_path, caplog):
+  ran(1)
   (tmp_path / 'run.json').write_text('{"starts": [')
   with pytest.raises(ValueError, match=r'run\.json is damaged'):
     runs.read(tmp_path)

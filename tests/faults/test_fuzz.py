@@ -3,9 +3,12 @@
 import gzip
 import hashlib
 import json
+import os
+import pathlib
 import random
 import resource
 import signal
+import tempfile
 
 import numpy as np
 import pytest
@@ -22,6 +25,14 @@ _HANG = 20  # seconds that no small file may take
 _MORE = 500  # MiB that a reader may have taken at its highest, whatever a header announces
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """In memory where the system has such a place: tens of thousands of files are written."""
+  place = '/dev/shm'
+  with tempfile.TemporaryDirectory(dir=place if os.access(place, os.W_OK) else tmp_path) as name:
+    yield pathlib.Path(name)
 
 
 def harmed(rng, content):
@@ -73,8 +84,8 @@ def assert_sound(read, inputs, errors):
   assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - highest < _MORE * 1024
 
 
-def test_jsonl(tmp_path):
-  path = tmp_path / 'metrics.jsonl'
+def test_jsonl(folder):
+  path = folder / 'metrics.jsonl'
   for iteration in range(4):
     metrics_log.append(
       path, {'iteration': iteration, 'srank': 3.5, 'none': None, 'sigma': np.arange(3.0)}
@@ -90,16 +101,16 @@ def test_jsonl(tmp_path):
   assert_sound(read, (harmed(rng, sound) for _ in range(INPUTS)), metrics_log.DamagedLogError)
 
 
-def test_checkpoints(tmp_path):
+def test_checkpoints(folder):
   """Half of them carry the checksum of what was done to them: a forgery, not a fault."""
-  path, rng = tmp_path / 'checkpoint_0.msgpack', random.Random(1)
+  path, rng = folder / 'checkpoint_0.msgpack', random.Random(1)
   tree = {
     'params': {'w': np.arange(6, dtype=np.float32).reshape(2, 3), 'b': np.float64(2.5)},
     'logs': {'iteration_0': {'returns': [1.0, None, 3]}},
     'name': 'x',
     'complex': 1j,
   }
-  checkpoints.save(tmp_path, 0, tree)
+  checkpoints.save(folder, 0, tree)
   sound = path.read_bytes()
   body = serialization.msgpack_serialize(tree)
 
@@ -116,11 +127,11 @@ def test_checkpoints(tmp_path):
   assert_sound(read, inputs, checkpoints.CorruptCheckpointError)
 
 
-def test_frame_store(tmp_path):
+def test_frame_store(folder):
   """The header as it is, and arrays whose checksum in it was made to fit."""
-  rng, folder = random.Random(2), tmp_path / 'store'
-  store_files.save(folder, {'frames': np.arange(50, dtype=np.uint8)}, {'shape': [10, 5]})
-  index_path, array_path = folder / store_files.INDEX, folder / 'frames.npy'
+  rng, store = random.Random(2), folder / 'store'
+  store_files.save(store, {'frames': np.arange(50, dtype=np.uint8)}, {'shape': [10, 5]})
+  index_path, array_path = store / store_files.INDEX, store / 'frames.npy'
   sound_index, sound_array = index_path.read_bytes(), array_path.read_bytes()
   errors = (store_files.DamagedStoreError, store_files.OtherVersionError)
 
@@ -136,9 +147,9 @@ def test_frame_store(tmp_path):
   def read(content):
     index_path.write_bytes(content[0])
     array_path.write_bytes(content[1])
-    index = store_files.read_index(folder)
+    index = store_files.read_index(store)
     for memory_map in (False, True):
-      store_files.read_arrays(folder, index, memory_map=memory_map)
+      store_files.read_arrays(store, index, memory_map=memory_map)
 
   inputs = (
     with_harmed_array() if i % 2 else (harmed(rng, sound_index), sound_array) for i in range(INPUTS)
@@ -146,12 +157,12 @@ def test_frame_store(tmp_path):
   assert_sound(read, inputs, errors)
 
 
-def test_raw_logs(tmp_path):
+def test_raw_logs(folder):
   """Each file of a log in turn, as it lies on disk and, packed anew, within."""
   rng = random.Random(3)
   episodes = dopamine_reference.random_run(np.random.default_rng(0), 6, 8)
-  dopamine_reference.write(tmp_path, [step for episode in episodes for step in episode], 30)
-  paths = [path for path in sorted(tmp_path.iterdir()) if '_ckpt.0.gz' in path.name]
+  dopamine_reference.write(folder, [step for episode in episodes for step in episode], 30)
+  paths = [path for path in sorted(folder.iterdir()) if '_ckpt.0.gz' in path.name]
   assert len(paths) >= 6
   sound = {path: path.read_bytes() for path in paths}
   plain = {path: gzip.decompress(content) for path, content in sound.items()}
@@ -167,7 +178,7 @@ def test_raw_logs(tmp_path):
     path.write_bytes(harm)
     try:
       if rng.random() < 0.1:  # All of a log, which takes much longer.
-        for _ in DopamineLogs(tmp_path, checkpoints=[0]).read():
+        for _ in DopamineLogs(folder, checkpoints=[0]).read():
           pass
       elif 'episode_end' in path.name:
         gzip_arrays.read_index_set(path)
@@ -176,5 +187,5 @@ def test_raw_logs(tmp_path):
     finally:
       path.write_bytes(sound[path])
 
-  assert dopamine_files.list_logs(tmp_path)
+  assert dopamine_files.list_logs(folder)
   assert_sound(read, (one() for _ in range(INPUTS)), gzip_arrays.DamagedLogError)

@@ -22,7 +22,7 @@ SMALL = OFFLINE | {
   'OfflineRunner.training_steps': 4,
 }
 
-pytestmark = [pytest.mark.faults, pytest.mark.usefixtures('compiled_quickly')]
+pytestmark = pytest.mark.faults
 
 
 @gin.configurable(module='fault')

@@ -7,18 +7,11 @@ import pytest
 
 from implicit_rl import checkpoints, run_directory
 from implicit_rl.data import tfds_files
-from tests.command_line import OFFLINE, refusal, run
+from tests.command_line import refusal
 from tests.faults import processes
+from tests.faults.processes import MINATAR, SMALL, more
 
-MINATAR = 'gin_configs/minatar/offline_dqn.gin'
-SMALL = OFFLINE | {'MinAtarCNN.hidden_units': 16}
-
-pytestmark = [pytest.mark.faults, pytest.mark.usefixtures('compiled_quickly')]
-
-
-def more(base_dir, iterations=2, **bindings):
-  settings = SMALL | {'OfflineRunner.num_iterations': iterations} | bindings
-  return run(base_dir, MINATAR, **settings)
+pytestmark = pytest.mark.faults
 
 
 def stopped_by(base_dir, iterations=2):
@@ -33,9 +26,9 @@ def stopped_by(base_dir, iterations=2):
 @pytest.mark.parametrize(
   'full', ['checkpoints/checkpoint_1.partial', 'checkpoints/best.partial', 'logs/log_1.partial']
 )
-def test_a_full_disk_leaves_the_last_checkpoint(full, tmp_path):
+def test_a_full_disk_leaves_the_last_checkpoint(full, ran, tmp_path):
   """/dev/full is the kernel's disk without room; each file in turn lies on it."""
-  more(tmp_path, 1)
+  ran(1)
   tree = checkpoints.load(tmp_path / 'checkpoints', 0)
   tree['best']['eval_return'] = -1.0  # So that the next policy is better, and written.
   checkpoints.save(tmp_path / 'checkpoints', 0, tree)
@@ -50,9 +43,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(full, tmp_path):
 
 
 @pytest.mark.parametrize('log', ['metrics', 'spectra'])
-def test_a_full_disk_does_not_cost_rows(log, tmp_path):
+def test_a_full_disk_does_not_cost_rows(log, ran, tmp_path):
   """A start writes them anew, without those later than the checkpoint."""
-  more(tmp_path, 1)
+  ran(1)
   before = (tmp_path / f'{log}.jsonl').read_bytes()
   (tmp_path / f'{log}.partial').symlink_to('/dev/full')
   assert 'No space left on device' in stopped_by(tmp_path)

@@ -24,7 +24,7 @@ def only(runner, bindings):
 CASES = {
   'offline, training': (
     'gin_configs/minatar/offline_dqn.gin',
-    only('OfflineRunner', OFFLINE | TWO | MINATAR | {'OfflineRunner.training_steps': 20_000}),
+    only('OfflineRunner', OFFLINE | TWO | MINATAR | {'OfflineRunner.training_steps': 5000}),
     signal.SIGTERM,
     'training',
   ),
@@ -36,7 +36,7 @@ CASES = {
       | MINATAR_REPLAY
       | TWO
       | MINATAR
-      | {'OnlineRunner.training_steps': 40_000, 'OnlineRunner.log_replay': True},
+      | {'OnlineRunner.training_steps': 10_000, 'OnlineRunner.log_replay': True},
     ),
     signal.SIGINT,
     'training',
