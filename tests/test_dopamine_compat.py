@@ -21,7 +21,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     capture_output=True,
     text=True,
     timeout=600,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': ''},  # XLA may speak when it loads a program.
   )
 
 

@@ -19,7 +19,8 @@ def printed(notebook):
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')  # Of the kernel's own libraries.
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_top_to_bottom(path):
+def test_it_runs_top_to_bottom(path, monkeypatch):
+  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '0')  # It computes much.
   notebook = nbformat.read(path, as_version=4)
   nbformat.validate(notebook)
   code = [cell for cell in notebook.cells if cell.cell_type == 'code']
