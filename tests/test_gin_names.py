@@ -63,8 +63,7 @@ def test_a_default_that_is_listed_is_the_default(known):
     ('Agent.penalty_weight = 1', 'Did you mean Learner.penalty_weight?'),
     ('optax.adam.learning_rat = 1', 'Did you mean learning_rate?'),
     ('Experiment.agent = @cql.CQLAgnet', 'Did you mean cql.CQLAgent?'),
-    ('Experiment.agent = @RainbowAgnt', 'Did you mean rainbow.RainbowAgent?'),
-    ('Experiment.agent = @DQNAgent', 'Did you mean dqn.DQNAgent?'),
+    ('Experiment.agent = @RainbowAgnt', 'RainbowAgent?'),  # In full where Dopamine's is there too.
     ('Experiment.runner = @OnlinRunner', 'Did you mean OnlineRunner?'),
     ('Agent.network = @NatureCNNN', 'Did you mean NatureCNN?'),
     ('Learner.optimizer = @optax.adamm()', 'Did you mean optax.adam?'),
@@ -79,6 +78,14 @@ def test_a_mistyped_name_gets_the_nearest(line, expected):
     experiment.parse_gin([CQL], [line])
   message = ' '.join(str(raised.value).split())
   assert expected in gin_names.explain(message)
+
+
+def test_a_name_that_dopamine_has_too_is_ours():
+  dopamines = 'dopamine.tf.agents.dqn.dqn_agent.DQNAgent'
+  explained = gin_names.explain(
+    f"Ambiguous selector 'DQNAgent', matches ['implicit_rl.agents.dqn.DQNAgent', '{dopamines}']."
+  )
+  assert 'Did you mean dqn.DQNAgent?' in explained
 
 
 def test_what_fails_in_a_constructor_is_explained_too():
