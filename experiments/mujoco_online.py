@@ -133,7 +133,10 @@ def last_rows(table: pd.DataFrame) -> pd.DataFrame:
     cells |= {name: at[name] for name in ('srank', 'td_error', 'q_mean')}
     rows.append(
       {'task': game, 'agent': variant, 'seeds': len(at), 'updates': f'{at["updates"].mean():,.0f}'}
-      | {name: tables.mean_and_spread(values.to_numpy()) for name, values in cells.items()}
+      | {
+        name: '' if values.isna().all() else tables.mean_and_spread(values.to_numpy())
+        for name, values in cells.items()
+      }
     )
   return pd.DataFrame(rows)
 
@@ -146,29 +149,30 @@ def rows_of(table: pd.DataFrame, planned: Iterable[Run], steps: int) -> pd.DataF
   return table[chosen & (table['iteration'] < steps // ITERATION)]
 
 
+def parts(table: pd.DataFrame, peers: pd.DataFrame | None) -> dict[str, tuple[str, pd.DataFrame]]:
+  """What is drawn and tabled, by the figure's name: its title and its rows, if there are any."""
+  learns = rows_of(table, LEARNS, LEARNS[0].steps)
+  if peers is not None:
+    learns = pd.concat([learns, peers], ignore_index=True)
+  compares = [run for run in RUNS if run.task in {r.task for r in RUNS if r.updates_per_step > 1}]
+  compared = rows_of(table, compares, min(run.steps for run in compares))
+  found = {
+    'returns': ('Online SAC', learns),
+    'updates_per_step': ('Online SAC with n updates per step', compared),
+  }
+  return {name: part for name, part in found.items() if len(part[1])}
+
+
 def report(output: pathlib.Path, results: pathlib.Path) -> None:
   """Writes the rows to CSV, unless no run is there; draws them and prints the tables."""
   planned = [(run.variant, job(run, output)) for run in RUNS]
   table = collect(planned, results / 'runs.csv')
-  learns = rows_of(table, LEARNS, LEARNS[0].steps)
-  peers = peer_rows(output, results / 'peers.csv')
-  if peers is not None:
-    learns = pd.concat([learns, peers], ignore_index=True)
-  compares = [run for run in RUNS if run.task in {r.task for r in RUNS if r.updates_per_step > 1}]
-  parts = {
-    'returns': (learns, 'Online SAC'),
-    'updates_per_step': (
-      rows_of(table, compares, min(run.steps for run in compares)),
-      'Online SAC with n updates per step',
-    ),
-  }
-  for name, (rows, title) in parts.items():
-    if len(rows):
-      # Each iteration ends with an episode, so that seeds do not share their numbers of steps.
-      title += f', iterations of {ITERATION:,} environment steps'
-      figure, numbers = curves.figure(rows, _METRICS, x='iteration', title=title)
-      style.save(figure, results / f'{name}.png', numbers)
-      print(f'{title}:\n\n{tables.markdown(last_rows(rows))}\n')
+  for name, (title, rows) in parts(table, peer_rows(output, results / 'peers.csv')).items():
+    # Each iteration ends with an episode, so that seeds do not share their numbers of steps.
+    title += f', iterations of {ITERATION:,} environment steps'
+    figure, numbers = curves.figure(rows, _METRICS, x='iteration', title=title)
+    style.save(figure, results / f'{name}.png', numbers)
+    print(f'{title}:\n\n{tables.markdown(last_rows(rows))}\n')
 
 
 def main(argv: Sequence[str]) -> None:

@@ -77,3 +77,14 @@ def test_small_runs_get_into_tables_and_figures(tmp_path, monkeypatch, capsys):
   table = runs.load([results / 'runs.csv'])
   assert list(table['updates']) == [2, 4] and set(table['variant']) == {'SAC + penalty'}
   assert (results / 'sac.png').stat().st_size > 10_000
+
+
+def test_the_docs_quote_the_committed_rows():
+  page = (ROOT / 'docs' / 'mujoco.md').read_text()
+  results = ROOT / 'docs' / 'results'
+  online, peers = (
+    runs.load([results / 'mujoco_online' / name]) for name in ('runs.csv', 'peers.csv')
+  )
+  found = [rows for _, rows in mujoco_online.parts(online, peers).values()]
+  for rows in [*found, runs.load([results / 'mujoco_offline' / 'runs.csv'])]:
+    assert tables.markdown(mujoco_online.last_rows(rows)) in page
