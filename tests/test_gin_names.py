@@ -63,7 +63,7 @@ def test_a_default_that_is_listed_is_the_default(known):
     ('Agent.penalty_weight = 1', 'Did you mean Learner.penalty_weight?'),
     ('optax.adam.learning_rat = 1', 'Did you mean learning_rate?'),
     ('Experiment.agent = @cql.CQLAgnet', 'Did you mean cql.CQLAgent?'),
-    ('Experiment.agent = @RainbowAgnt', 'RainbowAgent?'),  # In full where Dopamine's is there too.
+    ('Experiment.agent = @rainbow.RainbowAgnt', 'Did you mean rainbow.RainbowAgent?'),
     ('Experiment.runner = @OnlinRunner', 'Did you mean OnlineRunner?'),
     ('Agent.network = @NatureCNNN', 'Did you mean NatureCNN?'),
     ('Learner.optimizer = @optax.adamm()', 'Did you mean optax.adam?'),
