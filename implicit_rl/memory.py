@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
 _KEPT = 1 << 30  # bytes
 
 
@@ -24,5 +24,9 @@ def keep_freed_memory() -> bool:
     return False
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
   return mallopt is not None and all(
-    [mallopt(option, _KEPT) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)]
+    [
+      mallopt(_MMAP_THRESHOLD, _KEPT),
+      mallopt(_TRIM_THRESHOLD, _KEPT),
+      mallopt(_ARENA_MAX, 1),  # That of a thread serves no block above 64 MB.
+    ]
   )

@@ -77,7 +77,7 @@ class NatureCNN(nn.Module):
       )(x)
       x = _activate(x, self.layer_norm)
     x = x.reshape(x.shape[0], -1)
-    features = _activate(self.head.dense(self.hidden_units)(x), self.layer_norm)
+    features = _activate(self.head.dense(self.hidden_units, large=True)(x), self.layer_norm)
     return self.head(features, self.num_actions)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from implicit_rl import networks
 from implicit_rl.heads import C51Head, QHead, QuantileHead
+from tests.dopamine_parameters import as_dopamines
 
 KEY = jax.random.PRNGKey(0)
 STATE = np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8)
@@ -34,7 +35,7 @@ def test_c51_and_quantile_networks_equal_dopamines():
   found = ours.apply(params, STATE)
   with jax.numpy_rank_promotion('allow'):
     theirs = dopamine.RainbowNetwork(3, 51)
-    expected = jax.vmap(lambda s: theirs.apply(params, s, found.support))(frames_last)
+    expected = jax.vmap(lambda s: theirs.apply(as_dopamines(params), s, found.support))(frames_last)
   np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-3, atol=1e-4)
   np.testing.assert_allclose(found.q_values, expected.q_values, rtol=1e-3, atol=1e-4)
 
@@ -43,7 +44,7 @@ def test_c51_and_quantile_networks_equal_dopamines():
   found = ours.apply(params, STATE)
   with jax.numpy_rank_promotion('allow'):
     theirs = dopamine.QuantileNetwork(3, 20)
-    expected = jax.vmap(lambda s: theirs.apply(params, s))(frames_last)
+    expected = jax.vmap(lambda s: theirs.apply(as_dopamines(params), s))(frames_last)
   np.testing.assert_allclose(found.quantiles, expected.logits, rtol=1e-3, atol=1e-4)
   np.testing.assert_allclose(found.q_values, expected.q_values, rtol=1e-3, atol=1e-4)
 

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 from implicit_rl import networks
+from tests.dopamine_parameters import as_dopamines
 
 KEY = jax.random.PRNGKey(0)
 
@@ -64,7 +65,7 @@ def test_layer_norm_takes_mean_and_scale_off_every_hidden_layer(network, shape):
 def test_nature_cnn_flat_size(padding, inputs):
   module = networks.NatureCNN(num_actions=4, padding=padding)
   params = module.init(KEY, np.zeros((1, 4, 84, 84), np.uint8))
-  assert params['params']['Dense_0']['kernel'].shape == (inputs, 512)
+  assert params['params']['RowDense_0']['kernel'].shape == (512, inputs)
 
 
 def test_nature_cnn_equals_dopamines():
@@ -77,7 +78,8 @@ def test_nature_cnn_equals_dopamines():
   state = np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8)
   ours, theirs = networks.NatureCNN(num_actions=6), dopamine_networks.NatureDQNNetwork(6)
   params = ours.init(KEY, state)
-  expected = jax.vmap(lambda s: theirs.apply(params, s).q_values)(state.transpose(0, 2, 3, 1))
+  same = as_dopamines(params)
+  expected = jax.vmap(lambda s: theirs.apply(same, s).q_values)(state.transpose(0, 2, 3, 1))
   np.testing.assert_allclose(ours.apply(params, state).q_values, expected, rtol=1e-4, atol=1e-5)
 
 
