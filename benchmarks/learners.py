@@ -45,18 +45,15 @@ def random_batches(batch: int, count: int = BATCHES) -> Iterator[dict[str, np.nd
   return itertools.cycle(made)
 
 
-def ours(
-  gin_file: str, bindings: tuple[str, ...], penalty: bool, padding: str, batch: int, device: str
-) -> Work:
-  """The agent's learner as `run_experiment.py` builds it, and its metrics read as it does."""
+def our_agent(
+  gin_file: str, bindings: tuple[str, ...], penalty: bool, padding: str, batch: int
+) -> tuple[Any, Any]:
+  """An agent as `run_experiment.py` builds it, and `BATCHES` batches for its learner."""
   import gin
-  import jax
 
   from implicit_rl import experiment, memory, types
-  from implicit_rl.training_sums import TrainingSums
 
   memory.keep_freed_memory()
-
   files = [CONFIGS + gin_file, *([PENALTY] if penalty else [])]
   if padding == 'VALID':
     files.append('gin_configs/networks/nature_valid.gin')
@@ -68,6 +65,18 @@ def ours(
   batches = types.Batch(
     **stacked, next_action=stacked['action'], discount=1 - terminal, weight=np.ones_like(terminal)
   )
+  return agent, batches
+
+
+def ours(
+  gin_file: str, bindings: tuple[str, ...], penalty: bool, padding: str, batch: int, device: str
+) -> Work:
+  """Our agent's learner, and its metrics read as `run_experiment.py` does."""
+  import jax
+
+  from implicit_rl.training_sums import TrainingSums
+
+  agent, batches = our_agent(gin_file, bindings, penalty, padding, batch)
   if device == 'gpu':
     batches = jax.device_put(batches)
   state = agent.state

@@ -98,3 +98,21 @@ def test_an_update_takes_the_operations_that_xla_counts(monkeypatch):
   counted = jax.jit(network.apply).lower(params, state).cost_analysis()['flops']
   first = 2 * 20**2 * 32 * 8**2 * 4  # The layer whose input needs no gradient.
   assert counted == pytest.approx((1e9 * learner.gflop('VALID', 1) + first) / 4, rel=0.02)
+
+
+def test_a_profile_names_what_a_program_spends(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import jax
+  import update_profile
+
+  def update(x, y):
+    return x @ y
+
+  x = np.ones((200, 300), np.float32)
+  text = jax.jit(update).lower(x, x.T).compile().as_text()
+  found = update_profile.named(text)
+  assert ('f32[200,200]', 'dot_general') in found.values()
+  taken = {'one': 3.0, 'two': 6.0, 'three': 0.5, 'four': 0.5}
+  lines = update_profile.table(taken, {'one': ('f32[2]', 'dot')}, 2).splitlines()[2:]
+  assert lines[0] == '| 6.00 | 60% |  | two |' and lines[1] == '| 3.00 | 30% | f32[2] | dot |'
+  assert lines[2] == '| 1.00 | 10% | | 2 others |'
