@@ -90,9 +90,10 @@ def dopamine_agent(size: str, actions: int, update_period: int, history: int) ->
 
   # isort: split
   import gin
-  from dopamine.jax.agents.dqn import dqn_agent
 
-  with gin.unlock_config():
+  with gin.unlock_config():  # Dopamine's modules add to it when they are imported.
+    from dopamine.jax.agents.dqn import dqn_agent
+
     gin.bind_parameter('ReplayBuffer.max_capacity', CAPACITY)
     gin.bind_parameter('ReplayBuffer.batch_size', 32)
   settings: dict[str, Any] = {}
@@ -137,9 +138,12 @@ def dopamine_logs() -> Work:
   from implicit_rl import dopamine_compat  # noqa: F401
 
   # isort: split
+  import gin
   import jax
-  from dopamine.jax.agents.dqn import dqn_agent
-  from dopamine.tf.replay_memory import circular_replay_buffer
+
+  with gin.unlock_config():
+    from dopamine.jax.agents.dqn import dqn_agent
+    from dopamine.tf.replay_memory import circular_replay_buffer
 
   steps = list(logged(ATARI))
   make = functools.partial(

@@ -12,45 +12,14 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import statistics
-import subprocess
 import sys
 
 import machine
 import sac_learners
 import turns
 
-HERE = pathlib.Path(__file__).parent
-_ONE_THREAD = {
-  'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1',
-  'OMP_NUM_THREADS': '1',
-  'OPENBLAS_NUM_THREADS': '1',
-  'MKL_NUM_THREADS': '1',
-  'JAX_PLATFORMS': 'cpu',
-}
-_VERSIONS = (
-  'import importlib.metadata as m; found = {d.name.lower(): d.version for d in m.distributions()}; '
-  'print(*(f"{p} {found[p]}" for p in ("jax", "torch", "stable_baselines3", "sbx-rl") '
-  'if p in found), sep=", ")'
-)
-
-
-def table(results: dict[str, list[dict]]) -> str:
-  """The Markdown table of what each round of each took."""
-  lines = [
-    '| learner | ms an update, CPU | wall | updates a CPU second | ours is faster by | '
-    'RSS, peak (MiB) |',
-    '|---|---|---|---|---|---|',
-  ]
-  for name, rounds in results.items():
-    cpu, wall, peak = (statistics.median(r[k] for r in rounds) for k in ('cpu', 'wall', 'peak'))
-    ratio = statistics.median(
-      r['cpu'] / o['cpu'] for r, o in zip(rounds, results['ours'], strict=True)
-    )
-    lines.append(
-      f'| {name} | {1e3 * cpu:.2f} | {1e3 * wall:.2f} | {1 / cpu:.0f} | {ratio:.2f} | {peak:,.0f} |'
-    )
-  return '\n'.join(lines)
+WORKER = pathlib.Path(__file__).parent / 'sac_learners.py'
+PACKAGES = ('jax', 'torch', 'stable-baselines3', 'sbx-rl')
 
 
 def main() -> None:
@@ -58,32 +27,24 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--updates', type=int, default=1024, help='of each learner in a round')
   parser.add_argument('--rounds', type=int, default=7)
-  parser.add_argument('--peers', default=str(HERE.parent / '.venv-peers/bin/python'))
+  parser.add_argument('--peers', nargs='*', default=[turns.PEERS], help='interpreters')
   parser.add_argument('--only', nargs='*', choices=sac_learners.LEARNERS)
   options = parser.parse_args()
   names = ['ours', *(n for n in options.only or sac_learners.LEARNERS if n != 'ours')]
-  if not pathlib.Path(options.peers).exists() and set(names) & set(sac_learners.PEERS):
-    raise SystemExit(f'--peers: no {options.peers}; make it with `make bench-peers`.')
   load = os.getloadavg()[0]
   processes = []
   for name in names:
-    python = options.peers if name in sac_learners.PEERS else sys.executable
-    command = [python, str(HERE / 'sac_learners.py'), name]
-    processes.append(turns.Process(name, command, _ONE_THREAD))
+    package = sac_learners.PEERS.get(name)
+    python = turns.interpreter(package, options.peers) if package else sys.executable
+    environment = turns.threads(1) | {'OPENBLAS_NUM_THREADS': '1'}
+    processes.append(turns.Process(name, [python, str(WORKER), name], environment))
     print(f'{name}: ready in {processes[-1].ready["first_batch_s"]:.1f} s', file=sys.stderr)
-  results: dict[str, list[dict]] = {name: [] for name in names}
-  for turn in range(options.rounds):
-    for process in processes:
-      results[process.name].append(process.run(options.updates))
-    print(f'round {turn + 1} of {options.rounds}', file=sys.stderr, flush=True)
-  print(table(results))
-  for process in processes:
-    process.stop()
-  pythons = [sys.executable, *[options.peers] * (len(names) > 1)]
-  versions = (subprocess.check_output([p, '-c', _VERSIONS], text=True).strip() for p in pythons)
+  results = turns.take_turns(processes, dict.fromkeys(names, options.updates), options.rounds)
+  print(turns.table(results, dict.fromkeys(names, 'ours')))
+  pythons = [sys.executable, *(str(python) for python in options.peers if os.path.exists(python))]
   print(
-    f'\nMedians of {options.rounds} rounds of {options.updates} updates in turn, one core; '
-    f'{machine.line()} ({load:.1f} at the start). {"; peers: ".join(versions)}.'
+    f'\nMedians (least to most) of {options.rounds} rounds of {options.updates} updates, one core; '
+    f'{machine.line()} ({load:.1f} at the start). {turns.versions(pythons, PACKAGES)}.'
   )
 
 

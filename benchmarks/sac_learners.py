@@ -164,7 +164,7 @@ LEARNERS = {
   'sbx': sbx,
   'products alone': products,
 }
-PEERS = ('Stable-Baselines3', 'sbx')
+PEERS = {'Stable-Baselines3': 'stable_baselines3', 'sbx': 'sbx'}  # what each must import
 
 
 if __name__ == '__main__':
