@@ -23,6 +23,13 @@ KERNEL_INIT = nn.initializers.xavier_uniform()
 Outputs: TypeAlias = QOutputs | CategoricalOutputs | QuantileOutputs
 
 
+def _times_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """[B, p] and the rows of a kernel [width, p] -> [B, width]."""
+  if x.shape[0] == 1:  # As a product of matrices it makes XLA turn the kernel, 16 MB for Atari.
+    return (kernel @ x[0])[None, :]
+  return x @ kernel.T
+
+
 class RowDense(nn.Module):
   """A dense layer that keeps the weights of each output together, as rows of its kernel.
 
@@ -41,7 +48,7 @@ class RowDense(nn.Module):
     """[B, p] float32 -> [B, width] float32."""
     kernel = self.param('kernel', KERNEL_INIT, (self.width, x.shape[-1]))
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
-    return x @ kernel.T + bias[None, :]
+    return _times_rows(x, kernel) + bias[None, :]
 
 
 class NoisyDense(nn.Module):
@@ -80,7 +87,7 @@ class NoisyDense(nn.Module):
     noise_in, noise_out = drawn[:inputs], drawn[inputs:]
     kernel = weight('kernel', (self.width, inputs), jnp.outer(noise_out, noise_in))
     bias = weight('bias', (self.width,), noise_out)
-    return x @ kernel.T + bias[None, :]
+    return _times_rows(x, kernel) + bias[None, :]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 from implicit_rl import networks
+from implicit_rl.heads import QHead
 from tests.dopamine_parameters import as_dopamines
 
 KEY = jax.random.PRNGKey(0)
@@ -123,3 +124,14 @@ def test_flat_observations_are_refused_by_image_networks():
 def test_unknown_activation_is_named():
   with pytest.raises(ValueError, match="not 'rleu'"):
     networks.MLP(num_actions=3, activation='rleu').init(KEY, np.zeros((1, 4)))
+
+
+@pytest.mark.parametrize('noisy', [False, True])
+def test_one_state_has_the_values_that_it_has_among_others(noisy):
+  """Acting multiplies a large kernel with a vector, learning with a matrix."""
+  state = np.random.default_rng(0).integers(0, 256, (3, 4, 84, 84), dtype=np.uint8)
+  module = networks.NatureCNN(num_actions=6, head=QHead(noisy=noisy))
+  params = module.init(KEY, state)
+  values = jax.jit(lambda s: module.apply(params, s, rngs={'noise': KEY}).q_values)
+  alone = np.concatenate([values(state[i : i + 1]) for i in range(3)])
+  np.testing.assert_allclose(alone, values(state), rtol=1e-5, atol=1e-6)
