@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from implicit_rl import experiment, losses, networks
+from implicit_rl import experiment, heads, losses, networks
 from implicit_rl.learner import Learner
 from implicit_rl.types import Batch
 
@@ -106,6 +106,38 @@ def test_the_gradients_norm_takes_no_memory():
   needed = learner._one.lower(jax.eval_shape(start), one).compile().memory_analysis()
   largest = 7744 * 512 * 4  # bytes
   assert largest <= needed.temp_size_in_bytes < 1.5 * largest
+
+
+def network_program(batch, head, noise=False):
+  """The optimised program of an Atari network, as text."""
+  module = networks.NatureCNN(num_actions=3, head=head)
+  states = jax.ShapeDtypeStruct((batch, 4, 84, 84), np.uint8)
+  params = jax.eval_shape(module.init, jax.random.PRNGKey(0), states)
+
+  @jax.jit
+  def apply(params, states, key):
+    return module.apply(params, states, rngs={'noise': key} if noise else {}).q_values
+
+  return apply.lower(params, states, KEY).compile().as_text()
+
+
+@pytest.mark.usefixtures('compiled_fully')
+@pytest.mark.parametrize('batch', [1, 2, 32])
+@pytest.mark.parametrize('noisy', [False, True])
+def test_the_large_kernel_is_not_turned(batch, noisy):
+  """Copying 16 MB into another order costs more than multiplying with them."""
+  assert 'f32[512,7744]' in (text := network_program(batch, heads.QHead(noisy=noisy)))
+  assert 'f32[7744,512]' not in text
+
+
+@pytest.mark.usefixtures('compiled_fully')
+def test_noise_is_not_computed_for_each_weight():
+  """A kernel is made from deviates that are there, not from what they are computed from."""
+  text = network_program(32, heads.QHead(noisy=True), noise=True)
+  assert 'erf_inv' in text
+  computations = text.split('\n}\n')
+  kernels = [one for one in computations if re.search(r'ROOT \S+ = f32\[512,7744\]', one)]
+  assert kernels and not any('erf_inv' in one for one in kernels)
 
 
 def test_nothing_is_compiled_after_the_first_iteration(tmp_path, monkeypatch):
