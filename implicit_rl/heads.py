@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from implicit_rl import products
 from implicit_rl.types import CategoricalOutputs, QOutputs, QuantileOutputs
 
 # Dopamine's initialisation for its JAX networks.
@@ -23,11 +24,9 @@ KERNEL_INIT = nn.initializers.xavier_uniform()
 Outputs: TypeAlias = QOutputs | CategoricalOutputs | QuantileOutputs
 
 
-def _times_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """[B, p] and the rows of a kernel [width, p] -> [B, width]."""
-  if x.shape[0] == 1:  # As a product of matrices it makes XLA turn the kernel, 16 MB for Atari.
-    return (kernel @ x[0])[None, :]
-  return x @ kernel.T
+def dense(width: int) -> nn.Dense:
+  """A dense layer that keeps the weights of each input together."""
+  return nn.Dense(width, kernel_init=KERNEL_INIT, dot_general=products.dot_general)
 
 
 class RowDense(nn.Module):
@@ -48,7 +47,7 @@ class RowDense(nn.Module):
     """[B, p] float32 -> [B, width] float32."""
     kernel = self.param('kernel', KERNEL_INIT, (self.width, x.shape[-1]))
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
-    return _times_rows(x, kernel) + bias[None, :]
+    return products.rows(x, kernel) + bias[None, :]
 
 
 class NoisyDense(nn.Module):
@@ -87,7 +86,7 @@ class NoisyDense(nn.Module):
     noise_in, noise_out = drawn[:inputs], drawn[inputs:]
     kernel = weight('kernel', (self.width, inputs), jnp.outer(noise_out, noise_in))
     bias = weight('bias', (self.width,), noise_out)
-    return _times_rows(x, kernel) + bias[None, :]
+    return products.rows(x, kernel) + bias[None, :]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Head(abc.ABC):
     """
     if self.noisy:
       return NoisyDense(width)
-    return RowDense(width) if large else nn.Dense(width, kernel_init=KERNEL_INIT)
+    return RowDense(width) if large else dense(width)
 
   def per_action(self, features: jax.Array, num_actions: int, width: int) -> jax.Array:
     """`width` numbers for each action: [B, d] -> [B, A, width]."""

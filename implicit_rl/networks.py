@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from implicit_rl.heads import KERNEL_INIT, Head, Outputs, QHead
+from implicit_rl import products
+from implicit_rl.heads import KERNEL_INIT, Head, Outputs, QHead, dense
 from implicit_rl.types import CriticOutputs, GaussianOutputs
 
 
@@ -139,7 +140,7 @@ class PatchConv(nn.Module):
       [x[:, i : i + rows, j : j + columns] for i in range(self.size) for j in range(self.size)],
       axis=-1,
     )  # [B, rows, columns, size²·C], ordered as the kernel's first three axes
-    y = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, self.width)
+    y = products.columns(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, self.width))
     return (y + bias[None, :]).reshape(-1, rows, columns, self.width)
 
 
@@ -208,7 +209,7 @@ class _HiddenLayers(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     for width in self.widths:
-      x = _activate(nn.Dense(width, kernel_init=KERNEL_INIT)(x), self.layer_norm)
+      x = _activate(dense(width)(x), self.layer_norm)
     return x
 
 
@@ -242,10 +243,10 @@ class ActorCritic(nn.Module):
     """Makes the layers."""
     widths, normalise = tuple(self.hidden_units), self.layer_norm
     self.actor_hidden = _HiddenLayers(widths, normalise)
-    self.actor_mean = nn.Dense(self.num_actions, kernel_init=KERNEL_INIT)
-    self.actor_log_std = nn.Dense(self.num_actions, kernel_init=KERNEL_INIT)
+    self.actor_mean = dense(self.num_actions)
+    self.actor_log_std = dense(self.num_actions)
     self.critic_hidden = [_HiddenLayers(widths, normalise) for _ in range(self.num_critics)]
-    self.critic_value = [nn.Dense(1, kernel_init=KERNEL_INIT) for _ in range(self.num_critics)]
+    self.critic_value = [dense(1) for _ in range(self.num_critics)]
     log_alpha = jnp.log(self.initial_temperature)
     self.log_alpha = self.param('log_temperature', nn.initializers.constant(log_alpha), ())
     if self.lagrange:

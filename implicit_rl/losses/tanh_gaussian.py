@@ -31,7 +31,8 @@ def sample(gaussian: GaussianOutputs, noise: jax.Array) -> tuple[jax.Array, jax.
   mean, log_std = (jnp.broadcast_to(x, noise.shape) for x in gaussian)
   u = mean + jnp.exp(log_std) * noise
   log_normal = -0.5 * jnp.square(noise) - log_std - 0.5 * math.log(2 * math.pi)
-  log_slope = 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))  # log(1 − tanh²(u))
+  size = jnp.abs(u)
+  log_slope = 2 * (math.log(2) - size - jnp.log(1 + jnp.exp(-2 * size)))  # log(1 − tanh²(u))
   return jnp.tanh(u), jnp.sum(log_normal - log_slope, axis=-1)
 
 
