@@ -90,6 +90,7 @@ def main(argv: list[str]) -> None:
       raise FileNotFoundError(f'--data_dir: no such directory: {data_dir}')
     from implicit_rl import compiled_programs
 
+    os.environ.update(compiled_programs.wide_vectors())
     os.environ.update(compiled_programs.variables(FLAGS.compilation_cache))
     # Imported late: what is wrong with the flags is said before TensorFlow and Dopamine load.
     if FLAGS.coordinator is not None:

@@ -51,6 +51,7 @@ def main() -> None:
   parser.add_argument('--sizes', nargs='*', default=list(VARIANTS), choices=list(VARIANTS))
   options = parser.parse_args()
   os.environ.update(turns.threads(1))
+  turns.as_runs_do()
   turns.pin(1)
   for size in options.sizes:
     names = {

@@ -322,6 +322,8 @@ if __name__ == '__main__':
   name, padding, batch, cores, device = sys.argv[1:]
   if device == 'cpu':
     turns.pin(int(cores))
+  if name.startswith('ours'):
+    turns.as_runs_do()
   if name == GEMM:
     turns.serve(lambda: (matrix_products(), None), 2)
   else:

@@ -342,4 +342,6 @@ if __name__ == '__main__':
   turns.pin(1)
   sys.path[:0] = sys.argv[2:]  # Where MinAtar lies, before the script here of the same name.
   loop = LOOPS[sys.argv[1]]
+  if loop.against == sys.argv[1]:
+    turns.as_runs_do()
   turns.serve(lambda: (loop.make(), None), loop.warm_up)

@@ -119,6 +119,7 @@ def main() -> None:
   parser.add_argument('--calls', type=int, default=6, help='in a round: 64 updates each in MinAtar')
   options = parser.parse_args()
   os.environ.update(turns.threads(1))
+  turns.as_runs_do()
   turns.pin(1)
   for size in options.sizes:
     together = 1 if size == 'Atari' else 64

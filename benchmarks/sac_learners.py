@@ -169,4 +169,6 @@ PEERS = {'Stable-Baselines3': 'stable_baselines3', 'sbx': 'sbx'}  # what each mu
 
 if __name__ == '__main__':
   os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})  # One thread at a time.
+  if sys.argv[1] == 'ours':
+    turns.as_runs_do()
   turns.serve(lambda: (LEARNERS[sys.argv[1]](), None), CHUNK)

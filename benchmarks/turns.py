@@ -39,6 +39,13 @@ def threads(count: int, device: str = 'cpu') -> dict[str, str]:
   return variables | {'JAX_PLATFORMS': 'cpu'}
 
 
+def as_runs_do() -> None:
+  """Sets what `run_experiment.py` sets before JAX loads; for what is ours, not for peers."""
+  from implicit_rl import compiled_programs
+
+  os.environ.update(compiled_programs.wide_vectors())
+
+
 def pin(count: int) -> None:
   """Keeps this process to the last `count` of the cores that it may use."""
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])

@@ -78,6 +78,7 @@ def main() -> None:
   parser.add_argument('--rows', type=int, default=20)
   options = parser.parse_args()
   os.environ |= turns.threads(1)  # Before JAX is imported.
+  turns.as_runs_do()
   turns.pin(1)
   import jax
 

@@ -77,12 +77,13 @@ class NoisyDense(nn.Module):
       sigma = self.param(f'{name}_sigma', nn.initializers.constant(0.1 * bound), shape)
       return mu + sigma * noise
 
+    def draw(key):
+      drawn = jax.random.normal(key, (inputs + self.width,))
+      return jnp.sign(drawn) * jnp.sqrt(jnp.abs(drawn))
+
     drawn = jnp.zeros(inputs + self.width)
-    if self.has_rng('noise'):
-      drawn = jax.random.normal(self.make_rng('noise'), drawn.shape)
-      # sign(ε)·√|ε|, with a root last: XLA keeps what a root has given, but computes what a product
-      # gives anew, and with it the normal deviates, for each of a kernel's weights.
-      drawn = jnp.cbrt(drawn * jnp.sqrt(jnp.abs(drawn)))
+    if self.has_rng('noise'):  # Else XLA draws anew for each of a kernel's weights.
+      drawn = products.apart(draw, self.make_rng('noise'))
     noise_in, noise_out = drawn[:inputs], drawn[inputs:]
     kernel = weight('kernel', (self.width, inputs), jnp.outer(noise_out, noise_in))
     bias = weight('bias', (self.width,), noise_out)

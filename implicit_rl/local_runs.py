@@ -61,9 +61,10 @@ def environment(
     compilation_cache: directory where XLA's programs are kept for the next run; None keeps none.
     one_thread: whether the run computes on one core.
   """
-  variables = {}
+  variables = compiled_programs.wide_vectors()
   if one_thread:
-    variables['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_ONE_THREAD}'.strip()
+    flags = variables.get('XLA_FLAGS', os.environ.get('XLA_FLAGS', ''))
+    variables['XLA_FLAGS'] = f'{flags} {_ONE_THREAD}'.strip()
   if 'XLA_PYTHON_CLIENT_PREALLOCATE' not in os.environ:
     variables['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # The runs share a GPU.
   if compilation_cache is not None:

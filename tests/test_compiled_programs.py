@@ -1,6 +1,8 @@
 """Where compiled programs are kept: the user's cache, another directory, or nowhere."""
 
 import pathlib
+import subprocess
+import sys
 
 from implicit_rl import compiled_programs, local_runs
 
@@ -18,3 +20,27 @@ def test_the_users_cache_unless_something_else_is_said(tmp_path, monkeypatch):
   monkeypatch.setenv(VARIABLE, '/elsewhere')
   assert compiled_programs.variables() == {}  # JAX reads its own.
   assert compiled_programs.variables('') == {VARIABLE: ''}
+
+
+def test_wide_vectors_where_the_processor_has_them_and_the_user_says_nothing(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '--xla_cpu_enable_fast_math=false')
+  monkeypatch.setattr(compiled_programs, '_abilities', lambda: 'flags : fpu avx2 avx512f')
+  assert compiled_programs.wide_vectors() == {}
+  monkeypatch.setattr(compiled_programs, '_abilities', lambda: 'flags : fpu avx512_vbmi2 sse')
+  flags = compiled_programs.wide_vectors()['XLA_FLAGS']
+  assert flags == '--xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false'
+  for one_thread in (True, False):
+    assert local_runs.environment(one_thread=one_thread)['XLA_FLAGS'].startswith(flags)
+  monkeypatch.setenv('XLA_FLAGS', '--xla_cpu_prefer_vector_width=128')
+  assert compiled_programs.wide_vectors() == {}
+
+
+def test_xla_knows_the_flag_and_reads_it_after_jax_is_imported():
+  """An unknown flag ends the process."""
+  code = "import jax, os; os.environ['XLA_FLAGS'] = {!r}; print(jax.jit(lambda x: x + 1)(1))"
+  run = lambda flags: subprocess.run(
+    [sys.executable, '-c', code.format(flags)], capture_output=True, text=True
+  )
+  known = run('--xla_cpu_prefer_vector_width=512')
+  assert known.stdout == '2\n', known.stderr
+  assert run('--xla_cpu_no_such_flag=512').returncode
