@@ -10,7 +10,8 @@ whole replay as a dataset, which `mujoco_offline.py` learns from. Curves of a pe
 `mujoco_peer.py` has left in the same output are drawn beside ours.
 
 The budget is one core for half an hour a run: 100,000 environment steps with one update each, or
-30,000 with four (an hour), where the paper's figures show a million.
+30,000 with four (an hour), where the paper's figures show a million. The long runs in Hopper, of
+300,000 steps, lie in `long` below the output; a peer's belong there too.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ RUNS = (
   *(Run(task, n, 0, 30_000) for task in ('Ant', 'Hopper') for n in (1, 4)[task == 'Hopper' :]),
   *(Run(task, n, seed, 30_000) for seed in (1, 2) for task in ('Ant', 'Hopper') for n in (1, 4)),
 )
+# What SAC reaches with time, in the task whose returns swing most.
+LONG = tuple(Run('Hopper', seed=seed, steps=300_000) for seed in range(3))
 
 
 def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> local_runs.Job:
@@ -69,7 +72,7 @@ def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> lo
     f'OnlineRunner.num_iterations = {iterations}',
     f'OnlineRunner.training_steps = {ITERATION}',
     f'OnlineRunner.evaluation_steps = {EVALUATION}',
-    f'OnlineRunner.log_replay = {run.updates_per_step == 1}',
+    f'OnlineRunner.log_replay = {run in RUNS and run.updates_per_step == 1}',
     'OnlineRunner.keep_checkpoints = 1',
     f'OnlineReplay.capacity = {2 * run.steps}',  # Nothing is forgotten, as with a million.
     *more_bindings,
@@ -149,25 +152,39 @@ def rows_of(table: pd.DataFrame, planned: Iterable[Run], steps: int) -> pd.DataF
   return table[chosen & (table['iteration'] < steps // ITERATION)]
 
 
-def parts(table: pd.DataFrame, peers: pd.DataFrame | None) -> dict[str, tuple[str, pd.DataFrame]]:
+def parts(
+  table: pd.DataFrame, peers: pd.DataFrame | None, long: Sequence[pd.DataFrame | None] = ()
+) -> dict[str, tuple[str, pd.DataFrame]]:
   """What is drawn and tabled, by the figure's name: its title and its rows, if there are any."""
   learns = rows_of(table, LEARNS, LEARNS[0].steps)
   if peers is not None:
     learns = pd.concat([learns, peers], ignore_index=True)
   compares = [run for run in RUNS if run.task in {r.task for r in RUNS if r.updates_per_step > 1}]
   compared = rows_of(table, compares, min(run.steps for run in compares))
+  there = [rows for rows in long if rows is not None]
   found = {
     'returns': ('Online SAC', learns),
+    'long': ('Online SAC for 300,000 environment steps', pd.concat(there) if there else table[:0]),
     'updates_per_step': ('Online SAC with n updates per step', compared),
   }
   return {name: part for name, part in found.items() if len(part[1])}
 
 
+def rows_with_peers(
+  planned: Iterable[Run], output: pathlib.Path, results: pathlib.Path, prefix: str = ''
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+  """The rows of runs below `output`, and of peers' there, kept in `results`."""
+  jobs = [(run.variant, job(run, output)) for run in planned]
+  rows = collect(jobs, results / f'{prefix}runs.csv')
+  return rows, peer_rows(output, results / f'{prefix}peers.csv')
+
+
 def report(output: pathlib.Path, results: pathlib.Path) -> None:
   """Writes the rows to CSV, unless no run is there; draws them and prints the tables."""
-  planned = [(run.variant, job(run, output)) for run in RUNS]
-  table = collect(planned, results / 'runs.csv')
-  for name, (title, rows) in parts(table, peer_rows(output, results / 'peers.csv')).items():
+  table, peers = rows_with_peers(RUNS, output, results)
+  begun = (results / 'long_runs.csv').exists() or any(output.glob('long/*/*/seed_*'))
+  long = rows_with_peers(LONG, output / 'long', results, 'long_') if begun else ()
+  for name, (title, rows) in parts(table, peers, long).items():
     # Each iteration ends with an episode, so that seeds do not share their numbers of steps.
     title += f', iterations of {ITERATION:,} environment steps'
     figure, numbers = curves.figure(rows, _METRICS, x='iteration', title=title)
@@ -182,10 +199,10 @@ def main(argv: Sequence[str]) -> None:
     raise SystemExit(f'mujoco_online: no step {", ".join(unknown)}; there are run and report.')
   output, chosen = pathlib.Path(FLAGS.output), argv[1:] or ('run', 'report')
   if 'run' in chosen:
-    planned = [run for run in RUNS if not FLAGS.tasks or run.task in FLAGS.tasks]
+    planned = [(run, output) for run in RUNS] + [(run, output / 'long') for run in LONG]
     try:
       local_runs.run_all(
-        [job(run, output) for run in planned],
+        [job(run, place) for run, place in planned if run.task in (FLAGS.tasks or run.task)],
         processes=FLAGS.processes,
         compilation_cache=output / 'compiled',
       )
