@@ -69,7 +69,8 @@ def table(taken: Mapping[str, float], named: Mapping[str, tuple[str, str]], rows
   longest = sorted(taken, key=taken.get, reverse=True)
   for name in longest[:rows]:
     gives, source = named.get(name, ('', ''))
-    lines.append(f'| {taken[name]:.{digits}f} | {taken[name] / total:.0%} | {gives} | {source or name} |')
+    took = f'{taken[name]:.{digits}f} | {taken[name] / total:.0%}'
+    lines.append(f'| {took} | {gives} | {source or name} |')
   rest = sum(taken[name] for name in longest[rows:])
   lines.append(f'| {rest:.{digits}f} | {rest / total:.0%} | | {len(longest[rows:])} others |')
   return '\n'.join(lines)
