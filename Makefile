@@ -79,7 +79,7 @@ bench-peers: .venv-peers/.installed  ## Makes .venv-peers with the libraries tha
 	$(BIN)/python -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --index-url https://download.pytorch.org/whl/cpu torch \
 	  || .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check d3rlpy stable-baselines3 sbx-rl zstandard lz4 blosc2
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check d3rlpy stable-baselines3 sbx-rl 'gymnasium[mujoco]' zstandard lz4 blosc2
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv-peers/minatar MinAtar
 	@touch $@
 

@@ -5,7 +5,8 @@
 Updates of DQN at three sizes, the networks of Atari, MinAtar and the gridworld, with batches that
 are there already. One after the other and vmapped use all cores. The processes have a thread each:
 one for each seed, all at once, or one for each core, which does its share in turn. The ways take
-turns; the table has the median over the rounds. It is what `seeds_as = 'auto'` follows.
+turns; the table has the median over the rounds. It is what `seeds_as = 'auto'` follows. The last
+column is no way but a limit: a process a core, were five seeds shared evenly by the cores.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ SIZES: dict[str, tuple[tuple[int, ...], type, int, int, int]] = {
   'gridworld': ((1, 64), np.float32, 128, 5, 2048),
 }
 SEEDS = 5
+EVEN = 'even shares'
 
 
 def _prepare(size: str, seeds: int, updates: int) -> Callable[[], None]:
@@ -137,7 +139,7 @@ class Workers:
 
 
 def measure(size: str, rounds: int, updates: int) -> dict[str, list[float]]:
-  """Seconds that all seeds' updates take, of each way, by round."""
+  """Seconds that all seeds' updates take, of each way, by round; and of `EVEN`."""
   cores = min(frame_store.cores(), SEEDS)
   queues = [len(range(core, SEEDS, cores)) for core in range(cores)]  # seeds that each core does
   ways = {
@@ -146,10 +148,12 @@ def measure(size: str, rounds: int, updates: int) -> dict[str, list[float]]:
     'processes': (Workers(SEEDS, True, size, 1, updates), [1] * SEEDS),
     'a process a core': (Workers(cores, True, size, 1, updates), queues),
   }
-  found: dict[str, list[float]] = {name: [] for name in ways}
+  found: dict[str, list[float]] = {name: [] for name in (*ways, EVEN)}
   for _ in range(rounds):
     for name, (workers, times) in ways.items():
       found[name].append(workers.seconds(times))
+    workers, _ = ways['a process a core']
+    found[EVEN].append(workers.seconds([SEEDS] * cores) / cores)
   for workers, _ in ways.values():
     workers.stop()
   return found
@@ -162,8 +166,8 @@ def main() -> None:
   parser.add_argument('--sizes', nargs='*', default=list(SIZES), choices=list(SIZES))
   parser.add_argument('--updates', type=int, help='of each seed in a round; by default by size')
   options = parser.parse_args()
-  print('| network | sequential, updates/s | vmapped | processes | a process a core |')
-  print('|---|---|---|---|---|')
+  print(f'| network | sequential, updates/s | vmapped | processes | a process a core | {EVEN} |')
+  print('|---|---|---|---|---|---|')
   for size in options.sizes:
     updates = options.updates or SIZES[size][-1]
     found = measure(size, options.rounds, updates)
