@@ -51,7 +51,7 @@ gridworld: $(STAMP)  ## Runs the gridworld figures, draws the map (about 10 minu
 	$(BIN)/python -m implicit_rl.gridworld figures --output=runs/gridworld
 	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld --table=docs/results/gridworld/map.csv
 
-experiments: $(STAMP)  ## Measures the gridworld map and MinAtar and MuJoCo offline and online, and small Pong, anew (about ten hours on two cores; goes on where it stopped)
+experiments: $(STAMP)  ## Measures the gridworld map and MinAtar and MuJoCo offline and online, and small Pong, anew (about twelve hours on two cores; goes on where it stopped)
 	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld
 	$(BIN)/python experiments/minatar_offline.py --output=runs/minatar_offline
 	$(BIN)/python experiments/minatar_online.py --output=runs/minatar_online

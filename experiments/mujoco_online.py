@@ -11,7 +11,8 @@ whole replay as a dataset, which `mujoco_offline.py` learns from. Curves of a pe
 
 The budget is one core for half an hour a run: 100,000 environment steps with one update each, or
 30,000 with four (an hour), where the paper's figures show a million. The long runs in Hopper, of
-300,000 steps, lie in `long` below the output; a peer's belong there too.
+300,000 steps (half an hour on a faster core), lie in `long` below the output; a peer's belong there
+too.
 """
 
 from __future__ import annotations
@@ -162,9 +163,10 @@ def parts(
   compares = [run for run in RUNS if run.task in {r.task for r in RUNS if r.updates_per_step > 1}]
   compared = rows_of(table, compares, min(run.steps for run in compares))
   there = [rows for rows in long if rows is not None]
+  long_rows = pd.concat(there, ignore_index=True) if there else table[:0]
   found = {
     'returns': ('Online SAC', learns),
-    'long': ('Online SAC for 300,000 environment steps', pd.concat(there) if there else table[:0]),
+    'long': ('Online SAC for 300,000 environment steps', long_rows),
     'updates_per_step': ('Online SAC with n updates per step', compared),
   }
   return {name: part for name, part in found.items() if len(part[1])}
@@ -182,7 +184,9 @@ def rows_with_peers(
 def report(output: pathlib.Path, results: pathlib.Path) -> None:
   """Writes the rows to CSV, unless no run is there; draws them and prints the tables."""
   table, peers = rows_with_peers(RUNS, output, results)
-  begun = (results / 'long_runs.csv').exists() or any(output.glob('long/*/*/seed_*'))
+  begun = (results / 'long_runs.csv').exists() or any(
+    job(run, output / 'long').done for run in LONG
+  )
   long = rows_with_peers(LONG, output / 'long', results, 'long_') if begun else ()
   for name, (title, rows) in parts(table, peers, long).items():
     # Each iteration ends with an episode, so that seeds do not share their numbers of steps.
@@ -202,7 +206,7 @@ def main(argv: Sequence[str]) -> None:
     planned = [(run, output) for run in RUNS] + [(run, output / 'long') for run in LONG]
     try:
       local_runs.run_all(
-        [job(run, place) for run, place in planned if run.task in (FLAGS.tasks or run.task)],
+        [job(run, place) for run, place in planned if not FLAGS.tasks or run.task in FLAGS.tasks],
         processes=FLAGS.processes,
         compilation_cache=output / 'compiled',
       )

@@ -32,9 +32,8 @@ def dense(width: int) -> nn.Dense:
 class RowDense(nn.Module):
   """A dense layer that keeps the weights of each output together, as rows of its kernel.
 
-  The same function as `nn.Dense`. XLA's CPU backend multiplies a minibatch with a kernel beyond the
-  caches twice as fast so, for it copies a kernel of columns before it reads it; within the caches
-  `nn.Dense` is faster.
+  The same function as `nn.Dense`. XLA's CPU backend is faster so with millions of weights
+  (docs/performance.md); within the caches `nn.Dense` is.
 
   Attributes:
     width: outputs.

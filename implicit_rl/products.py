@@ -1,11 +1,12 @@
 """Products of a layer's inputs with its kernel, and their gradients, as a CPU computes them fast.
 
-XLA's CPU backend is fast where a product runs along the rows of what stands left, and where the
-larger matrix stands left. The gradient of a kernel runs along the columns of the inputs, over the
-minibatch, and takes up to 2.5 times as long as a product with their turned copy; others are turned
-as wholes. The barriers keep XLA from turning them back.
+XLA's CPU backend is fast where a product runs along the rows of what stands left. A kernel's
+gradient xᵀ·g runs along columns, over the minibatch; with a copy of xᵀ it is faster, and with few
+outputs faster still as (gᵀ·x)ᵀ. Where the kernel is much larger than the minibatch, it stands left.
+The barriers keep XLA from turning all that back. docs/performance.md has the times.
 
-Elsewhere than on a CPU, and of a single state, a product is what JAX makes of it.
+Elsewhere than on a CPU, of a single state and of mixed dtypes, a product is what JAX makes of it.
+On a CPU these products have no forward-mode derivative (`jax.jvp`); reverse mode is what trains.
 """
 
 from __future__ import annotations
@@ -21,38 +22,35 @@ _barrier = jax.lax.optimization_barrier
 
 
 def apart(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-  """function(x) as a step of its own, which XLA does not merge with what is before and after."""
+  """function(x); on a CPU a step of its own, not merged with what XLA does before and after."""
+  if jax.default_backend() != 'cpu':
+    return function(x)
   return jax.lax.cond(_barrier(True), function, function, x)
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **settings: Any):
-  """`jax.lax.dot_general` for `nn.Dense.dot_general`: [..., p] and [p, q] -> [..., q].
-
-  Raises:
-    ValueError: for other dimensions than those of a dense layer.
-  """
-  if dimension_numbers != (((x.ndim - 1,), (0,)), ((), ())) or kernel.ndim != 2:
-    raise ValueError(f'Not the dimensions of a dense layer: {dimension_numbers}.')
-  if settings.get('preferred_element_type') is not None or x.dtype != kernel.dtype:
+  """`jax.lax.dot_general` for `nn.Dense.dot_general`: [..., p] and [p, q] -> [..., q]."""
+  plain = x.ndim != 2 or dimension_numbers != (((1,), (0,)), ((), ()))
+  if plain or any(value is not None for value in settings.values()):
     return jax.lax.dot_general(x, kernel, dimension_numbers, **settings)
-  return columns(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
+  return columns(x, kernel)
 
 
 def columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, p] and a kernel of columns [p, q] -> [B, q]."""
-  return _columns(x, kernel) if _ours(x) else x @ kernel
+  return _columns(x, kernel) if _ours(x, kernel) else x @ kernel
 
 
 def rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, p] and a kernel of rows [q, p] -> [B, q]."""
   if len(x) == 1:  # As a product of matrices it makes XLA turn the kernel, 16 MB for Atari.
     return (kernel @ x[0])[None, :]
-  return _rows(x, kernel) if _ours(x) else x @ kernel.T
+  return _rows(x, kernel) if _ours(x, kernel) else x @ kernel.T
 
 
-def _ours(x: jax.Array) -> bool:
+def _ours(x: jax.Array, kernel: jax.Array) -> bool:
   """Whether a product is computed here. JAX merges those of single states that are mapped over."""
-  return jax.default_backend() == 'cpu' and len(x) > 1
+  return jax.default_backend() == 'cpu' and len(x) > 1 and x.dtype == kernel.dtype
 
 
 @jax.custom_vjp
@@ -69,8 +67,8 @@ def _columns_backward(
     for_kernel = x.T @ gradient
   elif outputs < _FEW:
     for_kernel = _barrier(gradient.T @ x).T
-  else:
-    for_kernel = apart(jnp.transpose, x) @ gradient  # Merged, a turn takes four times as long.
+  else:  # Merged with an activation, turning x takes five times as long.
+    for_kernel = apart(jnp.transpose, x) @ gradient
   if 4 * len(x) <= outputs:
     return _barrier(kernel @ gradient.T).T, for_kernel
   return gradient @ kernel.T, for_kernel

@@ -31,8 +31,9 @@ def test_wide_vectors_where_the_processor_has_them_and_the_user_says_nothing(mon
   assert flags == '--xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false'
   for one_thread in (True, False):
     assert local_runs.environment(one_thread=one_thread)['XLA_FLAGS'].startswith(flags)
-  monkeypatch.setenv('XLA_FLAGS', '--xla_cpu_prefer_vector_width=128')
-  assert compiled_programs.wide_vectors() == {}
+  for chosen in ('--xla_cpu_prefer_vector_width=128', '/a/file/of/flags'):
+    monkeypatch.setenv('XLA_FLAGS', chosen)
+    assert compiled_programs.wide_vectors() == {}
 
 
 def test_xla_knows_the_flag_and_reads_it_after_jax_is_imported():

@@ -1,6 +1,7 @@
 """The MuJoCo experiments: their plans, and small runs of both, into tables and figures."""
 
 import pathlib
+import shutil
 
 import mujoco_offline
 import mujoco_online
@@ -60,7 +61,13 @@ def test_small_runs_get_into_tables_and_figures(tmp_path, monkeypatch, capsys):
     'variant,game,seed,iteration,environment_steps,updates,eval_return\n'
     '"sbx, n = 1",Hopper,0,0,8,2,3.5\n"sbx, n = 1",Hopper,0,1,16,10,4\n'
   )
+  long = mujoco_online.job(mujoco_online.LONG[0], tmp_path / 'online/long', ONLINE)
+  long.base_dir.mkdir(parents=True)  # Begun, without an iteration.
   mujoco_online.report(tmp_path / 'online', results)
+  assert not (results / 'long.png').exists()
+  shutil.copytree(job.base_dir, long.base_dir, dirs_exist_ok=True)
+  mujoco_online.report(tmp_path / 'online', results)
+  assert (results / 'long.png').stat().st_size > 10_000
   assert 'sbx, n = 1' in (results / 'peers.csv').read_text()
   assert '| Hopper | sbx, n = 1 | 1 | 10 | 4' in capsys.readouterr().out
   table = runs.load([results / 'runs.csv'])
@@ -85,6 +92,10 @@ def test_the_docs_quote_the_committed_rows():
   online, peers = (
     runs.load([results / 'mujoco_online' / name]) for name in ('runs.csv', 'peers.csv')
   )
-  found = [rows for _, rows in mujoco_online.parts(online, peers).values()]
+  long = [
+    runs.load([results / 'mujoco_online' / name]) for name in ('long_runs.csv', 'long_peers.csv')
+  ]
+  found = [rows for _, rows in mujoco_online.parts(online, peers, long).values()]
+  assert len(found) == 3
   for rows in [*found, runs.load([results / 'mujoco_offline' / 'runs.csv'])]:
     assert tables.markdown(mujoco_online.last_rows(rows)) in page
