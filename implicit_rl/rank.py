@@ -31,6 +31,8 @@ import jax.numpy as jnp
 import numpy as np  # A part of every jax installation; used on the host by `eigenvalue_srank`.
 from jax import lax
 
+from implicit_rl.eigenpairs import extreme_eigenpairs
+
 ArrayLike = Any  # Whatever `jnp.asarray` takes.
 
 
@@ -329,13 +331,12 @@ def lp_penalty(features: ArrayLike) -> jax.Array:
   x, scale, poison = _normalised(features)
   wide = x if x.shape[0] <= x.shape[1] else x.T
   gram = jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST)
-  squares, vectors = jnp.linalg.eigh(lax.stop_gradient(gram))  # Ascending.
   # The gradient of σ² in Φ is that of |uᵀΦ|² at a fixed u: two rows' worth of work, where the
   # general rule for eigenvalues makes two products as large as the Gram matrix's.
-  ends = jnp.stack([vectors[:, -1], vectors[:, 0]])
+  squares, ends = extreme_eigenpairs(lax.stop_gradient(gram))
   energy = jnp.sum(jnp.square(jnp.matmul(ends, wide, precision=lax.Precision.HIGHEST)), axis=1)
   slope = energy[0] - energy[1]
-  gap = squares[-1] - squares[0] + (slope - lax.stop_gradient(slope))
+  gap = squares[0] - squares[1] + (slope - lax.stop_gradient(slope))
   return scale * (scale * gap) * poison
 
 
