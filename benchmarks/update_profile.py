@@ -2,12 +2,14 @@
 
     python benchmarks/update_profile.py
     python benchmarks/update_profile.py --agent='full Rainbow' --padding=VALID
+    python benchmarks/update_profile.py --agent='Dopamine, full Rainbow'
     python benchmarks/update_profile.py --agent='MinAtar DQN'
 
 Updates run under JAX's profiler, and each operation of its trace is looked up in the compiled
 program. An operation without a name in the source is one that XLA made of several: the gradient of
 a convolution's kernel is told by its shape. Atari's updates are calls, MinAtar's run in a loop, as
-the learner does them; the penalty is on.
+the learner does them; the penalty is on. Dopamine's program is that of its `train`. The second
+table sums the operations by what they do.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import os
 import re
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import learners
 import machine
@@ -35,9 +37,19 @@ AGENTS = {
   'CQL': ('offline_cql.gin', ()),
   'full Rainbow': ('offline_rainbow.gin', learners.FULL),
 }
-MINATAR = 'MinAtar DQN'
+PROGRAMS = ('jit_update', 'jit_train')
+MINATAR, DOPAMINE = 'MinAtar DQN', 'Dopamine, full Rainbow'
 _LINE = re.compile(r'^\s+(?:ROOT )?%(\S+) = (\w+\[[\d,]*\])')
-_SOURCE = re.compile(r'op_name="jit\(update\)/(?:while/body/closed_call/)?([^"]*)"')
+_SOURCE = re.compile(r'op_name="jit\((?:update|train)\)/(?:while/body/closed_call/)?([^"]*)"')
+# What an operation does: the first of these that its name, what it gives and its source match.
+KINDS = {
+  'turning images': r'^transpose_copy\S* ',
+  'convolutions': r'^\S* f32\[\d+,\d+,\d+,\d+\] (.*conv_general_dilated)?$',
+  'matrix products': r'(dot_general|Noisy\w+/transpose)$',
+  'noisy kernels': r'Noisy\w+/(add|mul)$',
+  'Adam': r' add$',
+  "the gradient's norm": r' f32\[\] reduce_sum$',
+}
 
 
 def named(program: str) -> dict[str, tuple[str, str]]:
@@ -56,7 +68,7 @@ def traced(folder: str) -> dict[str, float]:
   taken: collections.Counter[str] = collections.Counter()
   with gzip.open(path) as file:
     for event in json.load(file)['traceEvents']:
-      if event.get('ph') == 'X' and event.get('args', {}).get('hlo_module') == 'jit_update':
+      if event.get('ph') == 'X' and event.get('args', {}).get('hlo_module') in PROGRAMS:
         taken[event['name']] += event['dur'] / 1000
   return dict(taken)
 
@@ -76,48 +88,91 @@ def table(taken: Mapping[str, float], named: Mapping[str, tuple[str, str]], rows
   return '\n'.join(lines)
 
 
+def by_kind(taken: Mapping[str, float], named: Mapping[str, tuple[str, str]]) -> str:
+  """Markdown: milliseconds by what operations do."""
+  sums: collections.Counter[str] = collections.Counter()
+  for name, took in taken.items():
+    words = ' '.join((name, *named.get(name, ('', ''))))
+    kind = next((kind for kind, pattern in KINDS.items() if re.search(pattern, words)), 'the rest')
+    sums[kind] += took
+  rows = ((kind, f'{sums[kind]:.2f}') for kind in (*KINDS, 'the rest'))
+  return turns.markdown(('what', 'ms'), rows)
+
+
+def ours(agent: str, padding: str) -> tuple[str, Callable[[], None], int]:
+  """The compiled update, what calls it a few times, and how many updates that is."""
+  import jax
+
+  if agent == MINATAR:
+    made, batch = penalty.agent_and_batches('MinAtar', LOOP)
+    updates = LOOP
+
+    def update(state, batch):
+      return jax.lax.scan(made.learner.pure_update, state, batch)
+
+  else:
+    made, batches = learners.our_agent(*AGENTS[agent], True, padding, 32)
+    batch, updates, update = jax.tree.map(lambda x: x[0], batches), 1, made.learner.pure_update
+  state = made.state
+  compiled = jax.jit(update, donate_argnums=0).lower(state, batch).compile()
+
+  def work() -> None:
+    nonlocal state
+    for _ in range(UPDATES):
+      state, _ = compiled(state, batch)
+    jax.block_until_ready(state)
+
+  return compiled.as_text(), work, UPDATES * updates
+
+
+def dopamines() -> tuple[str, Callable[[], None], int]:
+  """As `ours`, of Dopamine's full Rainbow."""
+  work = learners.dopamine_full_rainbow(32, 'cpu')
+  from dopamine.jax.agents.full_rainbow import full_rainbow_agent
+
+  train, given = full_rainbow_agent.train, []
+
+  def seen(*arguments):
+    given[:] = arguments
+    return train(*arguments)
+
+  full_rainbow_agent.train = seen
+  work(1)
+  full_rainbow_agent.train = train
+  return train.lower(*given).compile().as_text(), lambda: work(UPDATES), UPDATES
+
+
 def main() -> None:
   """Measures and prints."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--agent', default='DQN', choices=[*AGENTS, MINATAR])
+  parser.add_argument('--agent', default='DQN', choices=[*AGENTS, DOPAMINE, MINATAR])
   parser.add_argument('--padding', default='SAME', choices=['SAME', 'VALID'])
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--rows', type=int, default=20)
   options = parser.parse_args()
   os.environ |= turns.threads(1)  # Before JAX is imported.
-  turns.as_runs_do()
+  if options.agent != DOPAMINE:
+    turns.as_runs_do()
   turns.pin(1)
   import jax
 
-  if options.agent == MINATAR:
-    agent, batch = penalty.agent_and_batches('MinAtar', LOOP)
-    calls, updates = 4 * UPDATES, LOOP
-
-    def update(state, batch):
-      return jax.lax.scan(agent.learner.pure_update, state, batch)
-
-  else:
-    agent, batches = learners.our_agent(*AGENTS[options.agent], True, options.padding, 32)
-    batch, update = jax.tree.map(lambda x: x[0], batches), agent.learner.pure_update
-    calls, updates = UPDATES, 1
-  state = agent.state
-  compiled = jax.jit(update, donate_argnums=0).lower(state, batch).compile()
+  made = dopamines() if options.agent == DOPAMINE else ours(options.agent, options.padding)
+  program, work, updates = made
   rounds: list[dict[str, float]] = []
   for _ in range(options.rounds + 1):  # The first warms up.
     with tempfile.TemporaryDirectory() as folder:
       with jax.profiler.trace(folder):
-        for _ in range(calls):
-          state, _ = compiled(state, batch)
-        jax.block_until_ready(state)
+        work()
       rounds.append(traced(folder))
   middle = {
-    name: statistics.median(one.get(name, 0) for one in rounds[1:]) / (calls * updates)
-    for name in rounds[-1]
+    name: statistics.median(one.get(name, 0) for one in rounds[1:]) / updates for name in rounds[-1]
   }
   padding = f', {options.padding} padding' if options.agent in AGENTS else ''
   print(f'### {options.agent}{padding}: {sum(middle.values()):.3g} ms\n')
-  print(table(middle, named(compiled.as_text()), options.rows))
-  print(f'\nMedians of {options.rounds} rounds of {calls * updates}, one thread; {machine.line()}.')
+  print(table(middle, named(program), options.rows))
+  if options.agent != MINATAR:
+    print(f'\n{by_kind(middle, named(program))}')
+  print(f'\nMedians of {options.rounds} rounds of {updates}, one thread; {machine.line()}.')
 
 
 if __name__ == '__main__':

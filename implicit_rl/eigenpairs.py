@@ -58,7 +58,7 @@ def _by_bisection(symmetric: jax.Array) -> tuple[tuple[jax.Array, jax.Array], ja
   vectors = jnp.asarray(_START[:, :size], symmetric.dtype)
   for _ in range(_ITERATIONS):
     vectors = lax.linalg.tridiagonal_solve(lower, middle, upper, vectors[..., None])[..., 0]
-    vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
+  vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
   vectors = _reflected(reflectors, factors, vectors)
   # No vector's Rayleigh quotient is beyond the eigenvalues, and that of none but theirs is there.
   along = jnp.sum(jnp.matmul(vectors, symmetric, precision='highest') * vectors, axis=1)
@@ -111,6 +111,6 @@ def _reflected(reflectors: jax.Array, factors: jax.Array, vectors: jax.Array) ->
   w = jnp.where(used[None], w, 0)
   s = jnp.triu(jnp.matmul(w.T, w, precision='highest'), 1)
   s += jnp.diag(jnp.where(used, 1 / jnp.where(used, factors, 1), 1))
-  projected = jnp.matmul(w.T, vectors.T, precision='highest')
-  solved = lax.linalg.triangular_solve(s, projected, left_side=True, lower=False)
-  return vectors - jnp.matmul(w, solved, precision='highest').T
+  along = jnp.matmul(vectors, w, precision='highest')  # [2, n − 1], (Wᵀv)ᵀ
+  solved = lax.linalg.triangular_solve(s, along, left_side=False, lower=False, transpose_a=True)
+  return vectors - jnp.matmul(solved, w.T, precision='highest')

@@ -40,8 +40,8 @@ def lengthen(seconds: float = _SECONDS) -> bool:
     seconds: of a turn, 0.0001 to 0.1; Linux takes the nearest.
 
   Returns:
-    Whether it was granted. Linux 6.12 and later grants it to everyone; earlier ones ignore it, and
-    it is not asked of other systems or of real-time policies.
+    Whether Linux took the wish. From 6.12 on it follows it, for everyone; earlier ones take it and
+    go on as before. It is not asked of other systems, or under other policies.
   """
   number = _SYSTEM_CALL.get(platform.machine())
   if sys.platform != 'linux' or number is None:
