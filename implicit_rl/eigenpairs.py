@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_LARGEST = 64  # Sturm counts are unrolled, so programs grow with the matrix.
+_LARGEST = 256  # Sturm counts are unrolled: a second of compiling for that.
 _SHIFTS = 64  # at a time
 _ITERATIONS = 2  # of inverse iteration; one would nearly always do
 _START = np.random.default_rng(0).uniform(0.5, 1, (2, _LARGEST))
@@ -24,46 +24,47 @@ _START = np.random.default_rng(0).uniform(0.5, 1, (2, _LARGEST))
 def extreme_eigenpairs(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns the largest and the least eigenvalue and their unit vectors: [n, n] -> [2], [2, n].
 
-  Where an eigenvalue repeats, one vector of its eigenspace. Not to be differentiated. Small
-  matrices on a CPU take the way above; the rest, and those for which it fails (a pivot that is
-  exactly zero), LAPACK's or the device's solver; matrices that are mapped over take both.
+  Where an eigenvalue repeats, one vector of its eigenspace. Not to be differentiated. Matrices of
+  up to 256 rows on a CPU take the way above, others LAPACK's or the device's solver.
 
   Args:
     symmetric: float32 or float64, finite, its squares neither too large nor too small for that.
   """
   if jax.default_backend() != 'cpu' or not 3 <= len(symmetric) <= _LARGEST:
-    return _of_all(symmetric)
-  pairs, good = _by_bisection(symmetric)
-  return lax.cond(good, lambda: pairs, lambda: _of_all(symmetric))
-
-
-def _of_all(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Of all eigenpairs the two."""
-  values, vectors = jnp.linalg.eigh(symmetric)  # Ascending.
-  return jnp.stack([values[-1], values[0]]), jnp.stack([vectors[:, -1], vectors[:, 0]])
-
-
-def _by_bisection(symmetric: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-  """The two pairs, and whether they are what they should be: [n, n] -> ([2], [2, n]), []."""
-  size, eps = len(symmetric), jnp.finfo(symmetric.dtype).eps
+    values, vectors = jnp.linalg.eigh(symmetric)  # Ascending.
+    return jnp.stack([values[-1], values[0]]), jnp.stack([vectors[:, -1], vectors[:, 0]])
   reflectors, diagonal, beside, factors = lax.linalg.tridiagonal(symmetric, lower=True)
   values = _extreme_values(diagonal, beside)
-  tolerance = eps * jnp.max(jnp.abs(values))
-  # A shift by the eigenvalue itself would make the system singular.
-  shifts = values + tolerance * jnp.array([2, -2], values.dtype)
+  vectors = _inverse_iteration(diagonal, beside, values, 4)
+  # Rounding may have moved the shift onto an eigenvalue, and then a pivot may be zero.
+  vectors = lax.cond(
+    jnp.all(jnp.isfinite(vectors)),
+    lambda: vectors,
+    lambda: _inverse_iteration(diagonal, beside, values, 64),
+  )
+  return values, _reflected(reflectors, factors, vectors)
+
+
+def _inverse_iteration(
+  diagonal: jax.Array, beside: jax.Array, values: jax.Array, distance: float
+) -> jax.Array:
+  """Unit eigenvectors of a tridiagonal matrix: [n], [n − 1], [2] -> [2, n].
+
+  The shifts lie outside the spectrum by `distance` rounding errors, so that all pivots have one
+  sign. A matrix of zeros is taken for a tiny one.
+  """
+  limits = jnp.finfo(diagonal.dtype)
+  away = distance * limits.eps * jnp.maximum(jnp.max(jnp.abs(values)), limits.tiny**0.25)
+  shifts = values + away * jnp.array([1, -1], values.dtype)
   middle = diagonal[None] - shifts[:, None]  # [2, n]
   zero = jnp.zeros(1, beside.dtype)
   lower = jnp.broadcast_to(jnp.concatenate([zero, beside]), middle.shape)
   upper = jnp.broadcast_to(jnp.concatenate([beside, zero]), middle.shape)
-  vectors = jnp.asarray(_START[:, :size], symmetric.dtype)
+  vectors = jnp.asarray(_START[:, : len(diagonal)], diagonal.dtype)
   for _ in range(_ITERATIONS):
     vectors = lax.linalg.tridiagonal_solve(lower, middle, upper, vectors[..., None])[..., 0]
-  vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
-  vectors = _reflected(reflectors, factors, vectors)
-  # No vector's Rayleigh quotient is beyond the eigenvalues, and that of none but theirs is there.
-  along = jnp.sum(jnp.matmul(vectors, symmetric, precision='highest') * vectors, axis=1)
-  good = jnp.all(jnp.abs(along - values) <= max(size, 16) * tolerance)  # Not if NaN.
-  return (values, vectors), good
+    vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
+  return vectors
 
 
 def _extreme_values(diagonal: jax.Array, beside: jax.Array) -> jax.Array:
