@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from implicit_rl import compiled_programs, stopping, time_slices
+from implicit_rl import compiled_programs, stopping
 from implicit_rl.data import frame_store
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -81,7 +81,6 @@ def start_jax() -> None:
   """
   if _ONE_THREAD not in os.environ.get('XLA_FLAGS', '') or not hasattr(os, 'sched_setaffinity'):
     return
-  time_slices.lengthen()  # Before JAX starts threads, which inherit it.
   import jax
 
   cores = os.sched_getaffinity(0)
