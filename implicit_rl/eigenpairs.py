@@ -1,7 +1,7 @@
 """The two eigenpairs of a small symmetric matrix that the rank penalty needs. Needs jax alone.
 
-LAPACK's solver, all that JAX has for a CPU, finds every eigenpair: 50 µs for 32 × 32, an eighth
-of a MinAtar update. Here the matrix is made tridiagonal, T = QᵀGQ, as there; T's least and largest
+On a CPU `jnp.linalg.eigh` is LAPACK's and finds every eigenpair: 50 µs for 32 × 32, an eighth of
+a MinAtar update. Here the matrix is made tridiagonal, T = QᵀGQ, as there; T's least and largest
 eigenvalue are bracketed by Sturm counts, many shifts at a time, and inverse iteration finds their
 vectors (Golub and Van Loan, Matrix Computations, 8.3 and 8.4).
 """
@@ -25,10 +25,10 @@ def extreme_eigenpairs(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns the largest and the least eigenvalue and their unit vectors: [n, n] -> [2], [2, n].
 
   Where an eigenvalue repeats, one vector of its eigenspace. Not to be differentiated. Matrices of
-  up to 256 rows on a CPU take the way above, others LAPACK's or the device's solver.
+  up to 256 rows take the way above where JAX's default backend is the CPU, others `eigh`.
 
   Args:
-    symmetric: float32 or float64, finite, its squares neither too large nor too small for that.
+    symmetric: float32 or float64, finite; zero, or of a norm between 1e-12 and 1e18.
   """
   if jax.default_backend() != 'cpu' or not 3 <= len(symmetric) <= _LARGEST:
     values, vectors = jnp.linalg.eigh(symmetric)  # Ascending.
@@ -36,7 +36,8 @@ def extreme_eigenpairs(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
   reflectors, diagonal, beside, factors = lax.linalg.tridiagonal(symmetric, lower=True)
   values = _extreme_values(diagonal, beside)
   vectors = _inverse_iteration(diagonal, beside, values, 4)
-  # Rounding may have moved the shift onto an eigenvalue, and then a pivot may be zero.
+  # Rounding may have moved the shift onto an eigenvalue, and then a pivot may be zero. Under vmap
+  # both are computed.
   vectors = lax.cond(
     jnp.all(jnp.isfinite(vectors)),
     lambda: vectors,
