@@ -108,12 +108,13 @@ def test_an_interrupted_writer_is_continued_to_the_same_bytes(tmp_path, codec):
   assert_holds(tmp_path / 'store', Noise(1000))
 
 
+# 1.2 s at least: longer than three kills can take, so that none comes too late.
 _KILLED = """
 import sys
 from implicit_rl.data import prepare
 from tests.data.test_store_writer import Noise
 print('begun', flush=True)
-prepare.prepare(Noise(4000, slow=0.01), sys.argv[1], chunk_size=4, commit_rows=300)
+prepare.prepare(Noise(4000, slow=0.03), sys.argv[1], chunk_size=4, commit_rows=300)
 """
 
 
