@@ -13,14 +13,19 @@ extreme = jax.jit(eigenpairs.extreme_eigenpairs)
 
 
 def check(symmetric, values, vectors, tolerance=2e-6):
-  """Values, residuals and lengths are right to the rounding of float32, of the norm."""
+  """Values, residuals and lengths are right to the rounding of float32, of the norm.
+
+  A residual may be n rounding errors, LAPACK's measure: where rank is low, the float32 matrix
+  itself has that wide a cluster about 0, and any vector of it will do (256 rows: 7e-6 was seen).
+  """
+  rounding = np.finfo(values.dtype).eps
   symmetric = np.asarray(symmetric, np.float64)
   values, vectors = np.asarray(values, np.float64), np.asarray(vectors, np.float64)
   expected = np.linalg.eigvalsh(symmetric)[[-1, 0]]
   norm = max(np.abs(expected))
   np.testing.assert_allclose(values, expected, rtol=0, atol=tolerance * norm)
   residual = vectors @ symmetric - expected[:, None] * vectors
-  np.testing.assert_allclose(residual, 0, atol=tolerance * norm)
+  np.testing.assert_allclose(residual, 0, atol=max(tolerance, len(symmetric) * rounding) * norm)
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=tolerance)
   assert values[0] >= values[1]
 
