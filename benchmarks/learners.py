@@ -74,6 +74,7 @@ def ours(
   """Our agent's learner, and its metrics read as `run_experiment.py` does."""
   import jax
 
+  from implicit_rl import memory
   from implicit_rl.training_sums import TrainingSums
 
   agent, batches = our_agent(gin_file, bindings, penalty, padding, batch)
@@ -88,6 +89,7 @@ def ours(
       state, info = agent.learner.update_many(state, batches)
       sums.add(info.metrics, BATCHES, start)
     jax.block_until_ready(state)
+    memory.use_large_pages()  # As after a run's first iteration; here after warming up.
 
   return work
 

@@ -36,7 +36,15 @@ def _runner(files: Sequence[str], bindings: Sequence[str] = ()) -> Any:
 
 def ours_offline(file: str, penalty: bool) -> Work:
   """`Agent.train`, as a training phase calls it, on the embedded data."""
-  return _runner([file, *([learners.PENALTY] if penalty else [])])._agent.train
+  from implicit_rl import memory
+
+  agent = _runner([file, *([learners.PENALTY] if penalty else [])])._agent
+
+  def work(count: int) -> None:
+    agent.train(count)
+    memory.use_large_pages()  # As after a run's first iteration; here after warming up.
+
+  return work
 
 
 def ours_online(rate: float) -> Work:

@@ -10,6 +10,7 @@ penalty's gradient alone, from the Gram matrix and from an SVD. Batches are in m
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -62,6 +63,10 @@ def versions(size: str, together: int) -> dict[str, Callable[[int], Any]]:
   """The versions of an update, each a function of how many calls of `together` updates it does."""
   import jax
 
+  from implicit_rl import memory
+
+  jit = functools.partial(jax.jit, donate_argnums=0, compiler_options=memory.compiler_options())
+
   def version(penalty: bool, dropped: Callable[[str], bool]) -> Callable[[int], Any]:
     agent, batches = agent_and_batches(size, together, penalty=penalty)
 
@@ -70,10 +75,10 @@ def versions(size: str, together: int) -> dict[str, Callable[[int], Any]]:
       return state, {name: value for name, value in info.metrics.items() if not dropped(name)}
 
     if size == 'Atari':  # As the learner runs them: convolutions outside a loop.
-      compiled = jax.jit(update, donate_argnums=0)
+      compiled = jit(update)
       batches = jax.tree.map(lambda x: x[0], batches)
     else:
-      compiled = jax.jit(lambda s, b: jax.lax.scan(update, s, b), donate_argnums=0)
+      compiled = jit(lambda s, b: jax.lax.scan(update, s, b))
     held = [agent.state]
 
     def work(count: int) -> None:

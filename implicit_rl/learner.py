@@ -7,6 +7,7 @@ the way the target network follows.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from implicit_rl import rank
+from implicit_rl import memory, rank
 from implicit_rl.devices import Placement
 from implicit_rl.training_sums import SKIPPED
 from implicit_rl.types import Batch, LearnerState, Loss, Params, PRNGKey, UpdateInfo
 
 Update = Callable[[LearnerState, Batch], tuple[LearnerState, UpdateInfo]]
 Penalty = Callable[[jax.Array], jax.Array]
+_LARGE = 1 << 20  # weights of a kernel that no cache holds
 Fetch = Callable[[Any, jax.Array], Batch]  # (store on the device, rows [B]) -> batch [B, ...]; pure
 
 # `rank` imports jax alone and optax knows no gin, so both get their gin names here.
@@ -74,9 +76,7 @@ def make_update(
     gradients, info = jax.grad(objective, has_aux=True)(
       state.params, state.target_params, batch, key
     )
-    # Behind a barrier: else XLA computes the squares once for Adam and for this and keeps them, 15
-    # MB for an Atari network, whose allocation then costs a quarter of an update on the CPU.
-    info.metrics['Gradient/Norm'] = optax.tree.norm(jax.lax.optimization_barrier(gradients))
+    info.metrics['Gradient/Norm'] = _norm(gradients)
     changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
     if isinstance(optimizer_state, optax.ApplyIfFiniteState):
       info = _without_skipped(info, ~optimizer_state.last_finite)
@@ -92,6 +92,31 @@ def make_update(
     return LearnerState(params, target_params, optimizer_state, state.key, updates), info
 
   return update
+
+
+def _norm(gradients: Params) -> jax.Array:
+  """The global norm of gradients, [], in float32 at least.
+
+  Behind a barrier: else XLA computes the squares once for Adam and for this and keeps them, 15 MB
+  for an Atari network, whose allocation then costs a quarter of an update on the CPU. The squares
+  of large leaves of a shape are added before they are summed, and by fours, behind a rounding to
+  the digits that they have: so the gradient of a noisy kernel, the other's times the noise, is not
+  written out for the sum alone, and both are read once.
+  """
+  gradients = jax.lax.optimization_barrier(gradients)
+  squares: dict[tuple[int, ...], jax.Array] = {}
+  total = jnp.zeros(())
+  for leaf in jax.tree.leaves(gradients):
+    x = jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))
+    if x.ndim == 2 and len(x) % 4 == 0 and x.size > _LARGE:
+      squares[x.shape] = squares[x.shape] + x if x.shape in squares else x
+    else:
+      total += jnp.sum(x)
+  for x in squares.values():
+    a, b, c, d = jnp.split(x, 4)
+    digits = jnp.finfo(x.dtype)
+    total += jnp.sum(jax.lax.reduce_precision((a + b) + (c + d), digits.nexp, digits.nmant))
+  return jnp.sqrt(total)
 
 
 def _without_skipped(info: UpdateInfo, skipped: jax.Array) -> UpdateInfo:
@@ -126,6 +151,9 @@ def _equations(jaxpr) -> Iterator:
 @gin.configurable
 class Learner:
   """Compiles an update and runs it once or many times.
+
+  Call `pure_update` within a function under `jax.jit`; the others have compiler options on a CPU,
+  which JAX allows for no inner function.
 
   Args:
     loss: the agent's pure loss.
@@ -211,18 +239,19 @@ class Learner:
       self._placement = Placement(self.devices, seeds)
     elif jax.process_count() > 1:
       raise ValueError('On several hosts bind Learner.devices = None: else each trains for itself.')
-    self._one = jax.jit(self._update, donate_argnums=0)
-    self._next = jax.jit(
+    jit = functools.partial(jax.jit, compiler_options=memory.compiler_options())
+    self._one = jit(self._update, donate_argnums=0)
+    self._next = jit(
       lambda state, batches, start: self._update(
         state, jax.tree.map(lambda x: x[_count(state.updates) - start], batches)
       ),
       donate_argnums=0,
     )
-    self._scan = jax.jit(
+    self._scan = jit(
       lambda state, batches: jax.lax.scan(self._update, state, batches), donate_argnums=0
     )
-    self._one_from = jax.jit(self._fetch_and_update, static_argnums=0, donate_argnums=1)
-    self._scan_from = jax.jit(
+    self._one_from = jit(self._fetch_and_update, static_argnums=0, donate_argnums=1)
+    self._scan_from = jit(
       lambda fetch, state, store, rows: jax.lax.scan(
         lambda state, rows: self._fetch_and_update(fetch, state, store, rows), state, rows
       ),

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from flax import serialization
 
+from implicit_rl import memory
 from implicit_rl.agents.base import Agent
 from implicit_rl.data import device_replay
 from implicit_rl.training_sums import TrainingSums
@@ -132,7 +133,12 @@ class OnlineLoop:
     self._due = functools.partial(updates_due, rate, agent.min_replay_history)
     self._turns_per_call = max(_TURNS_PER_CALL // max(1, int(rate)), 1)
     self._games = self._first_games()
-    self._play = jax.jit(self._turns, static_argnames='count', donate_argnums=(0, 1, 2))
+    self._play = jax.jit(
+      self._turns,
+      static_argnames='count',
+      donate_argnums=(0, 1, 2),
+      compiler_options=memory.compiler_options(),
+    )
 
   @property
   def steps(self) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 import tqdm.auto as tqdm
 
 from implicit_rl import (
+  memory,
   metrics_log,
   progress,
   saving_runner,  # Before Dopamine: it mends the import.
@@ -158,6 +159,7 @@ class Runner(saving_runner.SavingRunner):
       ]
     )
     self._note_best(iteration, row['eval_return'])
+    memory.use_large_pages()  # By now it holds what an iteration takes.
     self._trained = None
     self._clock = saving_runner.Stopwatch()
     self._begin_training()

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from implicit_rl import losses, networks, rank
-from implicit_rl.learner import Learner, has_convolution
-from implicit_rl.types import Batch
+from implicit_rl.learner import Learner, has_convolution, make_update
+from implicit_rl.types import Batch, LearnerState, LossAux
 
 A = 3
 
@@ -106,6 +106,26 @@ def test_sgd_step_by_finite_differences():
     down[i] -= h
     slope = (objective(up) - objective(down)) / (2 * h)
     np.testing.assert_allclose(moved[i] - flat[i], -rate * slope, rtol=2e-3, atol=2e-5)
+
+
+def test_the_reported_norm_is_of_all_gradients_large_ones_too():
+  """Large leaves of one shape, one of another, rows that are no multiple of four, small ones."""
+  rng = np.random.default_rng(3)
+  shapes = [(1024, 1100), (1024, 1100), (2048, 600), (1025, 1100), (40,), (3, 4), ()]
+  gradients = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+  def loss(params, target_params, batch, key):
+    total = sum(jnp.sum(p * g) for p, g in zip(params, gradients, strict=True))
+    return total, LossAux(None, jnp.zeros(1), {})
+
+  params = [jnp.zeros(shape) for shape in shapes]
+  optimizer = optax.sgd(0.1)
+  state = LearnerState(
+    params, params, optimizer.init(params), jax.random.PRNGKey(0), jnp.zeros((), int)
+  )
+  _, info = jax.jit(make_update(loss, optimizer))(state, None)
+  expected = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in gradients))
+  np.testing.assert_allclose(info.metrics['Gradient/Norm'], expected, rtol=1e-6)
 
 
 def test_penalty_weight_zero_is_no_penalty_bit_for_bit():

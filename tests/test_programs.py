@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from implicit_rl import experiment, heads, losses, networks
+from implicit_rl import experiment, heads, losses, memory, networks
 from implicit_rl.learner import Learner
 from implicit_rl.types import Batch
 
@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 ATARI = (networks.NatureCNN, (4, 84, 84), np.uint8)
 MINATAR = (networks.MinAtarCNN, (1, 10, 10, 4), np.bool_)
 K, B, A = 3, 2, 3
+STATES = (1, 4, 84, 84)
 KEY = jax.random.PRNGKey(1)
 
 
@@ -77,7 +78,10 @@ def operations(program):
     (ATARI, {'loop': 'scan'}, True, {True}),  # What is looked for is found where it is.
   ],
 )
-def test_no_convolution_stands_in_a_loop_on_the_cpu(kind, settings, loops, convolutions):
+def test_no_convolution_stands_in_a_loop_on_the_cpu(
+  kind, settings, loops, convolutions, monkeypatch
+):
+  monkeypatch.setattr(memory, 'compiler_options', dict)  # JAX allows none within a jit.
   learner, start, batches = prepare(*kind, **settings)
   lowered = jax.jit(learner.update_many).lower(jax.eval_shape(start), batches)
   found = operations(lowered.as_text('hlo'))
@@ -106,6 +110,21 @@ def test_the_gradients_norm_takes_no_memory():
   needed = learner._one.lower(jax.eval_shape(start), one).compile().memory_analysis()
   largest = 7744 * 512 * 4  # bytes
   assert largest <= needed.temp_size_in_bytes < 1.5 * largest
+
+
+@pytest.mark.usefixtures('compiled_fully')
+def test_a_noisy_kernels_gradient_is_not_written_out():
+  """It is the mean kernel's times the noise: who needs it can compute it."""
+  network = networks.NatureCNN(num_actions=A, head=heads.QHead(noisy=True))
+  learner = Learner(losses.with_noise(losses.dqn_loss, apply=network.apply, discount=0.99))
+  state = jax.eval_shape(lambda: learner.init(network.init(KEY, np.zeros(STATES, np.uint8)), KEY))
+  _, _, batches = prepare(*ATARI)
+  one = jax.tree.map(lambda x: x[0], batches)
+  text = learner._one.lower(state, one).compile().as_text()
+  entry = text[text.index('\nENTRY ') :]
+  made = re.findall(r'= f32\[512,7744\]\S* (\w+)\(.*op_name="([^"]*)"', entry)
+  assert any('dot_general' in source for _, source in made)
+  assert not [source for _, source in made if 'transpose' in source and source.endswith('/mul')]
 
 
 def network_program(batch, head, noise=False):
