@@ -18,22 +18,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from implicit_rl import products
+from implicit_rl import convolutions, products
+from implicit_rl.convolutions import stack_to_channels
 from implicit_rl.heads import KERNEL_INIT, Head, Outputs, QHead, dense
 from implicit_rl.types import CriticOutputs, GaussianOutputs
-
-
-def _stack_to_channels(state: jax.Array) -> jax.Array:
-  """[B, S, H, W] or [B, S, H, W, C] -> [B, H, W, S] or [B, H, W, C·S]; dtype unchanged."""
-  if state.ndim == 4:
-    return jnp.moveaxis(state, 1, -1)
-  if state.ndim == 5:
-    state = jnp.moveaxis(state, 1, -1)  # [B, H, W, C, S]
-    return state.reshape(*state.shape[:-2], -1)
-  raise ValueError(
-    f'An image network takes [B, S, H, W] or [B, S, H, W, C], not {state.shape}; '
-    'for flat observations bind an MLP to Agent.network.'
-  )
 
 
 def _activate(
@@ -47,6 +35,48 @@ def _activate(
   if layer_norm:
     x = nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1)(x)
   return activation(x)
+
+
+class Conv(nn.Module):  # Flax names layers in saved networks after the class.
+  """`nn.Conv`, with its parameters, and if asked for what comes before and after; fast on a CPU.
+
+  Attributes:
+    width: output channels.
+    size: side of the square kernel.
+    stride: places between two outputs.
+    padding: 'SAME' or 'VALID'.
+    frames: it reads a state stack [B, S, H, W, ...] of bytes, as shares of 255.
+    rectify: it ends in a rectifier.
+  """
+
+  width: int
+  size: int
+  stride: int = 1
+  padding: str = 'SAME'
+  frames: bool = False
+  rectify: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B, H, W, C] float32, or a state stack -> [B, H', W', width] float32."""
+    channels = jax.eval_shape(stack_to_channels, x).shape[-1] if self.frames else x.shape[-1]
+    shape = (self.size, self.size, channels, self.width)
+    kernel = self.param('kernel', KERNEL_INIT, shape, jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (self.width,), jnp.float32)
+    convolve = convolutions.of_frames if self.frames else convolutions.of_images
+    y = convolve(x, kernel, self.stride, self.padding)
+    return convolutions.rectified(y, bias) if self.rectify else y + bias[None, None, None, :]
+
+
+def _convolve(
+  state: jax.Array, layers: Sequence[tuple[int, int, int]], padding: str, layer_norm: bool
+) -> jax.Array:
+  """A state stack through convolutions of (width, size, stride), flat: [B, p]."""
+  x = state
+  for i, layer in enumerate(layers):
+    x = Conv(*layer, padding, frames=i == 0, rectify=not layer_norm)(x)
+    x = _activate(x, layer_norm) if layer_norm else x
+  return x.reshape(x.shape[0], -1)
 
 
 @gin.configurable
@@ -71,13 +101,8 @@ class NatureCNN(nn.Module):
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 84, 84] uint8 -> outputs."""
-    x = _stack_to_channels(state).astype(jnp.float32) / 255.0
-    for width, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-      x = nn.Conv(
-        width, (size, size), (stride, stride), padding=self.padding, kernel_init=KERNEL_INIT
-      )(x)
-      x = _activate(x, self.layer_norm)
-    x = x.reshape(x.shape[0], -1)
+    layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+    x = _convolve(state, layers, self.padding, self.layer_norm)
     features = _activate(self.head.dense(self.hidden_units, large=True)(x), self.layer_norm)
     return self.head(features, self.num_actions)
 
@@ -103,13 +128,7 @@ class SmallCNN(nn.Module):
     """State [B, S, 84, 84] uint8 -> outputs."""
     x = jnp.maximum(state[:, :, ::2], state[:, :, 1::2])  # The largest of four neighbours, so that
     x = jnp.maximum(x[..., ::2], x[..., 1::2])  # nothing small is lost. [B, S, 42, 42]
-    x = _stack_to_channels(x).astype(jnp.float32) / 255.0
-    for width, size, stride in ((16, 6, 3), (32, 4, 2)):
-      x = nn.Conv(width, (size, size), (stride, stride), padding='VALID', kernel_init=KERNEL_INIT)(
-        x
-      )
-      x = _activate(x, self.layer_norm)
-    x = x.reshape(x.shape[0], -1)
+    x = _convolve(x, ((16, 6, 3), (32, 4, 2)), 'VALID', self.layer_norm)
     features = _activate(self.head.dense(self.hidden_units)(x), self.layer_norm)
     return self.head(features, self.num_actions)
 
@@ -163,7 +182,7 @@ class MinAtarCNN(nn.Module):
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 10, 10, C] of zeros and ones -> outputs."""
-    x = _stack_to_channels(state).astype(jnp.float32)
+    x = stack_to_channels(state).astype(jnp.float32)
     x = _activate(PatchConv(16)(x), self.layer_norm)
     x = x.reshape(x.shape[0], -1)
     features = _activate(self.head.dense(self.hidden_units)(x), self.layer_norm)

@@ -21,7 +21,7 @@ _FEW = 32  # inputs or outputs of a small layer
 _barrier = jax.lax.optimization_barrier
 
 
-def apart(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+def apart(function: Callable[[Any], jax.Array], x: Any) -> jax.Array:
   """function(x); on a CPU a step of its own, not merged with what XLA does before and after."""
   if jax.default_backend() != 'cpu':
     return function(x)
@@ -38,19 +38,23 @@ def dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **setti
 
 def columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, p] and a kernel of columns [p, q] -> [B, q]."""
-  return _columns(x, kernel) if _ours(x, kernel) else x @ kernel
+  return _columns(x, kernel) if are_ours(x, kernel) else x @ kernel
 
 
 def rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, p] and a kernel of rows [q, p] -> [B, q]."""
   if len(x) == 1:  # As a product of matrices it makes XLA turn the kernel, 16 MB for Atari.
     return (kernel @ x[0])[None, :]
-  return _rows(x, kernel) if _ours(x, kernel) else x @ kernel.T
+  return _rows(x, kernel) if are_ours(x, kernel) else x @ kernel.T
 
 
-def _ours(x: jax.Array, kernel: jax.Array) -> bool:
-  """Whether a product is computed here. JAX merges those of single states that are mapped over."""
-  return jax.default_backend() == 'cpu' and len(x) > 1 and x.dtype == kernel.dtype
+def are_ours(x: jax.Array, *others: jax.Array) -> bool:
+  """Whether what is made of x [B, ...] and others is computed here, not left to JAX.
+
+  JAX merges products of single states that are mapped over.
+  """
+  same = all(other.dtype == x.dtype for other in others)
+  return jax.default_backend() == 'cpu' and len(x) > 1 and same
 
 
 @jax.custom_vjp

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from implicit_rl import networks
+from implicit_rl import convolutions, networks
 from implicit_rl.heads import QHead
 from tests.dopamine_parameters import as_dopamines
 
@@ -111,7 +111,7 @@ def test_patch_conv_equals_flax_conv_with_its_gradient():
 
 def test_stacked_colour_frames_become_channels():
   state = np.arange(2 * 3 * 2 * 2 * 5).reshape(2, 3, 2, 2, 5)
-  channels = networks._stack_to_channels(jnp.asarray(state))
+  channels = convolutions.stack_to_channels(jnp.asarray(state))
   assert channels.shape == (2, 2, 2, 15)
   np.testing.assert_array_equal(np.sort(channels[1, 0, 1]), np.sort(state[1, :, 0, 1].ravel()))
 
