@@ -38,6 +38,7 @@ AGENTS = {
   'full Rainbow': ('offline_rainbow.gin', learners.FULL),
 }
 PROGRAMS = ('jit_update', 'jit_train')
+_ROUNDING = 0.01  # microseconds, of the trace's times
 MINATAR, DOPAMINE = 'MinAtar DQN', 'Dopamine, full Rainbow'
 _LINE = re.compile(r'^\s+(?:ROOT )?%(\S+) = (\w+\[[\d,]*\])')
 _SOURCE = re.compile(r'op_name="jit\((?:update|train)\)/(?:while/body/closed_call/)?([^"]*)"')
@@ -48,7 +49,7 @@ KINDS = {
   'matrix products': r'(dot_general|Noisy\w+/transpose)$',
   'noisy kernels': r'Noisy\w+/(add|mul)$',
   'Adam': r' add$',
-  "the gradient's norm": r' f32\[\] reduce_sum$',
+  "the gradient's norm": r' (f32\[\] reduce_sum|\S+ reduce_precision)$',
 }
 
 
@@ -63,14 +64,42 @@ def named(program: str) -> dict[str, tuple[str, str]]:
 
 
 def traced(folder: str) -> dict[str, float]:
-  """Milliseconds of each operation in JAX's trace, by name."""
+  """Milliseconds of each operation in JAX's trace, by name: as often as it ran, the median.
+
+  A loop or a branch takes what its own operations don't. Now and then the profiler fetches memory,
+  and the operation under way seems to take milliseconds longer: hence the median.
+  """
   (path,) = glob.glob(f'{folder}/plugins/profile/*/*.trace.json.gz')
-  taken: collections.Counter[str] = collections.Counter()
   with gzip.open(path) as file:
-    for event in json.load(file)['traceEvents']:
-      if event.get('ph') == 'X' and event.get('args', {}).get('hlo_module') in PROGRAMS:
-        taken[event['name']] += event['dur'] / 1000
-  return dict(taken)
+    events = [
+      event
+      for event in json.load(file)['traceEvents']
+      if event.get('ph') == 'X' and event.get('args', {}).get('hlo_module') in PROGRAMS
+    ]
+  taken: collections.defaultdict[str, list[float]] = collections.defaultdict(list)
+  around: list[tuple[dict, list[float]]] = []  # Operations that are under way, and what is in them.
+  for event in sorted(events, key=lambda event: (event['tid'], event['ts'], -event['dur'])):
+    while around and not _within(event, around[-1][0]):
+      _end(around, taken)
+    around.append((event, []))
+  while around:
+    _end(around, taken)
+  return {name: statistics.median(each) * len(each) for name, each in taken.items()}
+
+
+def _within(inner: Mapping, outer: Mapping) -> bool:
+  ends = outer['ts'] + outer['dur'] + _ROUNDING
+  return inner['tid'] == outer['tid'] and inner['ts'] + inner['dur'] <= ends
+
+
+def _end(
+  around: list[tuple[dict, list[float]]], taken: collections.defaultdict[str, list[float]]
+) -> None:
+  """Notes what the innermost operation took, less what is in it."""
+  event, inner = around.pop()
+  taken[event['name']].append((event['dur'] - sum(inner)) / 1000)
+  if around:
+    around[-1][1].append(event['dur'])
 
 
 def table(taken: Mapping[str, float], named: Mapping[str, tuple[str, str]], rows: int) -> str:
@@ -103,6 +132,8 @@ def ours(agent: str, padding: str) -> tuple[str, Callable[[], None], int]:
   """The compiled update, what calls it a few times, and how many updates that is."""
   import jax
 
+  from implicit_rl import memory
+
   if agent == MINATAR:
     made, batch = penalty.agent_and_batches('MinAtar', LOOP)
     updates = LOOP
@@ -114,7 +145,8 @@ def ours(agent: str, padding: str) -> tuple[str, Callable[[], None], int]:
     made, batches = learners.our_agent(*AGENTS[agent], True, padding, 32)
     batch, updates, update = jax.tree.map(lambda x: x[0], batches), 1, made.learner.pure_update
   state = made.state
-  compiled = jax.jit(update, donate_argnums=0).lower(state, batch).compile()
+  jitted = jax.jit(update, donate_argnums=0, compiler_options=memory.compiler_options())
+  compiled = jitted.lower(state, batch).compile()
 
   def work() -> None:
     nonlocal state

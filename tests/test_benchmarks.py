@@ -1,5 +1,7 @@
 """The benchmarks run, on little data, and print whole tables; their arithmetic is checked."""
 
+import gzip
+import json
 import pathlib
 import subprocess
 import sys
@@ -116,3 +118,32 @@ def test_a_profile_names_what_a_program_spends(monkeypatch):
   lines = update_profile.table(taken, {'one': ('f32[2]', 'dot')}, 2).splitlines()[2:]
   assert lines[0] == '| 6.00 | 60% |  | two |' and lines[1] == '| 3.00 | 30% | f32[2] | dot |'
   assert lines[2] == '| 1.00 | 10% | | 2 others |'
+
+
+def test_a_profile_counts_what_is_in_a_loop_once_and_operations_at_their_median(
+  monkeypatch, tmp_path
+):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import update_profile
+
+  def event(name, ts, dur, tid=1, module='jit_update'):
+    return {
+      'ph': 'X',
+      'name': name,
+      'ts': ts,
+      'dur': dur,
+      'tid': tid,
+      'args': {'hlo_module': module},
+    }
+
+  events = []
+  for start, slow in ((0, 0), (10_000, 0), (20_000, 4_000)):  # Three updates, in microseconds.
+    events += [event('loop', start, 1000), event('inner', start, 300)]
+    events += [event('inner', start + 500, 300), event('after', start + 1000, 200 + slow)]
+    events += [event('beside', start, 5000, tid=2), event('other', start, 9, module='jit_x')]
+  folder = tmp_path / 'plugins' / 'profile' / 'now'
+  folder.mkdir(parents=True)
+  with gzip.open(folder / 'x.trace.json.gz', 'wt') as file:
+    json.dump({'traceEvents': [{'ph': 'M'}, *events[::-1]]}, file)
+  taken = update_profile.traced(str(tmp_path))
+  assert taken == pytest.approx({'loop': 1.2, 'inner': 1.8, 'after': 0.6, 'beside': 15})
