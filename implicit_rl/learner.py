@@ -23,8 +23,9 @@ from implicit_rl.types import Batch, LearnerState, Loss, Params, PRNGKey, Update
 
 Update = Callable[[LearnerState, Batch], tuple[LearnerState, UpdateInfo]]
 Penalty = Callable[[jax.Array], jax.Array]
-_LARGE = 1 << 20  # weights of a kernel that no cache holds
 Fetch = Callable[[Any, jax.Array], Batch]  # (store on the device, rows [B]) -> batch [B, ...]; pure
+
+_LARGE = 1 << 20  # weights of a kernel that no cache holds
 
 # `rank` imports jax alone and optax knows no gin, so both get their gin names here.
 gin.external_configurable(rank.lp_penalty, module='rank')
