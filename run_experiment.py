@@ -48,13 +48,16 @@ flags.register_multi_flags_validator(
 
 def one_line(error: Exception) -> str:
   """What an error says, in one line; with gin's names explained if gin was there."""
-  gin_names = sys.modules.get('implicit_rl.gin_names')  # Absent: the error is older than gin.
+  gin_names = sys.modules.get(
+    'implicit_rl.compat.gin_names'
+  )  # Absent: the error is older than gin.
   return gin_names.one_line(error) if gin_names else ' '.join(str(error).split())
 
 
 def configurables(names: list[str]) -> str:
   """What gin can bind once the given gin files have been read."""
-  from implicit_rl import experiment, gin_names
+  from implicit_rl.compat import gin_names
+  from implicit_rl.running import experiment
 
   gin_names.load(everything=True)
   if FLAGS.gin_files:  # They may import a user's own.
@@ -88,16 +91,16 @@ def main(argv: list[str]) -> None:
     data_dir = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
     if data_dir is not None and not os.path.isdir(data_dir):
       raise FileNotFoundError(f'--data_dir: no such directory: {data_dir}')
-    from implicit_rl import compiled_programs
+    from implicit_rl.cpu import xla_flags
 
-    os.environ.update(compiled_programs.wide_vectors())
-    os.environ.update(compiled_programs.variables(FLAGS.compilation_cache))
+    os.environ.update(xla_flags.wide_vectors())
+    os.environ.update(xla_flags.variables(FLAGS.compilation_cache))
     # Imported late: what is wrong with the flags is said before TensorFlow and Dopamine load.
     if FLAGS.coordinator is not None:
-      from implicit_rl import devices
+      from implicit_rl import sharding
 
-      devices.connect(FLAGS.coordinator, FLAGS.num_hosts, FLAGS.host)
-    from implicit_rl import experiment
+      sharding.connect(FLAGS.coordinator, FLAGS.num_hosts, FLAGS.host)
+    from implicit_rl.running import experiment
 
     experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings, data_dir)
     if FLAGS.coordinator is not None:

@@ -50,7 +50,7 @@ def prepare(replay: pathlib.Path, rows: int, folder: pathlib.Path, as_tfds: bool
     np.save(folder / f'{name}.npy', array)
   if not as_tfds:
     return last - first
-  from implicit_rl.data import tfds_writer
+  from implicit_rl.data.formats import tfds_writer
 
   ends = np.flatnonzero(arrays.pop('episode_end')) + 1
   episodes = (

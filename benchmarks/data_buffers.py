@@ -22,7 +22,8 @@ Draw = Callable[[int], None]
 
 def ours(folder: pathlib.Path, codec: str) -> tuple[Draw, float]:
   """Our offline source on frames held as `codec` says; and bytes held for each transition."""
-  from implicit_rl.data import frame_store, source, transitions
+  from implicit_rl.data import source, transitions
+  from implicit_rl.data.store import frame_store
 
   mapped = np.load(folder / 'observation.npy', mmap_mode='r')
   if codec == 'memmap':
@@ -73,7 +74,7 @@ def steps(folder: pathlib.Path):
 
 def dopamine_jax(folder: pathlib.Path) -> Draw:
   """Dopamine's JAX buffer: stacked states, compressed with snappy."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   from dopamine.jax.replay_memory import accumulator, elements, replay_buffer, samplers
@@ -91,7 +92,7 @@ def dopamine_jax(folder: pathlib.Path) -> Draw:
 
 def dopamine_tf(folder: pathlib.Path) -> Draw:
   """Dopamine's circular buffer, which its TensorFlow agents use."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   from dopamine.tf.replay_memory import circular_replay_buffer

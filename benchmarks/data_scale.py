@@ -17,7 +17,8 @@ import data_buffers
 import machine
 import numpy as np
 
-from implicit_rl.data import frame_store, source, transitions
+from implicit_rl.data import source, transitions
+from implicit_rl.data.store import frame_store
 
 
 def compress(

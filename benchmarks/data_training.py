@@ -16,7 +16,7 @@ import time
 import gin
 import machine
 
-from implicit_rl import experiment
+from implicit_rl.running import experiment
 
 
 def rounds(gin_files: list[str], bindings: list[str], updates: int, count: int) -> dict:

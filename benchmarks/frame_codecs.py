@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import machine
 import numpy as np
 
-from implicit_rl.data import frame_store
+from implicit_rl.data.store import frame_store
 
 FRAME, BATCH, STACKED = 84 * 84, 32, 5
 Take = Callable[[np.ndarray], np.ndarray]

@@ -51,9 +51,11 @@ def our_agent(
   """An agent as `run_experiment.py` builds it, and `BATCHES` batches for its learner."""
   import gin
 
-  from implicit_rl import experiment, memory, types
+  from implicit_rl import types
+  from implicit_rl.cpu import allocator
+  from implicit_rl.running import experiment
 
-  memory.keep_freed_memory()
+  allocator.keep_freed_memory()
   files = [CONFIGS + gin_file, *([PENALTY] if penalty else [])]
   if padding == 'VALID':
     files.append('gin_configs/networks/nature_valid.gin')
@@ -74,8 +76,8 @@ def ours(
   """Our agent's learner, and its metrics read as `run_experiment.py` does."""
   import jax
 
-  from implicit_rl import memory
-  from implicit_rl.training_sums import TrainingSums
+  from implicit_rl.cpu import allocator
+  from implicit_rl.logs.running_means import TrainingSums
 
   agent, batches = our_agent(gin_file, bindings, penalty, padding, batch)
   if device == 'gpu':
@@ -89,7 +91,7 @@ def ours(
       state, info = agent.learner.update_many(state, batches)
       sums.add(info.metrics, BATCHES, start)
     jax.block_until_ready(state)
-    memory.use_large_pages()  # As after a run's first iteration; here after warming up.
+    allocator.use_large_pages()  # As after a run's first iteration; here after warming up.
 
   return work
 
@@ -130,7 +132,7 @@ def _transition(b: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
 
 def dopamine_dqn(batch: int, device: str) -> Work:
   """Dopamine's `dqn_agent.train`, which returns no metrics but the loss."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   import jax
@@ -160,7 +162,7 @@ def dopamine_dqn(batch: int, device: str) -> Work:
 
 def dopamine_full_rainbow(batch: int, device: str) -> Work:
   """Dopamine's `full_rainbow_agent.train`: double, dueling, noisy, distributional."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   import jax

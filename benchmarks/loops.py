@@ -28,7 +28,7 @@ Work = Callable[[int], object]
 
 
 def _runner(files: Sequence[str], bindings: Sequence[str] = ()) -> Any:
-  from implicit_rl import experiment
+  from implicit_rl.running import experiment
 
   experiment.parse_gin(files, bindings)
   return experiment.create_runner(tempfile.mkdtemp(prefix='implicit_rl_bench_'), 0)
@@ -36,24 +36,24 @@ def _runner(files: Sequence[str], bindings: Sequence[str] = ()) -> Any:
 
 def ours_offline(file: str, penalty: bool) -> Work:
   """`Agent.train`, as a training phase calls it, on the embedded data."""
-  from implicit_rl import memory
+  from implicit_rl.cpu import allocator
 
   agent = _runner([file, *([learners.PENALTY] if penalty else [])])._agent
 
   def work(count: int) -> None:
     agent.train(count)
-    memory.use_large_pages()  # As after a run's first iteration; here after warming up.
+    allocator.use_large_pages()  # As after a run's first iteration; here after warming up.
 
   return work
 
 
 def ours_online(rate: float) -> Work:
   """The compiled loop that the online runner calls, penalty on."""
-  from implicit_rl import online_loop
+  from implicit_rl.running import compiled_online_loop
 
   bindings = [f'OnlineRunner.updates_per_step = {rate}', f'Agent.min_replay_history = {HISTORY}']
   runner = _runner([ONLINE, learners.PENALTY], bindings)
-  return online_loop.OnlineLoop(runner._agent, runner._environment).run
+  return compiled_online_loop.OnlineLoop(runner._agent, runner._environment).run
 
 
 def logged(file: str) -> Iterator[tuple]:
@@ -94,7 +94,7 @@ def minatar_network() -> Any:
 
 def dopamine_agent(size: str, actions: int, update_period: int, history: int) -> Any:
   """Dopamine's JaxDQNAgent with our settings."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   import gin
@@ -143,7 +143,7 @@ def dopamine_offline(size: str) -> Work:
 
 def dopamine_logs() -> Work:
   """Its train function on its circular buffer, loaded from files in DQN Replay's format."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   import gin

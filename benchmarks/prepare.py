@@ -20,7 +20,7 @@ import types
 
 import numpy as np
 
-from implicit_rl.data import export, prepare, store_files
+from implicit_rl.data.store import export, prepare, store_files
 
 _EPISODE = 1000  # Rows of an episode.
 

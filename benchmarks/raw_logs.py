@@ -18,8 +18,9 @@ import time
 
 import numpy as np
 
-from implicit_rl import dopamine_compat  # noqa: F401  Before Dopamine.
-from implicit_rl.data import dopamine_logs, prepare, store_replay, tfds_replay
+from implicit_rl.compat import dopamine_compat  # noqa: F401
+from implicit_rl.data.sources import dopamine_logs, store_replay, tfds_replay
+from implicit_rl.data.store import prepare
 from implicit_rl.environments import atari
 from tests.data import conftest, dopamine_reference, reference
 

@@ -38,7 +38,7 @@ def ours() -> Work:
   import optax
 
   from implicit_rl.agents.sac import SACAgent
-  from implicit_rl.data.online_replay import OnlineReplay
+  from implicit_rl.data.replay.online_replay import OnlineReplay
   from implicit_rl.learner import Learner
   from implicit_rl.networks import ActorCritic
 

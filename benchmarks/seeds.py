@@ -23,7 +23,7 @@ from typing import Any
 import machine
 import numpy as np
 
-from implicit_rl.data import frame_store
+from implicit_rl.data.store import frame_store
 
 # Name: state shape without the batch, its dtype, batch size, actions, updates of a seed in a round.
 SIZES: dict[str, tuple[tuple[int, ...], type, int, int, int]] = {
@@ -87,9 +87,9 @@ def _prepare(size: str, seeds: int, updates: int) -> Callable[[], None]:
 
 def _serve(pipe: Any, size: str, seeds: int, updates: int) -> None:
   """In a process of its own: prepares, then runs and answers each time that it is asked."""
-  from implicit_rl import local_runs
+  from implicit_rl.running import parallel_runs
 
-  local_runs.start_jax()
+  parallel_runs.start_jax()
   run = _prepare(size, seeds, updates)
   pipe.send('ready')
   while times := pipe.recv():
@@ -108,11 +108,11 @@ class Workers:
   """
 
   def __init__(self, count: int, one_thread: bool, *work: Any):
-    from implicit_rl import local_runs
+    from implicit_rl.running import parallel_runs
 
     context = multiprocessing.get_context('spawn')
     before = dict(os.environ)
-    os.environ.update(local_runs.environment(one_thread=one_thread))
+    os.environ.update(parallel_runs.environment(one_thread=one_thread))
     self._pipes = []
     for _ in range(count):
       here, there = context.Pipe()

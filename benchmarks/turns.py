@@ -41,9 +41,9 @@ def threads(count: int, device: str = 'cpu') -> dict[str, str]:
 
 def as_runs_do() -> None:
   """Sets what `run_experiment.py` sets before JAX loads; for what is ours, not for peers."""
-  from implicit_rl import compiled_programs
+  from implicit_rl.cpu import xla_flags
 
-  os.environ.update(compiled_programs.wide_vectors())
+  os.environ.update(xla_flags.wide_vectors())
 
 
 def pin(count: int) -> None:

@@ -15,7 +15,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from implicit_rl.agents.dqn import DQNAgent
-from implicit_rl.data.online_replay import OnlineReplay
+from implicit_rl.data.replay.online_replay import OnlineReplay
 from implicit_rl.environments.atari import AtariEnvironment
 from implicit_rl.learner import Learner
 from implicit_rl.networks import SmallCNN

@@ -22,8 +22,9 @@ from absl import app, flags
 from tqdm import tqdm
 
 from implicit_rl.agents.dqn import DQNAgent
-from implicit_rl.data import subsets, tfds_writer
-from implicit_rl.data.tfds_replay import EMBEDDED
+from implicit_rl.data import subsets
+from implicit_rl.data.formats import tfds_writer
+from implicit_rl.data.sources.tfds_replay import EMBEDDED
 from implicit_rl.environments.minatar import MinAtarEnvironment
 from implicit_rl.learner import make_update
 from implicit_rl.networks import MinAtarCNN

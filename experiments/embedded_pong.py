@@ -11,8 +11,8 @@ run, one split `checkpoint_XX` a stage, exploration included.
 import numpy as np
 from absl import app, flags
 
-from implicit_rl.data import tfds_writer
-from implicit_rl.data.tfds_replay import EMBEDDED
+from implicit_rl.data.formats import tfds_writer
+from implicit_rl.data.sources.tfds_replay import EMBEDDED
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('replay', 'pong_replay.npz', 'The replay that atari_frames.py wrote.')

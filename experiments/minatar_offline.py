@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import minatar_offline_report as minatar_report
 from absl import app, flags
 
-from implicit_rl import local_runs
 from implicit_rl.analysis import style
+from implicit_rl.running import parallel_runs
 
 FLAGS = flags.FLAGS
 
@@ -93,7 +93,7 @@ GRID = tuple(
 )
 
 
-def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> local_runs.Job:
+def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> parallel_runs.Job:
   """What to run for `run`, below `output`; `more_bindings` win."""
   gin_files = [f'gin_configs/minatar/offline_{run.agent}.gin']
   gin_files += ['gin_configs/penalties/lp.gin'] * run.penalty
@@ -112,7 +112,7 @@ def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> lo
     'OfflineRunner.keep_checkpoints = 1',
     *more_bindings,
   )
-  return local_runs.Job(
+  return parallel_runs.Job(
     output / 'runs' / run.name, tuple(gin_files), bindings, run.seed, iterations
   )
 
@@ -158,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
   plan = [run for run in plan if run.game in FLAGS.games]
   if plan:
     try:
-      local_runs.run_all(
+      parallel_runs.run_all(
         [job(run, output) for run in plan],
         processes=FLAGS.processes,
         compilation_cache=output / 'compiled',

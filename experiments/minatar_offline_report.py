@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from implicit_rl import local_runs
 from implicit_rl.analysis import bars, curves, runs, scores, style, tables
+from implicit_rl.running import parallel_runs
 
 SETTING = ('fraction', 'learning_rate', 'width', 'target_period')
 MEASURED = (
@@ -28,7 +28,7 @@ PENALTY = ' + penalty'
 LAST = 3  # evaluations that the second score averages
 
 
-def collect(pairs: Iterable[tuple[Mapping[str, Any], local_runs.Job]]) -> pd.DataFrame:
+def collect(pairs: Iterable[tuple[Mapping[str, Any], parallel_runs.Job]]) -> pd.DataFrame:
   """The tidy table of the runs that are finished, with their settings and the commit that ran.
 
   Args:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import pandas as pd
 from absl import app, flags
 
-from implicit_rl import local_runs
 from implicit_rl.analysis import curves, runs, style, tables
+from implicit_rl.running import parallel_runs
 
 FLAGS = flags.FLAGS
 
@@ -60,7 +60,7 @@ MORE_UPDATES = tuple(
 RUNS = (*DQN, *RAINBOW, *MORE_UPDATES)
 
 
-def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> local_runs.Job:
+def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> parallel_runs.Job:
   """What to run for `run`, below `output`; `more_bindings` win."""
   iterations = run.steps // ITERATION
   bindings = (
@@ -72,7 +72,7 @@ def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> lo
     'OnlineRunner.keep_checkpoints = 1',
     *more_bindings,
   )
-  return local_runs.Job(
+  return parallel_runs.Job(
     output / run.directory,
     (f'gin_configs/minatar/online_{run.agent}.gin',),
     bindings,
@@ -152,7 +152,7 @@ def main(argv: Sequence[str]) -> None:
   output, chosen = pathlib.Path(FLAGS.output), argv[1:] or ('run', 'report')
   if 'run' in chosen:
     try:
-      local_runs.run_all(
+      parallel_runs.run_all(
         [job(run, output) for run in RUNS],
         processes=FLAGS.processes,
         compilation_cache=output / 'compiled',

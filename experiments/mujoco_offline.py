@@ -25,8 +25,8 @@ from typing import NamedTuple
 import mujoco_online
 from absl import app, flags
 
-from implicit_rl import local_runs
 from implicit_rl.analysis import curves, style, tables
+from implicit_rl.running import parallel_runs
 
 FLAGS = flags.FLAGS
 
@@ -68,7 +68,7 @@ RUNS = tuple(
 
 def job(
   run: Run, output: pathlib.Path, replays: pathlib.Path, more_bindings: Sequence[str] = ()
-) -> local_runs.Job:
+) -> parallel_runs.Job:
   """What to run for `run`, below `output`, on the data in `replays`; `more_bindings` win."""
   gin_files = [f'gin_configs/mujoco/offline_{run.agent}.gin']
   gin_files += ['gin_configs/penalties/lp.gin'] * run.penalty
@@ -84,7 +84,7 @@ def job(
     *([f'ContinuousCQLAgent.num_samples = {SAMPLES}'] * (run.agent == 'cql')),
     *more_bindings,
   )
-  return local_runs.Job(output / run.directory, tuple(gin_files), bindings, run.seed, iterations)
+  return parallel_runs.Job(output / run.directory, tuple(gin_files), bindings, run.seed, iterations)
 
 
 _METRICS = ('eval_return', 'srank', 'q_mean')
@@ -117,9 +117,9 @@ def main(argv: Sequence[str]) -> None:
   settings = {'processes': FLAGS.processes, 'compilation_cache': output / 'compiled'}
   try:
     if jobs:
-      local_runs.run_all(jobs, **settings)
+      parallel_runs.run_all(jobs, **settings)
     if 'run' in chosen:
-      local_runs.run_all([job(run, output, replays) for run in planned], **settings)
+      parallel_runs.run_all([job(run, output, replays) for run in planned], **settings)
   except (OSError, ValueError) as error:
     raise SystemExit(f'mujoco_offline: {error}') from error
   if 'report' in chosen:

@@ -24,8 +24,8 @@ from typing import NamedTuple
 import pandas as pd
 from absl import app, flags
 
-from implicit_rl import local_runs
 from implicit_rl.analysis import curves, runs, style, tables
+from implicit_rl.running import parallel_runs
 
 FLAGS = flags.FLAGS
 
@@ -64,7 +64,7 @@ RUNS = (
 LONG = tuple(Run('Hopper', seed=seed, steps=300_000) for seed in range(2))
 
 
-def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> local_runs.Job:
+def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> parallel_runs.Job:
   """What to run for `run`, below `output`; `more_bindings` win."""
   iterations = run.steps // ITERATION
   bindings = (
@@ -78,7 +78,7 @@ def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> lo
     f'OnlineReplay.capacity = {2 * run.steps}',  # Nothing is forgotten, as with a million.
     *more_bindings,
   )
-  return local_runs.Job(
+  return parallel_runs.Job(
     output / run.directory, ('gin_configs/mujoco/online_sac.gin',), bindings, run.seed, iterations
   )
 
@@ -97,7 +97,7 @@ _KEPT = (
 _METRICS = ('eval_return', 'srank', 'td_error')
 
 
-def collect(planned: Iterable[tuple[str, local_runs.Job]], path: pathlib.Path) -> pd.DataFrame:
+def collect(planned: Iterable[tuple[str, parallel_runs.Job]], path: pathlib.Path) -> pd.DataFrame:
   """The rows of all runs that have finished an iteration, with the commit that ran.
 
   Args:
@@ -205,7 +205,7 @@ def main(argv: Sequence[str]) -> None:
   if 'run' in chosen:
     planned = [(run, output) for run in RUNS] + [(run, output / 'long') for run in LONG]
     try:
-      local_runs.run_all(
+      parallel_runs.run_all(
         [job(run, place) for run, place in planned if not FLAGS.tasks or run.task in FLAGS.tasks],
         processes=FLAGS.processes,
         compilation_cache=output / 'compiled',

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from absl import app, flags
 
-from implicit_rl import local_runs
 from implicit_rl.analysis import curves, runs, style, tables
+from implicit_rl.running import parallel_runs
 
 FLAGS = flags.FLAGS
 
@@ -65,7 +65,7 @@ _SHORT = (
 )
 
 
-def job(run: Run, folder: pathlib.Path, scale: Scale) -> local_runs.Job:
+def job(run: Run, folder: pathlib.Path, scale: Scale) -> parallel_runs.Job:
   """What to run for `run`, below `folder`."""
   steps, updates = scale.steps, scale.updates
   runner = f'{run.kind.capitalize()}Runner'
@@ -94,7 +94,7 @@ def job(run: Run, folder: pathlib.Path, scale: Scale) -> local_runs.Job:
     f'{runner}.keep_checkpoints = 1',
   )
   gin_files = (f'gin_configs/atari/{run.kind}_{run.agent}.gin', 'gin_configs/networks/small.gin')
-  return local_runs.Job(folder / run.name, gin_files, bindings, run.seed, ITERATIONS)
+  return parallel_runs.Job(folder / run.name, gin_files, bindings, run.seed, ITERATIONS)
 
 
 # Columns of the committed table; spectra and the rest stay with the runs.
@@ -104,7 +104,7 @@ _KEPT = (
 ).split()
 
 
-def report(jobs: Mapping[Run, local_runs.Job], results: pathlib.Path) -> None:
+def report(jobs: Mapping[Run, parallel_runs.Job], results: pathlib.Path) -> None:
   """Writes the rows of the runs to CSV, unless there are none; draws them and prints the table."""
   results.mkdir(parents=True, exist_ok=True)
   path = results / 'runs.csv'
@@ -136,7 +136,7 @@ def main(argv: Sequence[str]) -> None:
   for step, todo in steps.items():
     if step in chosen:
       try:
-        local_runs.run_all(
+        parallel_runs.run_all(
           [jobs[run] for run in todo],
           processes=FLAGS.processes,
           compilation_cache=folder / 'compiled',

@@ -13,7 +13,7 @@ import time
 
 from absl import app, flags
 
-from implicit_rl import local_runs
+from implicit_rl.running import parallel_runs
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('output', 'runs/demo', 'Directory for the runs and the figure.')
@@ -39,10 +39,10 @@ def main(argv: list[str]) -> None:
     for name, gin_files in _VARIANTS.items():
       base_dir = output / name.lower().replace(' + ', '_') / f'seed_{seed}'
       variants[name].append(base_dir)
-      jobs.append(local_runs.Job(base_dir, gin_files, bindings, seed, FLAGS.iterations))
+      jobs.append(parallel_runs.Job(base_dir, gin_files, bindings, seed, FLAGS.iterations))
   print(f'{len(jobs)} runs of {FLAGS.iterations * 1000:,} gradient updates each, into {output}/')
   try:
-    local_runs.run_all(jobs)
+    parallel_runs.run_all(jobs)
   except (OSError, ValueError) as error:
     raise SystemExit(f'demo: {error}') from error
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from implicit_rl import products
+from implicit_rl.cpu import matmul
 from implicit_rl.types import CategoricalOutputs, QOutputs, QuantileOutputs
 
 # Dopamine's initialisation for its JAX networks.
@@ -26,7 +26,7 @@ Outputs: TypeAlias = QOutputs | CategoricalOutputs | QuantileOutputs
 
 def dense(width: int) -> nn.Dense:
   """A dense layer that keeps the weights of each input together."""
-  return nn.Dense(width, kernel_init=KERNEL_INIT, dot_general=products.dot_general)
+  return nn.Dense(width, kernel_init=KERNEL_INIT, dot_general=matmul.dot_general)
 
 
 class RowDense(nn.Module):
@@ -46,7 +46,7 @@ class RowDense(nn.Module):
     """[B, p] float32 -> [B, width] float32."""
     kernel = self.param('kernel', KERNEL_INIT, (self.width, x.shape[-1]))
     bias = self.param('bias', nn.initializers.zeros, (self.width,))
-    return products.rows(x, kernel) + bias[None, :]
+    return matmul.rows(x, kernel) + bias[None, :]
 
 
 class NoisyDense(nn.Module):
@@ -82,11 +82,11 @@ class NoisyDense(nn.Module):
 
     drawn = jnp.zeros(inputs + self.width)
     if self.has_rng('noise'):  # Else XLA draws anew for each of a kernel's weights.
-      drawn = products.apart(draw, self.make_rng('noise'))
+      drawn = matmul.apart(draw, self.make_rng('noise'))
     noise_in, noise_out = drawn[:inputs], drawn[inputs:]
     kernel = weight('kernel', (self.width, inputs), jnp.outer(noise_out, noise_in))
     bias = weight('bias', (self.width,), noise_out)
-    return products.rows(x, kernel) + bias[None, :]
+    return matmul.rows(x, kernel) + bias[None, :]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from implicit_rl import memory, rank
-from implicit_rl.devices import Placement
-from implicit_rl.training_sums import SKIPPED
+from implicit_rl import rank
+from implicit_rl.cpu import allocator
+from implicit_rl.logs.running_means import SKIPPED
+from implicit_rl.sharding import Placement
 from implicit_rl.types import Batch, LearnerState, Loss, Params, PRNGKey, UpdateInfo
 
 Update = Callable[[LearnerState, Batch], tuple[LearnerState, UpdateInfo]]
@@ -240,7 +241,7 @@ class Learner:
       self._placement = Placement(self.devices, seeds)
     elif jax.process_count() > 1:
       raise ValueError('On several hosts bind Learner.devices = None: else each trains for itself.')
-    jit = functools.partial(jax.jit, compiler_options=memory.compiler_options())
+    jit = functools.partial(jax.jit, compiler_options=allocator.compiler_options())
     self._one = jit(self._update, donate_argnums=0)
     self._next = jit(
       lambda state, batches, start: self._update(

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from implicit_rl import convolutions, products
-from implicit_rl.convolutions import stack_to_channels
+from implicit_rl.cpu import conv, matmul
+from implicit_rl.cpu.conv import stack_to_channels
 from implicit_rl.heads import KERNEL_INIT, Head, Outputs, QHead, dense
 from implicit_rl.types import CriticOutputs, GaussianOutputs
 
@@ -63,9 +63,9 @@ class Conv(nn.Module):  # Flax names layers in saved networks after the class.
     shape = (self.size, self.size, channels, self.width)
     kernel = self.param('kernel', KERNEL_INIT, shape, jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (self.width,), jnp.float32)
-    convolve = convolutions.of_frames if self.frames else convolutions.of_images
+    convolve = conv.of_frames if self.frames else conv.of_images
     y = convolve(x, kernel, self.stride, self.padding)
-    return convolutions.rectified(y, bias) if self.rectify else y + bias[None, None, None, :]
+    return conv.rectified(y, bias) if self.rectify else y + bias[None, None, None, :]
 
 
 def _convolve(
@@ -159,7 +159,7 @@ class PatchConv(nn.Module):
       [x[:, i : i + rows, j : j + columns] for i in range(self.size) for j in range(self.size)],
       axis=-1,
     )  # [B, rows, columns, size²·C], ordered as the kernel's first three axes
-    y = products.columns(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, self.width))
+    y = matmul.columns(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, self.width))
     return (y + bias[None, :]).reshape(-1, rows, columns, self.width)
 
 

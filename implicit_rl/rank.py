@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np  # A part of every jax installation; used on the host by `eigenvalue_srank`.
 from jax import lax
 
-from implicit_rl.eigenpairs import extreme_eigenpairs
+from implicit_rl.cpu.eigenpairs import extreme_eigenpairs
 
 ArrayLike = Any  # Whatever `jnp.asarray` takes.
 

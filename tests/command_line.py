@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 import run_experiment
-from implicit_rl import metrics_log
+from implicit_rl.logs import jsonl
 
 ROOT = pathlib.Path(run_experiment.__file__).parent
 _RUNNER = {
@@ -71,7 +71,7 @@ def launch(base_dir, *gin_files, seed=0, data_dir=None, **bindings):
 def run(base_dir, *gin_files, **settings):
   """What the command line does, and the rows that it logged."""
   launch(base_dir, *gin_files, **settings)
-  return metrics_log.read(pathlib.Path(base_dir) / 'metrics.jsonl')
+  return jsonl.read(pathlib.Path(base_dir) / 'metrics.jsonl')
 
 
 def refusal(base_dir, *gin_files, **settings):

@@ -34,8 +34,8 @@ import numpy as np
 import pytest
 
 # Also mends tensorflow-probability for rlax, which the tests compare losses with.
-from implicit_rl import dopamine_compat  # noqa: F401
-from implicit_rl.data import vector_files
+from implicit_rl.compat import dopamine_compat  # noqa: F401
+from implicit_rl.data.formats import vector_files
 
 # A [B] array against a [B, 1] one is a silent bug, never a wish. Code of others that is laxer runs
 # under `with jax.numpy_rank_promotion('allow')`.

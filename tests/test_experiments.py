@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from implicit_rl.data import tfds_replay
+from implicit_rl.data.sources import tfds_replay
 from tests import forks
 
 ROOT = pathlib.Path(__file__).parent.parent

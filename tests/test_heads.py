@@ -19,7 +19,7 @@ ALL = [
 
 
 def dopamine_networks():
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   from dopamine.jax import networks as dopamine

@@ -14,8 +14,8 @@ ROOT = pathlib.Path(__file__).parent.parent
   [
     'implicit_rl.losses, implicit_rl.networks, implicit_rl.learner, implicit_rl.metrics',
     'implicit_rl.agents.dqn, implicit_rl.agents.fqe, implicit_rl.agents.rainbow',
-    'implicit_rl.data.online_replay, implicit_rl.environments.minatar',
-    'implicit_rl.analysis.runs, implicit_rl.checkpoints',
+    'implicit_rl.data.replay.online_replay, implicit_rl.environments.minatar',
+    'implicit_rl.analysis.runs, implicit_rl.logs.checkpoints',
   ],
 )
 def test_the_pure_rooms_load_neither_tensorflow_nor_dopamine(modules):
@@ -30,8 +30,11 @@ def test_the_pure_rooms_load_neither_tensorflow_nor_dopamine(modules):
 def test_a_minatar_run_loads_nothing_slow_that_it_does_not_use():
   code = """
 import sys
-from implicit_rl import experiment, gin_names
-from implicit_rl.data import device_replay, tfds_files, tfds_replay
+from implicit_rl.compat import gin_names
+from implicit_rl.running import experiment
+from implicit_rl.data.formats import tfds_files
+from implicit_rl.data.replay import device_replay
+from implicit_rl.data.sources import tfds_replay
 from implicit_rl.environments import minatar
 gin_names.load()
 dataset = tfds_files.open_dataset(

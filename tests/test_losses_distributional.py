@@ -18,7 +18,7 @@ BATCH = random_batch()
 
 
 def dopamine_rainbow():
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   from dopamine.jax.agents.rainbow import rainbow_agent

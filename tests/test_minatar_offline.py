@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from implicit_rl import local_runs, metrics_log
 from implicit_rl.analysis import runs, style
-from implicit_rl.data.tfds_replay import EMBEDDED
+from implicit_rl.data.sources.tfds_replay import EMBEDDED
+from implicit_rl.logs import jsonl
+from implicit_rl.running import parallel_runs
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / 'docs' / 'results' / 'minatar_offline'
@@ -43,11 +44,11 @@ def test_a_small_run_gets_into_table_and_figure(tmp_path, monkeypatch):
   (tmp_path / 'replays').symlink_to(EMBEDDED)
   run = minatar_offline.Run('Breakout', 'cql', penalty=True, updates=2 * minatar_offline.ITERATION)
   job = minatar_offline.job(run, tmp_path, ('TFDSReplay.cache_dir = None', *SMALL))
-  local_runs.run(job._replace(bindings=(*job.bindings, 'OfflineRunner.num_iterations = 1')))
+  parallel_runs.run(job._replace(bindings=(*job.bindings, 'OfflineRunner.num_iterations = 1')))
   assert job.done == 1 and report.collect([(run._asdict(), job)]).empty  # Half done.
-  local_runs.run(job)
-  local_runs.run_all([job])  # Finished: nothing is added.
-  logged = metrics_log.read(job.base_dir / 'metrics.jsonl')
+  parallel_runs.run(job)
+  parallel_runs.run_all([job])  # Finished: nothing is added.
+  logged = jsonl.read(job.base_dir / 'metrics.jsonl')
   assert [row['updates'] for row in logged] == [2, 4]
 
   rows = report.collect([(run._asdict(), job)])

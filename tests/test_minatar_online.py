@@ -5,8 +5,9 @@ import pathlib
 import minatar_online
 import pytest
 
-from implicit_rl import local_runs, metrics_log
 from implicit_rl.analysis import runs, tables
+from implicit_rl.logs import jsonl
+from implicit_rl.running import parallel_runs
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = (
@@ -38,8 +39,8 @@ def test_a_small_run_gets_into_table_and_figures(tmp_path, monkeypatch):
   run = minatar_online.DQN[0]
   job = minatar_online.job(run, tmp_path, SMALL)
   assert minatar_online.collect(tmp_path) is None
-  local_runs.run(job)
-  logged = metrics_log.read(job.base_dir / 'metrics.jsonl')
+  parallel_runs.run(job)
+  logged = jsonl.read(job.base_dir / 'metrics.jsonl')
   results = tmp_path / 'results'
   minatar_online.report(tmp_path, results)
   table = runs.load([results / 'runs.csv'])

@@ -7,8 +7,9 @@ import mujoco_offline
 import mujoco_online
 import pytest
 
-from implicit_rl import local_runs, metrics_log
 from implicit_rl.analysis import runs, tables
+from implicit_rl.logs import jsonl
+from implicit_rl.running import parallel_runs
 
 ROOT = pathlib.Path(__file__).parent.parent
 _RUNNER = ('num_iterations = 2', 'evaluation_steps = 1', 'max_steps_per_episode = 4')
@@ -52,8 +53,8 @@ def test_small_runs_get_into_tables_and_figures(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(ROOT)
   run = mujoco_online.LEARNS[0]
   job = mujoco_online.job(run, tmp_path / 'online', ONLINE)
-  local_runs.run(job)
-  logged = metrics_log.read(job.base_dir / 'metrics.jsonl')
+  parallel_runs.run(job)
+  logged = jsonl.read(job.base_dir / 'metrics.jsonl')
   results = tmp_path / 'results'
   curve = tmp_path / 'online/peers/sbx/Hopper/seed_0/curve.csv'  # As mujoco_peer.py's.
   curve.parent.mkdir(parents=True)
@@ -79,7 +80,7 @@ def test_small_runs_get_into_tables_and_figures(tmp_path, monkeypatch, capsys):
 
   offline = mujoco_offline.Run('Hopper', penalty=True)
   job = mujoco_offline.job(offline, tmp_path / 'offline', tmp_path / 'online', OFFLINE)
-  local_runs.run(job)
+  parallel_runs.run(job)
   mujoco_offline.report(tmp_path / 'offline', results)
   table = runs.load([results / 'runs.csv'])
   assert list(table['updates']) == [2, 4] and set(table['variant']) == {'SAC + penalty'}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from implicit_rl import convolutions, networks
+from implicit_rl import networks
+from implicit_rl.cpu import conv
 from implicit_rl.heads import QHead
 from tests.dopamine_parameters import as_dopamines
 
@@ -71,7 +72,7 @@ def test_nature_cnn_flat_size(padding, inputs):
 
 def test_nature_cnn_equals_dopamines():
   """The same parameters give the same Q-values, frames last there and first here."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   from dopamine.jax import networks as dopamine_networks
@@ -111,7 +112,7 @@ def test_patch_conv_equals_flax_conv_with_its_gradient():
 
 def test_stacked_colour_frames_become_channels():
   state = np.arange(2 * 3 * 2 * 2 * 5).reshape(2, 3, 2, 2, 5)
-  channels = convolutions.stack_to_channels(jnp.asarray(state))
+  channels = conv.stack_to_channels(jnp.asarray(state))
   assert channels.shape == (2, 2, 2, 15)
   np.testing.assert_array_equal(np.sort(channels[1, 0, 1]), np.sort(state[1, :, 0, 1].ravel()))
 

@@ -6,7 +6,7 @@ import gin
 import pong_small
 import pytest
 
-from implicit_rl import experiment
+from implicit_rl.running import experiment
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -9,8 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from implicit_rl import experiment, heads, losses, memory, networks
+from implicit_rl import heads, losses, networks
+from implicit_rl.cpu import allocator
 from implicit_rl.learner import Learner
+from implicit_rl.running import experiment
 from implicit_rl.types import Batch
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -81,7 +83,7 @@ def operations(program):
 def test_no_convolution_stands_in_a_loop_on_the_cpu(
   kind, settings, loops, convolutions, monkeypatch
 ):
-  monkeypatch.setattr(memory, 'compiler_options', dict)  # JAX allows none within a jit.
+  monkeypatch.setattr(allocator, 'compiler_options', dict)  # JAX allows none within a jit.
   learner, start, batches = prepare(*kind, **settings)
   lowered = jax.jit(learner.update_many).lower(jax.eval_shape(start), batches)
   found = operations(lowered.as_text('hlo'))

@@ -14,7 +14,8 @@ import pytest
 from absl import flags
 
 import run_experiment
-from implicit_rl import checkpoints, experiment, metrics_log, progress
+from implicit_rl.logs import checkpoints, jsonl
+from implicit_rl.running import experiment, progress
 from tests.command_line import ROOT, refusal, run, strip_speed
 
 ATARI = 'gin_configs/atari/offline_dqn.gin'
@@ -90,7 +91,7 @@ def test_a_run_leaves_its_record(tmp_path):
     logs = pickle.load(file)  # Dopamine's own format, as its plotting code reads it.
   assert logs['iteration_0']['eval_average_return']
   assert logs['iteration_0']['srank']
-  (spectrum,) = metrics_log.read(tmp_path / 'spectra.jsonl')
+  (spectrum,) = jsonl.read(tmp_path / 'spectra.jsonl')
   assert len(spectrum['singular_values']) == 16
   assert list((tmp_path / 'metrics' / 'tensorboard').iterdir())
 

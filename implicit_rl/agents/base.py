@@ -18,14 +18,14 @@ from flax import linen as nn
 from flax import serialization
 
 from implicit_rl.agents import checks, schedules
-from implicit_rl.data.device_replay import DeviceReplay
-from implicit_rl.data.online_replay import OnlineReplay
+from implicit_rl.data.replay.device_replay import DeviceReplay
+from implicit_rl.data.replay.online_replay import OnlineReplay
 from implicit_rl.data.source import DataSource
 from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
+from implicit_rl.logs.running_means import TrainingSums
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN
-from implicit_rl.training_sums import TrainingSums
 from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from implicit_rl import checkpoints
 from implicit_rl.agents.base import Agent
 from implicit_rl.heads import Head, QHead
+from implicit_rl.logs import checkpoints
 from implicit_rl.losses import fqe_loss, policy_probabilities
 from implicit_rl.losses.evaluation import Policy
 from implicit_rl.types import Apply, Array, Loss, Params

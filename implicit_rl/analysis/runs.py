@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from implicit_rl import metrics_log
 from implicit_rl.analysis import log_pickles, variants
+from implicit_rl.logs import jsonl
 
 # What a row of the table is about; every other column is a metric.
 KEYS = ('variant', 'suite', 'game', 'seed', 'run', 'iteration')
@@ -121,7 +121,7 @@ def read(base_dir: str | PathLike) -> Run:
   log = path / 'metrics.jsonl'
   pickled = log_pickles.newest(path)
   if log.exists():
-    rows = metrics_log.read(log)
+    rows = jsonl.read(log)
   elif pickled:
     log, rows = pickled, log_pickles.rows(pickled)
   else:
@@ -191,7 +191,7 @@ def read_rows(path: str | PathLike) -> pd.DataFrame:
   if path.suffix == '.csv':
     table = pd.read_csv(path, keep_default_na=False, na_values=['', 'nan', 'NaN', 'None', 'null'])
   elif path.suffix == '.jsonl':
-    table = pd.DataFrame(metrics_log.read(path))
+    table = pd.DataFrame(jsonl.read(path))
   else:
     raise ValueError(
       f'{path}: rows are read from .csv and .jsonl, not from {path.suffix or "that"}.'
@@ -249,7 +249,7 @@ def spectra(base_dir: str | PathLike) -> pd.DataFrame:
   path = pathlib.Path(base_dir) / 'spectra.jsonl'
   if not path.exists():
     raise FileNotFoundError(f'{path} is missing: {base_dir} logged no singular values.')
-  rows = metrics_log.read(path)
+  rows = jsonl.read(path)
   values = pd.DataFrame([row['singular_values'] for row in rows], dtype=np.float64)
   values.index = pd.Index([row['updates'] for row in rows], name='updates')
   return values

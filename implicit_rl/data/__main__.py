@@ -10,18 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from implicit_rl.data import (
-  dopamine_files,
-  dopamine_logs,
-  export,
-  frame_store,
-  other_recordings,
-  prepare,
-  recordings,
-  store_files,
-  store_writer,
-  vector_files,
-)
+from implicit_rl.data.formats import dopamine_files, minari_recordings, recordings, vector_files
+from implicit_rl.data.sources import dopamine_logs
+from implicit_rl.data.store import export, frame_store, prepare, store_files, store_writer
 
 _EPILOG = """
 examples:
@@ -82,11 +73,11 @@ def open_recording(
   if format == 'dopamine':
     return dopamine_logs.DopamineLogs(source, checkpoints=chosen, skip_missing=skip_missing)
   if format == 'online':
-    return other_recordings.OnlineReplayRecording(source)
+    return minari_recordings.OnlineReplayRecording(source)
   if format == 'minari':
-    return other_recordings.MinariRecording(source)
+    return minari_recordings.MinariRecording(source)
   _tame_tensorflow()
-  from implicit_rl.data import tfds_files, tfds_recording
+  from implicit_rl.data.formats import tfds_files, tfds_recording
 
   config = source.parent if (source / 'dataset_info.json').exists() else source
   files = tfds_files.open_dataset(config.parent.parent, config.parent.name, config.name)
@@ -96,11 +87,11 @@ def open_recording(
 def _format_of(source: pathlib.Path) -> str:
   if any(dopamine_files.list_logs(f) for f in (source, source / 'replay_logs') if f.is_dir()):
     return 'dopamine'
-  if (source / other_recordings.MINARI_FILE).exists():
+  if (source / minari_recordings.MINARI_FILE).exists():
     return 'minari'
   if [*source.glob('dataset_info.json'), *source.glob('*.*.*/dataset_info.json')]:
     return 'tfds'
-  if other_recordings.checkpoint_folder(source):
+  if minari_recordings.checkpoint_folder(source):
     return 'online'
   dopamine_files.find_folder(source)  # Says what is there, if it is logs further down.
   raise FileNotFoundError(f'{source} holds nothing that can be read.')
@@ -108,7 +99,7 @@ def _format_of(source: pathlib.Path) -> str:
 
 def _tame_tensorflow() -> None:
   """Has TFDS load TensorFlow quietly and without GPUs, if it does."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
 
 def _parser() -> argparse.ArgumentParser:

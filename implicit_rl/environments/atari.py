@@ -14,7 +14,7 @@ import ale_py
 import gin
 import numpy as np
 
-from implicit_rl import dopamine_compat  # noqa: F401
+from implicit_rl.compat import dopamine_compat  # noqa: F401
 from implicit_rl.environments import (
   Progress,
   atari_evaluation,

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from implicit_rl import late_imports
+from implicit_rl.compat import lazy_imports
 from implicit_rl.environments import (
   Progress,
   check_evaluation,
@@ -31,7 +31,7 @@ from implicit_rl.environments import (
 from implicit_rl.types import Params, PRNGKey
 
 # gymnax imports these, and with them pandas and SciPy's statistics, for pictures of its games.
-with late_imports.put_off('matplotlib', 'matplotlib.colors', 'matplotlib.pyplot', 'seaborn'):
+with lazy_imports.put_off('matplotlib', 'matplotlib.colors', 'matplotlib.pyplot', 'seaborn'):
   import gymnax
 
 GAMES = ('Asterix', 'Breakout', 'Freeway', 'Seaquest', 'SpaceInvaders')

@@ -11,9 +11,9 @@ from typing import Any
 
 import gin
 
-from implicit_rl import metrics_log
 from implicit_rl.gridworld import fitted_q
 from implicit_rl.gridworld.config import FittedQConfig
+from implicit_rl.logs import jsonl
 
 
 @gin.configurable
@@ -67,7 +67,7 @@ class FittedQRunner:
     part.unlink(missing_ok=True)
     for index in range(len(rows['iteration'])):
       row = {name: value[index] for name, value in rows.items()}
-      metrics_log.append(part, {**row, 'updates_per_second': speed})
+      jsonl.append(part, {**row, 'updates_per_second': speed})
     os.replace(part, self._path)
     print(
       f'{self._path}: return {rows["eval_return"][-1]:.2f}, srank {rows["srank"][-1]:.0f}, '

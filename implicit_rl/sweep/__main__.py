@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
-from implicit_rl import local_runs
+from implicit_rl.running import parallel_runs
 from implicit_rl.sweep import spec as sweep_spec
 from implicit_rl.sweep.spec import Planned, Spec
 
@@ -88,7 +88,9 @@ def _do(options: argparse.Namespace) -> int:
   if options.index is not None:
     (job,), _ = jobs.make(spec, [planned[options.index]], output, bindings)
     _refuse_what_is_there([job], options.resume)
-    os.environ.update(local_runs.environment(_cache(output), one_thread=spec.resources.cpus <= 1))
+    os.environ.update(
+      parallel_runs.environment(_cache(output), one_thread=spec.resources.cpus <= 1)
+    )
     error = jobs.work(job, os.getcwd())
     print(f'{job.base_dir}: {error or "done"}')
     return int(error is not None)
@@ -107,7 +109,7 @@ def _do(options: argparse.Namespace) -> int:
   return _run(spec, planned, todo, output, options)
 
 
-def _refuse_what_is_there(todo: Sequence[local_runs.Job], resume: bool) -> None:
+def _refuse_what_is_there(todo: Sequence[parallel_runs.Job], resume: bool) -> None:
   there = [job for job in todo if job.done]
   if there and not resume:
     raise ValueError(
@@ -119,7 +121,7 @@ def _refuse_what_is_there(todo: Sequence[local_runs.Job], resume: bool) -> None:
 def _run(
   spec: Spec,
   planned: Sequence[Planned],
-  todo: Sequence[local_runs.Job],
+  todo: Sequence[parallel_runs.Job],
   output: pathlib.Path,
   options: argparse.Namespace,
 ) -> int:
@@ -155,12 +157,12 @@ def _cache(output: pathlib.Path) -> pathlib.Path:
   return pathlib.Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or output / 'compiled').absolute()
 
 
-def _absolute(job: local_runs.Job) -> local_runs.Job:
+def _absolute(job: parallel_runs.Job) -> parallel_runs.Job:
   return job._replace(base_dir=job.base_dir.absolute())
 
 
 def _collect(
-  planned: Sequence[Planned], todo: Sequence[local_runs.Job], output: pathlib.Path
+  planned: Sequence[Planned], todo: Sequence[parallel_runs.Job], output: pathlib.Path
 ) -> None:
   """Writes the finished runs' rows as one tidy table, and says what draws them."""
   from implicit_rl.analysis import runs, style

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from implicit_rl import local_runs, stopping
+from implicit_rl.running import parallel_runs, signals
 from implicit_rl.sweep import jobs
 from implicit_rl.sweep.spec import Resources
 
@@ -16,7 +16,7 @@ Show = Callable[[Mapping[str, str]], Any]  # Called each second with the states 
 
 
 def run_all(
-  todo: Mapping[str, local_runs.Job],
+  todo: Mapping[str, parallel_runs.Job],
   *,
   resources: Resources,
   retries: int,
@@ -47,7 +47,7 @@ def run_all(
       ever hold a run.
   """
   ray = _connect(
-    address, cpus, local_runs.environment(compilation_cache, one_thread=resources.cpus <= 1)
+    address, cpus, parallel_runs.environment(compilation_cache, one_thread=resources.cpus <= 1)
   )
   try:
     _check_fits(ray, resources)
@@ -64,10 +64,10 @@ def run_all(
     ray.shutdown()
 
 
-def _task(job: local_runs.Job, directory: str) -> str | None:
+def _task(job: parallel_runs.Job, directory: str) -> str | None:
   """One run, as `jobs.work`; if it was told to stop, another worker goes on with it."""
   error = jobs.work(job, directory)
-  if stopping.requested():
+  if signals.requested():
     os._exit(1)  # To Ray a worker that died.
   return error
 

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import gin
 
-from implicit_rl import gin_names, local_runs, metrics_log, run_directory
+from implicit_rl.compat import gin_names
+from implicit_rl.logs import jsonl
+from implicit_rl.running import parallel_runs, run_directory
 from implicit_rl.sweep.spec import Planned, Spec
 
 
@@ -36,7 +38,7 @@ class Length(NamedTuple):
 
 def make(
   spec: Spec, planned: Sequence[Planned], output: pathlib.Path, more_bindings: Sequence[str] = ()
-) -> tuple[list[local_runs.Job], list[Length]]:
+) -> tuple[list[parallel_runs.Job], list[Length]]:
   """The runs as jobs below `output`, each checked by gin, and how long they are.
 
   Args:
@@ -59,7 +61,7 @@ def make(
       gin.clear_config()
     lengths.append(length)
     made.append(
-      local_runs.Job(
+      parallel_runs.Job(
         base_dir=output / run.name,
         gin_files=tuple(os.path.abspath(path) for path in run.gin_files),
         bindings=bindings,
@@ -71,7 +73,7 @@ def make(
 
 
 def _length(gin_files: Sequence[str], bindings: Sequence[str]) -> Length:
-  from implicit_rl import experiment  # Takes seconds to load.
+  from implicit_rl.running import experiment  # Takes seconds to load.
 
   experiment.parse_gin(gin_files, bindings)
   try:
@@ -100,13 +102,13 @@ STARTS = 'starts.jsonl'
 _PATIENCE = 60  # seconds
 
 
-def starts(job: local_runs.Job) -> int:
+def starts(job: parallel_runs.Job) -> int:
   """How often a run was started."""
   log = job.base_dir / STARTS
   return log.read_bytes().count(b'\n') if log.exists() else 0
 
 
-def work(job: local_runs.Job, directory: str) -> str | None:
+def work(job: parallel_runs.Job, directory: str) -> str | None:
   """Does or resumes one run in this process, alone in its directory.
 
   Args:
@@ -124,8 +126,8 @@ def work(job: local_runs.Job, directory: str) -> str | None:
       if job.finished:
         return None
       start = {'host': socket.gethostname(), 'pid': os.getpid(), 'time': time.time()}
-      metrics_log.append(job.base_dir / STARTS, start)
-      local_runs.run(job)
+      jsonl.append(job.base_dir / STARTS, start)
+      parallel_runs.run(job)
   except Exception as error:
     with open(job.base_dir / 'run.log', 'a') as log:
       traceback.print_exc(file=log)

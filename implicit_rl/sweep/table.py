@@ -10,7 +10,7 @@ import rich.console
 import rich.live
 import rich.table
 
-from implicit_rl import local_runs, progress
+from implicit_rl.running import parallel_runs, progress
 from implicit_rl.sweep import jobs
 from implicit_rl.sweep.spec import Planned
 
@@ -18,7 +18,7 @@ Show = Callable[[Mapping[str, str]], None]
 
 
 def rows(
-  planned: Sequence[Planned], todo: Sequence[local_runs.Job], states: Mapping[str, str]
+  planned: Sequence[Planned], todo: Sequence[parallel_runs.Job], states: Mapping[str, str]
 ) -> list[tuple[str, ...]]:
   """A row for each variant and game, then one for all.
 
@@ -53,7 +53,7 @@ def rows(
 
 
 @contextlib.contextmanager
-def shown(planned: Sequence[Planned], todo: Sequence[local_runs.Job]) -> Iterator[Show]:
+def shown(planned: Sequence[Planned], todo: Sequence[parallel_runs.Job]) -> Iterator[Show]:
   """Gives a function that shows where the sweep stands."""
   console = rich.console.Console()
   began, at_first = time.monotonic(), sum(job.done for job in todo)

@@ -11,9 +11,9 @@ import pytest
 
 from implicit_rl.agents.continuous_cql import ContinuousCQLAgent
 from implicit_rl.agents.sac import SACAgent
-from implicit_rl.data.online_replay import OnlineReplay
-from implicit_rl.data.tfds_replay import TFDSReplay
-from implicit_rl.data.vector_replay import VectorReplay
+from implicit_rl.data.replay.online_replay import OnlineReplay
+from implicit_rl.data.sources.tfds_replay import TFDSReplay
+from implicit_rl.data.sources.vector_replay import VectorReplay
 from implicit_rl.networks import ActorCritic
 from implicit_rl.optimizers import actor_critic_adam
 from tests.command_line import run, strip_speed

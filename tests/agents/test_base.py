@@ -11,8 +11,8 @@ import pytest
 from implicit_rl.agents.base import Agent
 from implicit_rl.agents.dqn import DQNAgent
 from implicit_rl.agents.schedules import linearly_decaying_epsilon
-from implicit_rl.data.online_replay import OnlineReplay
-from implicit_rl.data.prioritized_replay import PrioritizedReplay
+from implicit_rl.data.replay.online_replay import OnlineReplay
+from implicit_rl.data.replay.prioritized_replay import PrioritizedReplay
 from implicit_rl.environments.minatar import MinAtarEnvironment
 from implicit_rl.learner import Learner
 from implicit_rl.networks import MLP, MinAtarCNN
@@ -115,7 +115,7 @@ def test_epsilon_of_acting():
 
 
 def test_epsilon_schedule_equals_dopamines():
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   from dopamine.jax.agents.dqn import dqn_agent
@@ -245,7 +245,7 @@ def test_actions_beyond_the_environments_are_refused():
 @pytest.mark.slow
 def test_dopamines_own_runner_drives_our_agent(tmp_path):
   """Dopamine's Runner, unmodified: train, evaluate, log, checkpoint, resume."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   from dopamine.discrete_domains import run_experiment

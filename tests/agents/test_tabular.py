@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from implicit_rl import losses
-from implicit_rl.data import frame_store, source, transitions
+from implicit_rl.data import source, transitions
+from implicit_rl.data.store import frame_store
 from implicit_rl.heads import C51Head, QHead, QuantileHead
 from implicit_rl.learner import Learner
 from implicit_rl.networks import MLP

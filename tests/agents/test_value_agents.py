@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from implicit_rl import checkpoints, heads
+from implicit_rl import heads
 from implicit_rl.agents import (
   behaviour_cloning,
   c51,
@@ -19,8 +19,10 @@ from implicit_rl.agents import (
   rainbow,
   rem,
 )
-from implicit_rl.data import frame_store, source, transitions
-from implicit_rl.data.online_replay import OnlineReplay
+from implicit_rl.data import source, transitions
+from implicit_rl.data.replay.online_replay import OnlineReplay
+from implicit_rl.data.store import frame_store
+from implicit_rl.logs import checkpoints
 from implicit_rl.networks import MLP
 
 SHAPE, A = (3,), 3
@@ -95,7 +97,7 @@ def test_cql_with_weight_zero_learns_what_dqn_learns():
 
 def test_gin_names_are_unambiguous_beside_dopamines_agents():
   """With Dopamine's agents imported, the names in our gin files still mean ours."""
-  from implicit_rl import dopamine_compat  # noqa: F401
+  from implicit_rl.compat import dopamine_compat  # noqa: F401
 
   # isort: split
   from dopamine.jax.agents.dqn import dqn_agent  # noqa: F401

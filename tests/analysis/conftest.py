@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 import run_experiment
-from implicit_rl import metrics_log
+from implicit_rl.logs import jsonl
 
 ROOT = pathlib.Path(run_experiment.__file__).parent
 
@@ -18,7 +18,7 @@ def write_run(base_dir, returns, sranks, step=100, **more):
   for i, (value, srank) in enumerate(zip(returns, sranks, strict=True)):
     row = {'iteration': i, 'updates': (i + 1) * step, 'eval_return': value, 'srank': srank}
     row |= {name: values[i] for name, values in more.items()}
-    metrics_log.append(base_dir / 'metrics.jsonl', row)
+    jsonl.append(base_dir / 'metrics.jsonl', row)
   return base_dir
 
 

@@ -10,9 +10,9 @@ import subprocess
 
 import pytest
 
-from implicit_rl import metrics_log
 from implicit_rl.analysis import __main__ as command_line
 from implicit_rl.analysis import findings, report, runs
+from implicit_rl.logs import jsonl
 
 # Of the page in a frame of each width: what is laid out, and how.
 SCRIPT = """
@@ -121,10 +121,10 @@ def test_findings_by_hand(tmp_path, write_run):
     q_max=[1, None, None, 2],
     condition_number=[None, 1, 1, 1],
   )
-  rows = metrics_log.read(base_dir / 'metrics.jsonl')
+  rows = jsonl.read(base_dir / 'metrics.jsonl')
   (base_dir / 'metrics.jsonl').unlink()
   for row in rows[:2] + [row | {'iteration': row['iteration'] + 1} for row in rows[2:]]:
-    metrics_log.append(base_dir / 'metrics.jsonl', row)
+    jsonl.append(base_dir / 'metrics.jsonl', row)
   (base_dir / 'operative_config.gin').write_text('OfflineRunner.num_iterations = 9\n')
   (base_dir / 'run.json').write_text(
     '{"starts": [{"seed": 1}, {"seed": 1, "start_iteration": 2, "git_revision": "ab+"}]}'

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from implicit_rl import metrics_log
 from implicit_rl.analysis import curves, runs, tables
+from implicit_rl.logs import jsonl
 
 
 @pytest.fixture(name='two_runs')
@@ -32,7 +32,7 @@ def test_real_runs_are_named_by_what_differs_and_agree_with_their_own_log(real_r
   assert table[['suite', 'game', 'seed']].drop_duplicates().values.tolist() == [
     ['minatar', 'Breakout', 3]
   ]
-  rows = metrics_log.read(real_runs / 'dqn_lp' / 'seed_3' / 'metrics.jsonl')
+  rows = jsonl.read(real_runs / 'dqn_lp' / 'seed_3' / 'metrics.jsonl')
   ours = table[table['variant'] != 'DQN']
   assert len(ours) == len(rows) == 3
   for name, value in rows[-1].items():
@@ -66,7 +66,7 @@ def test_settings_over_several_lines_are_one_value(tmp_path):
 def test_spectra_are_those_of_the_metrics(real_runs):
   base_dir = real_runs / 'dqn' / 'seed_3'
   spectra = runs.spectra(base_dir)
-  rows = pd.DataFrame(metrics_log.read(base_dir / 'metrics.jsonl'))
+  rows = pd.DataFrame(jsonl.read(base_dir / 'metrics.jsonl'))
   assert spectra.index.tolist() == rows['updates'].tolist() == [2, 4, 6]
   np.testing.assert_allclose(spectra[0], rows['sigma_max'], rtol=1e-6)
 

@@ -92,7 +92,7 @@ def official_dir(episodes, tmp_path_factory):
 @pytest.fixture(scope='session')
 def written_dir(episodes, tmp_path_factory):
   """A data folder with the same episodes, written by our writer."""
-  from implicit_rl.data import tfds_writer
+  from implicit_rl.data.formats import tfds_writer
 
   data_dir = tmp_path_factory.mktemp('written')
   tfds_writer.write_dataset(

@@ -5,16 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from implicit_rl import checkpoints
-from implicit_rl.data import (
-  __main__,
-  dopamine_logs,
-  online_replay,
-  other_recordings,
-  store_files,
-  store_replay,
-  store_writer,
-)
+from implicit_rl.data import __main__
+from implicit_rl.data.formats import minari_recordings
+from implicit_rl.data.replay import online_replay
+from implicit_rl.data.sources import dopamine_logs, store_replay
+from implicit_rl.data.store import store_files, store_writer
+from implicit_rl.logs import checkpoints
 from tests.data import dopamine_reference, reference
 from tests.data.conftest import ATARI
 from tests.data.test_dopamine_logs import flat, read_all
@@ -235,7 +231,7 @@ def test_a_local_minari_dataset(tmp_path, monkeypatch, capsys):
       assert np.abs(step.observation.astype(int) - frame).mean() < 15
       step.observation = frame
   assert_same(load(tmp_path / 'store'), episodes)
-  recording = other_recordings.MinariRecording(folder)
+  recording = minari_recordings.MinariRecording(folder)
   for start in (0, 29, 30, 60, 75):
     parts = [rows.action for rows in recording.read(start)]
     actions = [s.action for s in flat(episodes)][start:]
@@ -256,14 +252,14 @@ def test_a_local_minari_dataset(tmp_path, monkeypatch, capsys):
 def test_the_newest_frame_of_an_observation(shape, expected):
   observations = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
   np.testing.assert_array_equal(
-    other_recordings.newest_frames(observations), expected(observations)
+    minari_recordings.newest_frames(observations), expected(observations)
   )
 
 
 def test_screens_become_grey_frames():
   screens = np.full((2, 210, 160, 3), [255, 0, 0], np.uint8)
-  frames = other_recordings.newest_frames(screens)
+  frames = minari_recordings.newest_frames(screens)
   assert frames.shape == (2, 84, 84)
   assert (frames == 76).all()  # 0.299 of 255: the weight of red in grey.
   with pytest.raises(ValueError, match=r'float32 \(84, 84\)'):
-    other_recordings.newest_frames(np.zeros((1, 84, 84), np.float32))
+    minari_recordings.newest_frames(np.zeros((1, 84, 84), np.float32))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from implicit_rl.data import tfds_replay
+from implicit_rl.data.sources import tfds_replay
 
 LIMITS = {'minatar_checkpoints_ordered': 2_000_000, 'rlu_atari_checkpoints_ordered': 3_000_000}
 SETS = {  # What docs/data.md says of them: steps, episodes.

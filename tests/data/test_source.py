@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from implicit_rl.data import frame_store, source, transitions
+from implicit_rl.data import source, transitions
+from implicit_rl.data.store import frame_store
 from tests.data import reference
 
 

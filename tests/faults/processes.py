@@ -6,7 +6,7 @@ import time
 
 import jax
 
-from implicit_rl import checkpoints, metrics_log
+from implicit_rl.logs import checkpoints, jsonl
 from tests import forks
 from tests.command_line import OFFLINE, ROOT, run, strip_speed
 
@@ -63,7 +63,7 @@ def begun(base_dir):
 def rows(base_dir):
   """The run's rows without what depends on the clock."""
   path = pathlib.Path(base_dir) / 'metrics.jsonl'
-  return strip_speed(metrics_log.read(path)) if path.exists() else []
+  return strip_speed(jsonl.read(path)) if path.exists() else []
 
 
 def assert_same_run(one, other):

@@ -7,8 +7,8 @@ import pytest
 from absl import flags
 
 import run_experiment
-from implicit_rl import checkpoints, metrics_log
 from implicit_rl.analysis import runs
+from implicit_rl.logs import checkpoints, jsonl
 from tests.command_line import ROOT, refusal, run, strip_speed
 from tests.faults.processes import MINATAR, SMALL, more
 
@@ -28,7 +28,7 @@ def test_a_damaged_newest_checkpoint_costs_an_iteration(damage, whole, ran, tmp_
   content = bytearray(path.read_bytes())
   content[-5] ^= 1
   path.write_bytes({'cut': bytes(content[:-9]), 'changed': bytes(content), 'empty': b''}[damage])
-  assert strip_speed(more(tmp_path, 3)) == strip_speed(metrics_log.read(whole / 'metrics.jsonl'))
+  assert strip_speed(more(tmp_path, 3)) == strip_speed(jsonl.read(whole / 'metrics.jsonl'))
   assert f'{path} is' in caplog.text and 'Falling back to the checkpoint before it' in caplog.text
 
 
@@ -55,7 +55,7 @@ def test_a_row_cut_short_is_written_again(whole, ran, tmp_path):
   ran(2)
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
     file.write('{"iteration": 2, "upda')
-  assert strip_speed(more(tmp_path, 3)) == strip_speed(metrics_log.read(whole / 'metrics.jsonl'))
+  assert strip_speed(more(tmp_path, 3)) == strip_speed(jsonl.read(whole / 'metrics.jsonl'))
 
 
 def test_a_damaged_log_is_named_with_the_line(ran, tmp_path):
@@ -66,7 +66,7 @@ def test_a_damaged_log_is_named_with_the_line(ran, tmp_path):
   with pytest.raises(SystemExit, match=r'metrics\.jsonl is damaged at line 2 .*take that line out'):
     more(tmp_path, 2)
   assert path.read_bytes() == before
-  with pytest.raises(metrics_log.DamagedLogError, match='line 2'):
+  with pytest.raises(jsonl.DamagedLogError, match='line 2'):
     runs.read(tmp_path)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from implicit_rl import checkpoints, metrics_log
-from implicit_rl.data import dopamine_files, gzip_arrays, store_files
-from implicit_rl.data.dopamine_logs import DopamineLogs
+from implicit_rl.data.formats import dopamine_files, gzip_arrays
+from implicit_rl.data.sources.dopamine_logs import DopamineLogs
+from implicit_rl.data.store import store_files
+from implicit_rl.logs import checkpoints, jsonl
 from tests.data import dopamine_reference
 
 INPUTS = 10_000
@@ -87,18 +88,18 @@ def assert_sound(read, inputs, errors):
 def test_jsonl(folder):
   path = folder / 'metrics.jsonl'
   for iteration in range(4):
-    metrics_log.append(
+    jsonl.append(
       path, {'iteration': iteration, 'srank': 3.5, 'none': None, 'sigma': np.arange(3.0)}
     )
   sound, rng = path.read_bytes(), random.Random(0)
 
   def read(content):
     path.write_bytes(content)
-    assert all(isinstance(row, dict) for row in metrics_log.read(path))
+    assert all(isinstance(row, dict) for row in jsonl.read(path))
     if rng.random() < 0.1:  # Writes, which takes longer.
-      metrics_log.keep_before(path, 2)
+      jsonl.keep_before(path, 2)
 
-  assert_sound(read, (harmed(rng, sound) for _ in range(INPUTS)), metrics_log.DamagedLogError)
+  assert_sound(read, (harmed(rng, sound) for _ in range(INPUTS)), jsonl.DamagedLogError)
 
 
 def test_checkpoints(folder):

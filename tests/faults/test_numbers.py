@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from implicit_rl import checkpoints, learner, rank
+from implicit_rl import learner, rank
 from implicit_rl.agents.dqn import DQNAgent
-from implicit_rl.training_sums import NonFiniteError, TrainingSums
+from implicit_rl.logs import checkpoints
+from implicit_rl.logs.running_means import NonFiniteError, TrainingSums
 from implicit_rl.types import Batch, LossAux, QOutputs
 from tests.command_line import OFFLINE, run
 

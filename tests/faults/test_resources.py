@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from implicit_rl import checkpoints, run_directory
-from implicit_rl.data import tfds_files
+from implicit_rl.data.formats import tfds_files
+from implicit_rl.logs import checkpoints
+from implicit_rl.running import run_directory
 from tests.command_line import refusal
 from tests.faults import processes
 from tests.faults.processes import MINATAR, SMALL, more

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from implicit_rl import checkpoints
+from implicit_rl.logs import checkpoints
 from tests.command_line import ATARI_REPLAY, MINATAR_REPLAY, OFFLINE, ONLINE
 from tests.faults import processes
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from implicit_rl import experiment
 from implicit_rl.gridworld import __main__ as cli
 from implicit_rl.gridworld import experiments, rank_map, runs
 from implicit_rl.gridworld.config import FittedQConfig
+from implicit_rl.running import experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = FittedQConfig(

@@ -13,7 +13,8 @@ import jax
 import pytest
 import yaml
 
-from implicit_rl import local_runs, metrics_log
+from implicit_rl.logs import jsonl
+from implicit_rl.running import parallel_runs
 from implicit_rl.sweep import __main__ as command
 from implicit_rl.sweep import jobs
 from implicit_rl.sweep import spec as sweep_spec
@@ -68,23 +69,23 @@ def start(path, output, *arguments):
 def planned_jobs(path, output):
   """The jobs of a sweep of SMALL's length, without asking gin."""
   return [
-    local_runs.Job(output / run.name, run.gin_files, run.bindings, run.seed, 4)
+    parallel_runs.Job(output / run.name, run.gin_files, run.bindings, run.seed, 4)
     for run in sweep_spec.expand(sweep_spec.read(path))
   ]
 
 
 def rows(job):
   """What a run has logged, but for speeds."""
-  return strip_speed(metrics_log.read(job.base_dir / 'metrics.jsonl'))
+  return strip_speed(jsonl.read(job.base_dir / 'metrics.jsonl'))
 
 
 def one_after_the_other(todo):
   """Does runs as the workers of a sweep do, but in this process and without Ray."""
-  variables = local_runs.environment(jax.config.jax_compilation_cache_dir)
+  variables = parallel_runs.environment(jax.config.jax_compilation_cache_dir)
   os.environ.update(variables)
   jax.config.update('jax_compilation_cache_dir', variables['JAX_COMPILATION_CACHE_DIR'])
   for job in todo:
-    local_runs.run(job)
+    parallel_runs.run(job)
 
 
 def running(todo):
@@ -92,7 +93,7 @@ def running(todo):
   found = {}
   for job in todo:
     if jobs.starts(job) and not job.finished:
-      pid = metrics_log.read(job.base_dir / jobs.STARTS)[-1]['pid']
+      pid = jsonl.read(job.base_dir / jobs.STARTS)[-1]['pid']
       if pathlib.Path(f'/proc/{pid}').exists():
         found[job] = pid
   return found

@@ -1,0 +1,1 @@
+"""Optional kernels and settings for XLA's CPU backend; nothing here is needed elsewhere."""

@@ -1,0 +1,167 @@
+"""The log of an online run's whole replay, and its export as a dataset.
+
+Each iteration leaves one folder, whole or absent, so a run that was killed goes on with what it
+has. Afterwards the episodes are stitched together across iterations and written as a dataset:
+images in the format of DQN Replay, which TFDS and `TFDSReplay` read, vectors in D4RL's flat HDF5.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from implicit_rl.data.formats import tfds_writer, vector_files
+from implicit_rl.data.store import frame_store, store_files
+from implicit_rl.environments import mujoco
+
+_NAME = re.compile(r'iteration_(\d{6})')
+STAGES = 50  # As in DQN Replay: stages of equal length, one split each.
+
+
+class Rows(NamedTuple):
+  """What one iteration added: T rows of each of E streams, in order.
+
+  Attributes:
+    observation: [E, T, *observation_shape], before acting.
+    action: [E, T] int32, or [E, T, A] float32.
+    reward: [E, T] float32, as the agent was given it.
+    terminal: [E, T] bool.
+    episode_end: [E, T] bool.
+    final_observation: what followed each episode's last action, in the order of their ends; only of
+      one stream, else None.
+  """
+
+  observation: np.ndarray
+  action: np.ndarray
+  reward: np.ndarray
+  terminal: np.ndarray
+  episode_end: np.ndarray
+  final_observation: np.ndarray | None = None
+
+
+COLUMNS = ('observation', 'action', 'reward', 'terminal', 'episode_end')
+
+
+def writer(dataset: str) -> ModuleType:
+  """The module that writes datasets of this name: `check_config` and `write_dataset`."""
+  return vector_files if dataset == mujoco.DATASET else tfds_writer
+
+
+class ReplayLog:
+  """The rows of each iteration, in folders of their own.
+
+  Args:
+    directory: made when the first rows come.
+  """
+
+  def __init__(self, directory: str | os.PathLike):
+    self._directory = pathlib.Path(directory)
+
+  def write(self, iteration: int, rows: Rows) -> None:
+    """Keeps what an iteration added; replaces what an interrupted one may have left."""
+    folder = self._directory / f'iteration_{iteration:06d}'
+    shutil.rmtree(folder, ignore_errors=True)
+    observation = rows.observation.reshape(-1, *rows.observation.shape[2:])
+    frames = frame_store.pack(observation)
+    columns = {n: a for n, a in rows._asdict().items() if n != 'observation' and a is not None}
+    settings = {'frames': frames.settings(), 'streams': len(rows.action)}
+    store_files.save(folder, {**columns, **frames.arrays()}, settings)
+
+  def keep_before(self, iteration: int) -> None:
+    """Drops what `iteration` and later ones left, which a resumed run is about to write again."""
+    for found in self._iterations():
+      if found >= iteration:
+        shutil.rmtree(self._directory / f'iteration_{found:06d}')
+
+  def episodes(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The episodes, in the order in which they ended, those that the run's end cut among them.
+
+    Yields:
+      The number of the environment step with which the episode began (step t of stream e of E is
+      number t·E + e), and its rows: `observation` [T, ...], `action`, `reward`, `terminal` [T], and
+      `final_observation` if it was kept.
+
+    Raises:
+      ValueError: if an iteration is missing.
+    """
+    iterations = self._iterations()
+    if iterations != list(range(len(iterations))):
+      raise ValueError(
+        f'{self._directory} holds the iterations {iterations}: the log is not whole.'
+      )
+    pending: list[list[Rows]] = []
+    began: list[int] = []
+    step = 0
+    for iteration in iterations:
+      rows = self._read(iteration)
+      streams, length = rows.reward.shape
+      pending = pending or [[] for _ in range(streams)]
+      began = began or list(range(streams))
+      ends = np.argwhere(rows.episode_end.T)[:, ::-1]  # (stream, t), in order of t
+      starts = [0] * streams
+      for number, (stream, t) in enumerate(ends):
+        pending[stream].append(_cut(rows, stream, starts[stream], t + 1))
+        whole: dict[str, Any] = _joined(pending[stream])
+        if rows.final_observation is not None:
+          whole['final_observation'] = rows.final_observation[number]
+        yield began[stream], whole
+        pending[stream], starts[stream] = [], t + 1
+        began[stream] = step + (t + 1) * streams + stream
+      for stream in range(streams):
+        if starts[stream] < length:
+          pending[stream].append(_cut(rows, stream, starts[stream], length))
+      step += streams * length
+    for stream, parts in enumerate(pending):
+      if parts:
+        yield began[stream], _joined(parts)
+
+  def export(self, data_dir: str | os.PathLike, dataset: str, config: str) -> pathlib.Path:
+    """Writes the log as a dataset; of TFDS, with a split for each of 50 equal stages of the run.
+
+    Args:
+      data_dir: the `data_dir` of TFDS and of `TFDSReplay`.
+      dataset: `tfds_writer.ATARI`, `tfds_writer.MINATAR` or `mujoco.DATASET`.
+      config: as 'Breakout_run_1'.
+
+    Returns:
+      The folder written. A dataset that is there already is replaced.
+    """
+    total = sum(self._read(i).reward.size for i in self._iterations())
+    episodes = ((began * STAGES // total, rows) for began, rows in self.episodes())
+    return writer(dataset).write_dataset(data_dir, dataset, config, episodes, overwrite=True)
+
+  def _iterations(self) -> list[int]:
+    if not self._directory.is_dir():
+      return []
+    return sorted(int(m[1]) for m in map(_NAME.fullmatch, os.listdir(self._directory)) if m)
+
+  def _read(self, iteration: int) -> Rows:
+    folder = self._directory / f'iteration_{iteration:06d}'
+    found = store_files.load(folder)
+    if found is None:
+      raise ValueError(f'{folder} was written by another version of implicit_rl.')
+    arrays, settings = found
+    frames = frame_store.from_arrays(settings['frames'], arrays)
+    observation = frames.take(np.arange(frames.shape[0]))
+    shape = arrays['reward'].shape
+    return Rows(
+      observation=observation.reshape(*shape, *frames.shape[1:]),
+      final_observation=arrays.get('final_observation'),
+      **{name: arrays[name] for name in COLUMNS[1:]},
+    )
+
+
+def _cut(rows: Rows, stream: int, start: int, end: int) -> Rows:
+  return Rows(*(getattr(rows, name)[stream, start:end] for name in COLUMNS))
+
+
+def _joined(parts: list[Rows]) -> dict[str, np.ndarray]:
+  names = (name for name in COLUMNS if name != 'episode_end')
+  return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}

@@ -1,0 +1,302 @@
+"""The offline data source that reads a prepared store, from memory or from disk."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+import numpy as np
+
+from implicit_rl.data import source, subsets, transitions
+from implicit_rl.data.sources import dopamine_logs, rotation
+from implicit_rl.data.store import frame_store, prepare, store_files
+
+FRAMES = ('auto', 'raw', 'packed', 'mapped')
+_READ_ROWS = 4096
+
+
+@gin.configurable(denylist=source.FROM_AGENT)
+class StoreReplay(source.StoredSource):
+  """Transitions of a store that `python -m implicit_rl.data prepare` made.
+
+  Args:
+    stack_size: S, frames per state. As the agent's.
+    update_horizon: n. As the agent's.
+    gamma: discount per step. As the agent's.
+    seed: all sampling derives from it. Which subset is used does not.
+    observation_shape: what the environment shows the agent; checked against the data. None: not.
+    observation_dtype: ignored, since a network takes either; the data keeps its own.
+    path: the store.
+    subset: a name from `subsets`, or a function with the same arguments.
+    fraction: in (0, 1]; 0.05 is the paper's 5%.
+    subset_seed: which random subset.
+    terminal_convention: 'logged_row', a row is a transition as the agent logged it; or 'rlds', an
+      episode that ended for good ends one step early and its last action and reward are dropped.
+    clip_rewards: clip rewards to [-1, 1], as DQN Replay's are already.
+    time_limit: rows of an episode that the time limit ended; such an end does not count as
+      terminal. DQN Replay's is 27,000, and its logs mark those ends as terminal. None: as logged.
+    frames: 'raw', plain in memory; 'packed', as stored but in memory, whole chunks that the subset
+      needs; 'mapped', left on disk; or 'auto', which is 'raw' as long as they fit in one gibibyte,
+      then 'packed'.
+    rotation: a `CheckpointRotation`, to draw from a few checkpoints at a time as Dopamine does;
+      None draws from all.
+    on_device: keep the decoded frames in the accelerator's memory and cut batches there.
+    return_to_go: compute the discounted return from every row to its episode's end.
+
+  Raises:
+    FileNotFoundError: if the store is not there or not complete.
+    ValueError: if a setting is out of range, or the store is damaged or of another version.
+  """
+
+  def __init__(
+    self,
+    *,
+    stack_size: int,
+    update_horizon: int,
+    gamma: float,
+    seed: int = 0,
+    observation_shape: tuple[int, ...] | None = None,
+    observation_dtype: Any = None,
+    path: str | os.PathLike = gin.REQUIRED,
+    subset: str | subsets.Subset = 'random_episodes',
+    fraction: float = 0.05,
+    subset_seed: int = 0,
+    terminal_convention: str = 'logged_row',
+    clip_rewards: bool = False,
+    time_limit: int | None = None,
+    frames: str = 'auto',
+    rotation: rotation.CheckpointRotation | None = None,
+    on_device: bool = False,
+    return_to_go: bool = False,
+  ):
+    del observation_dtype
+    source.check_settings(stack_size, update_horizon, gamma, seed)
+    subset_name, choose = subsets.by_name(subset)
+    if subset in subsets.SUBSETS:
+      subsets.check_fraction(fraction)
+    source.check_convention(terminal_convention)
+    if frames not in FRAMES:
+      raise ValueError(f'Unknown frames {frames!r}; choose one of {", ".join(FRAMES)}.')
+    folder = pathlib.Path(path).expanduser()
+    index = store_files.read_index(folder)
+    settings = index['settings']
+    if 'rows' not in settings:
+      raise ValueError(f'{folder} is not a store of transitions; name one that prepare has made.')
+    if observation_shape is not None and tuple(observation_shape) != tuple(settings['shape'][1:]):
+      raise ValueError(
+        f'{folder} has observations of shape {tuple(settings["shape"][1:])}, the environment '
+        f'{tuple(observation_shape)}: they are not the same game.'
+      )
+    arrays = store_files.read_arrays(folder, index, memory_map=True)
+    terminal, episode_end, counted = endings(arrays, terminal_convention, time_limit)
+    selected = np.zeros(len(counted), bool)
+    selected[counted] = _choose(choose, subset_name, arrays, counted, fraction, subset_seed)
+    realised = {
+      'selected_rows': int(selected.sum()),
+      'realised_fraction': float(selected.sum() / counted.sum()),
+      'selection_sha256': subsets.fingerprint(selected),
+    }
+    selected &= _with_history(arrays, stack_size)
+
+    keep = transitions.rows_needed(episode_end, selected, stack_size, update_horizon)
+    stored, keep = _load(folder, settings, arrays, keep, frames)
+    rewards = np.array(arrays['reward'])
+    if clip_rewards:
+      rewards = np.clip(rewards, -1, 1)
+    columns = transitions.make_columns(
+      arrays['action'][keep],
+      rewards[keep],
+      terminal[keep],
+      transitions.segment_ends(episode_end, keep),
+    )
+    returns = None
+    if return_to_go:
+      returns = transitions.returns_to_go(rewards, terminal, episode_end, gamma)[keep]
+    made_from = settings['source']
+    super().__init__(
+      columns,
+      stored,
+      stack_size=stack_size,
+      update_horizon=update_horizon,
+      gamma=gamma,
+      seed=seed,
+      selected=selected[keep],
+      return_to_go=returns,
+      on_device=on_device,
+      description={
+        'dataset': made_from['dataset'],
+        **{name: made_from[name] for name in ('game', 'version') if name in made_from},
+        'store': os.fspath(folder),
+        'subset': subset_name,
+        'fraction': fraction,
+        'subset_seed': subset_seed,
+        'terminal_convention': terminal_convention,
+        **({'clip_rewards': True} if clip_rewards else {}),
+        **({'time_limit': time_limit} if time_limit else {}),
+        **({'rotation': rotation.describe()} if rotation else {}),
+        'frames': 'raw' if isinstance(stored, frame_store.RawFrames) else settings['codec'],
+        'stored_bytes': stored.nbytes,
+        'dataset_rows': int(counted.sum()),
+        'dataset_episodes': settings['episodes'],
+        **realised,
+        **({'skipped': settings['skipped']} if settings['skipped'] else {}),
+        'fingerprint': settings['content_sha256'][:16],
+      },
+    )
+    self._rotation = rotation
+    if rotation is not None:
+      checkpoint = np.asarray(arrays['checkpoint'][keep])[np.asarray(self._valid)]
+      self._bounds = np.append(np.flatnonzero(np.diff(checkpoint, prepend=-1)), len(checkpoint))
+
+  def _draw(self, first_update: int, num_updates: int, batch_size: int, stream: int) -> np.ndarray:
+    if self._rotation is None or stream != transitions.TRAINING_STREAM:
+      return super()._draw(first_update, num_updates, batch_size, stream)
+    places = self._rotation.draw(self._seed, first_update, num_updates, batch_size, self._bounds)
+    return self._valid[places]
+
+
+@gin.configurable(denylist=[*source.FROM_AGENT, 'path'])
+class DopamineReplay(StoreReplay):
+  """Transitions of Dopamine's raw logs `{data_dir}/{game}/{run}/replay_logs`, prepared once.
+
+  Args:
+    data_dir: holds the logs in batch_rl's layout.
+    cache_dir: where the store is made, or lies since an earlier run.
+    game: as 'Pong'.
+    run: which run of the logging agent.
+    skip_missing: leave out checkpoints that are missing or damaged.
+    codec: how frames are stored: 'zstd' or 'raw'.
+    **settings: as of `StoreReplay`.
+
+  Raises:
+    FileNotFoundError: if the logs are not there or incomplete.
+    ValueError: if they are damaged or a setting is out of range.
+  """
+
+  def __init__(
+    self,
+    *,
+    data_dir: str | os.PathLike = gin.REQUIRED,
+    cache_dir: str | os.PathLike = gin.REQUIRED,
+    game: str = 'Pong',
+    run: int = 1,
+    skip_missing: bool = False,
+    codec: str = 'zstd',
+    **settings: Any,
+  ):
+    folder = pathlib.Path(data_dir).expanduser() / game / str(run)
+    store = pathlib.Path(cache_dir).expanduser() / f'replay_logs-{game}-{run}'
+    if not store.exists():
+      recording = dopamine_logs.DopamineLogs(folder, skip_missing=skip_missing)
+      prepare.prepare_once(recording, store, codec=codec)
+    super().__init__(path=store, **settings)
+
+
+def endings(
+  arrays: Mapping[str, np.ndarray], terminal_convention: str, time_limit: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Says where episodes end, and which rows are transitions of the dataset.
+
+  Args:
+    arrays: a store's columns.
+    terminal_convention: see `StoreReplay`.
+    time_limit: likewise.
+
+  Returns:
+    terminal [N], episode_end [N] and counted [N], all bool.
+  """
+  terminal, episode_end = np.array(arrays['terminal']), np.array(arrays['episode_end'])
+  counted = np.ones(len(terminal), bool)
+  if time_limit is not None:
+    ends = np.flatnonzero(episode_end)
+    begins = np.append(0, ends[:-1] + 1)
+    timed = (ends - begins + 1 == time_limit) & arrays['is_first'][begins]
+    terminal[ends[timed]] = False
+  if terminal_convention == 'rlds':
+    last = np.flatnonzero(terminal)
+    counted[last] = False
+    terminal[:] = False
+    before = last[(last > 0) & ~episode_end[last - 1]] - 1  # An episode of one row has none.
+    terminal[before] = episode_end[before] = True
+  return terminal, episode_end, counted
+
+
+def _choose(
+  choose: subsets.Subset,
+  name: str,
+  arrays: Mapping[str, np.ndarray],
+  counted: np.ndarray,
+  fraction: float,
+  seed: int,
+) -> np.ndarray:
+  """Returns which of the counted rows a subset takes."""
+  ends = np.flatnonzero(arrays['episode_end'])
+  begins = np.append(0, ends[:-1] + 1)
+  total = int(counted.sum())
+  chosen = np.asarray(
+    choose(
+      subsets.Episodes(
+        np.add.reduceat(counted, begins, dtype=np.int64),
+        np.asarray(arrays['checkpoint'][begins], np.int64),
+        np.asarray(arrays['checkpoint'])[counted],
+      ),
+      fraction,
+      seed,
+    )
+  )
+  if chosen.shape != (total,) or chosen.dtype != bool:
+    raise ValueError(f'Subset {name} must return [{total}] bool, one per row.')
+  return chosen
+
+
+def _with_history(arrays: Mapping[str, np.ndarray], stack_size: int) -> np.ndarray:
+  """Returns which rows [N] have all frames of their state: not the first of a cut beginning."""
+  begins = np.flatnonzero(np.append(True, arrays['episode_end'][:-1]))
+  cut = begins[~arrays['is_first'][begins]]
+  whole = np.ones(len(arrays['is_first']), bool)
+  ends = np.flatnonzero(arrays['episode_end'])
+  last = ends[np.searchsorted(ends, cut)]
+  for begin, end in zip(cut, last, strict=True):
+    whole[begin : min(begin + stack_size - 1, end + 1)] = False
+  return whole
+
+
+def _load(
+  folder: pathlib.Path,
+  settings: Mapping[str, Any],
+  arrays: Mapping[str, np.ndarray],
+  keep: np.ndarray,
+  frames: str,
+) -> tuple[frame_store.AnyFrames, np.ndarray]:
+  """Returns the frames of at least the rows in `keep` [N] bool, and of which rows they are."""
+  count, *shape = settings['shape']
+  frame_bytes = int(np.prod(shape)) * np.dtype(settings['dtype']).itemsize
+  if frames == 'auto':
+    frames = 'raw' if keep.sum() * frame_bytes <= source.RAW_BYTES else 'packed'
+  if frames == 'mapped':
+    mapped = {**arrays, 'frames': store_files.map_randomly(folder / 'frames.npy')}
+    return frame_store.from_arrays(settings, mapped), np.ones(count, bool)
+  if frames == 'packed' and settings['codec'] != 'raw':
+    chunk_size = settings['chunk_size']
+    wanted = np.logical_or.reduceat(keep, np.arange(0, count, chunk_size))
+    keep = np.repeat(wanted, chunk_size)[:count]
+    offsets = np.asarray(arrays['offsets'])
+    ends = np.cumsum(np.diff(offsets)[wanted])
+    data = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    at = 0
+    edges = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    for begin, end in offsets[edges].tolist():  # Runs of neighbours in one piece.
+      data[at : at + end - begin] = arrays['frames'][begin:end]
+      at += end - begin
+    packed = {**arrays, 'frames': data, 'offsets': np.append(0, ends)}
+    kept = {**settings, 'shape': [int(keep.sum()), *shape]}
+    return frame_store.from_arrays(kept, packed), keep
+  stored = frame_store.from_arrays(settings, arrays)
+  rows = np.flatnonzero(keep)
+  plain = np.empty((len(rows), *shape), settings['dtype'])
+  for at in range(0, len(rows), _READ_ROWS):
+    plain[at : at + _READ_ROWS] = stored.take(rows[at : at + _READ_ROWS])
+  return frame_store.RawFrames(plain), keep

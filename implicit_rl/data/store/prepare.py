@@ -1,0 +1,146 @@
+"""From a recording to a store, and checks of a store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from implicit_rl.data.formats import recordings
+from implicit_rl.data.store import frame_store, store_files, store_writer
+
+_DECODED_AT_ONCE = 4096  # frames
+_log = logging.getLogger(__name__)
+
+
+def prepare(
+  recording: recordings.Recording,
+  folder: str | os.PathLike,
+  *,
+  codec: str = 'zstd',
+  chunk_size: int = frame_store.CHUNK_SIZE,
+  commit_rows: int = store_writer.COMMIT_ROWS,
+  wait: bool = False,
+) -> dict[str, Any]:
+  """Writes all rows of a recording into a store, or the rest of them if it was interrupted.
+
+  Args:
+    recording: where the rows come from.
+    folder: the store to be.
+    codec: 'zstd' or 'raw'.
+    chunk_size: frames per zstd chunk.
+    commit_rows: rows between two points that an interrupted run can go on from.
+    wait: wait for another process that is writing the same store, instead of giving up.
+
+  Returns:
+    The settings of the store: what it holds.
+
+  Raises:
+    StoreBusyError: if another process is writing it and `wait` is False.
+    FileExistsError: if it is there already.
+    OSError: if it can't be written, as when the disk is full.
+    ValueError: if the recording is damaged, or the store was begun from another one.
+  """
+  with store_writer.StoreWriter(
+    folder,
+    recording.frame_shape,
+    recording.frame_dtype,
+    recording.identity(),
+    codec=codec,
+    chunk_size=chunk_size,
+    commit_rows=commit_rows,
+    wait=wait,
+    make_dictionary=lambda: make_dictionary(recording, codec),
+  ) as writer:
+    recording.skip(writer.skipped)
+    if writer.rows:
+      _log.info('Going on at row %d of %s.', writer.rows, store_files.partial(pathlib.Path(folder)))
+    if not writer.complete:
+      with recordings.bar(
+        len(recording), f'Preparing {pathlib.Path(folder).name}', start=writer.rows
+      ) as progress:
+        for rows in recording.read(writer.rows):
+          writer.append(rows, recording.skipped)
+          progress.total = len(recording)
+          progress.update(len(rows.action))
+      if not writer.rows:
+        raise ValueError(f'There are no rows to prepare: {recording.identity()}.')
+      writer.end()
+    writer.finish(summary(writer.columns()))
+  return store_files.read_index(folder)['settings']
+
+
+def prepare_once(
+  recording: recordings.Recording, folder: str | os.PathLike, *, codec: str = 'zstd'
+) -> None:
+  """Makes sure that a store is there, if need be by waiting for the process that writes it."""
+  if not pathlib.Path(folder).exists():
+    with contextlib.suppress(FileExistsError):  # Another process was first.
+      prepare(recording, folder, codec=codec, wait=True)
+
+
+def make_dictionary(recording: recordings.Recording, codec: str) -> bytes | None:
+  """Returns what the frames of a recording are compressed with; None if they stay plain."""
+  return frame_store.train_dictionary(recording.sample()) if codec == 'zstd' else None
+
+
+def summary(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Returns the counts of a store's columns, ready for JSON."""
+  end, first = columns['episode_end'], columns['is_first']
+  begins = np.append(True, end[:-1])
+  return {
+    'rows': len(end),
+    'episodes': int(end.sum()),
+    'episodes_without_beginning': int((begins & ~first).sum()),
+    'terminals': int(columns['terminal'].sum()),
+    'reward_sum': float(columns['reward'].sum(dtype=np.float64)),
+    'max_action': int(columns['action'].max()),
+    'checkpoints': recordings.runs(columns['checkpoint']),
+  }
+
+
+def verify(folder: str | os.PathLike) -> dict[str, Any]:
+  """Reads a store completely: every checksum, every frame, every count.
+
+  Returns:
+    Its settings.
+
+  Raises:
+    FileNotFoundError: if it is not there or not complete.
+    ValueError: if it is damaged or of another version.
+  """
+  folder = pathlib.Path(folder)
+  index = store_files.read_index(folder)
+  settings = index['settings']
+  for name, expected in index['files'].items():
+    path = folder / f'{name}.npy'
+    if not path.exists() or store_files.sha256(path) != expected['sha256']:
+      raise store_files.DamagedStoreError(
+        f'{path} is not as it was written: delete {folder} and prepare it again.'
+      )
+  arrays = store_files.read_arrays(folder, index, memory_map=True)
+  found = json.loads(json.dumps(summary(arrays)))
+  if found != {name: settings[name] for name in found}:
+    raise store_files.DamagedStoreError(
+      f'{folder} does not hold what its {store_files.INDEX} says.'
+    )
+  frames = frame_store.from_arrays(settings, arrays)
+  count = frames.shape[0]
+  with recordings.bar(count, f'Decoding {folder.name}') as progress:
+    for start in range(0, count, _DECODED_AT_ONCE):
+      rows = np.arange(start, min(start + _DECODED_AT_ONCE, count))
+      try:
+        frames.take(rows)
+      except Exception as error:  # The codec's own.
+        raise store_files.DamagedStoreError(
+          f'{folder}: frames {rows[0]} to {rows[-1]} cannot be decoded ({error}): delete that '
+          'folder and prepare it again.'
+        ) from error
+      progress.update(len(rows))
+  return settings

@@ -1,0 +1,1 @@
+"""Runs: from gin files to runners, their directories, seeds and processes."""

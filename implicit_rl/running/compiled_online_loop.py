@@ -1,0 +1,333 @@
+"""Acting and learning in one compiled loop, for environments whose rules are pure functions.
+
+E environments advance side by side. A turn is one step of each, then the gradient updates that are
+due: after T environment steps exactly ⌊n·(T − min_replay_history)⌋ updates are done, as in an agent
+that acts step by step. Nothing leaves the device but what is logged.
+"""
+
+from __future__ import annotations
+
+import fractions
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import serialization
+
+from implicit_rl.agents.base import Agent
+from implicit_rl.cpu import allocator
+from implicit_rl.data.replay import device_replay
+from implicit_rl.logs.running_means import TrainingSums
+from implicit_rl.types import LearnerState
+
+_TURNS_PER_CALL = 250  # with at most one update per turn and environment, else fewer
+
+
+class Games(NamedTuple):
+  """Where the environments stand.
+
+  Attributes:
+    moments: E states of the game, a pytree.
+    stacks: [E, S, *observation_shape], the last observations, oldest first.
+    lengths: [E] int32, steps since the episode's start.
+    returns: [E] float32, unclipped reward since the episode's start.
+  """
+
+  moments: Any
+  stacks: jax.Array
+  lengths: jax.Array
+  returns: jax.Array
+
+
+class Turns(NamedTuple):
+  """What T turns report; leading axes [T, E].
+
+  Attributes:
+    action: int32.
+    reward: float32, as the agent was given it.
+    terminal: bool, the game is over.
+    episode_end: bool, it is over or was cut at the step limit.
+    episode_length: int32, of the episode that ended here, else 0.
+    episode_return: float32, unclipped, of the episode that ended here, else 0.
+    observation: [T, E, *observation_shape], before acting; None unless they are to be logged.
+  """
+
+  action: jax.Array
+  reward: jax.Array
+  terminal: jax.Array
+  episode_end: jax.Array
+  episode_length: jax.Array
+  episode_return: jax.Array
+  observation: jax.Array | None
+
+
+class LoopReport:
+  """What a number of turns reported, compiled call by compiled call.
+
+  Attributes:
+    sums: the updates' metrics.
+    parts: the turns of each call, as host arrays.
+  """
+
+  def __init__(self) -> None:
+    self.sums = TrainingSums()
+    self.parts: list[Turns] = []
+
+  @property
+  def count(self) -> int:
+    """Turns done."""
+    return sum(len(part.action) for part in self.parts)
+
+  @property
+  def turns(self) -> Turns:
+    """All turns as one, leading axes [T, E]; there must be some."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *self.parts)
+
+  def state_dict(self) -> dict[str, Any]:
+    """All of it, for a checkpoint."""
+    turns = self.turns._asdict() if self.parts else {}
+    return {
+      'sums': self.sums.state_dict(),
+      'turns': {name: column for name, column in turns.items() if column is not None},
+    }
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Takes back what `state_dict` returned."""
+    self.sums.load_state_dict(state['sums'])
+    self.parts = [Turns(**{'observation': None, **state['turns']})] if state['turns'] else []
+
+
+class OnlineLoop:
+  """Runs an agent that holds a `DeviceReplay` in an environment that has pure `rules`.
+
+  Args:
+    agent: its state, replay and settings are used; its state and replay are replaced by `run`.
+    environment: has `rules` with `start(key) -> moment` and `advance(moment, action, key) ->
+      (moment, reward, terminal)`, and `moment.observation`; see `environments.minatar.Rules`.
+    clip_rewards: give the agent rewards clipped to [−1, 1].
+    keep_observations: report the observations too, for a log of the replay.
+  """
+
+  def __init__(
+    self,
+    agent: Agent,
+    environment: Any,
+    *,
+    clip_rewards: bool = False,
+    keep_observations: bool = False,
+  ):
+    assert isinstance(agent.source, device_replay.DeviceReplay)
+    self._agent, self._replay, self._rules = agent, agent.source, environment.rules
+    self._limit = environment.max_steps_per_episode
+    self._clip, self._keep = clip_rewards, keep_observations
+    self._key = agent.training_key
+    self._environments = agent.source.num_environments
+    self._epsilon = optax.schedules.linear_schedule(
+      1.0, agent.epsilon_train, agent.epsilon_decay_period, agent.min_replay_history
+    )
+    rate = fractions.Fraction(agent.updates_per_step).limit_denominator(1000)
+    self._due = functools.partial(updates_due, rate, agent.min_replay_history)
+    self._turns_per_call = max(_TURNS_PER_CALL // max(1, int(rate)), 1)
+    self._games = self._first_games()
+    self._play = jax.jit(
+      self._turns,
+      static_argnames='count',
+      donate_argnums=(0, 1, 2),
+      compiler_options=allocator.compiler_options(),
+    )
+
+  @property
+  def steps(self) -> int:
+    """Environment steps done, all environments together."""
+    return self._replay.added * self._environments
+
+  def check(self, steps: int) -> None:
+    """Raises ValueError unless `steps` is a multiple of E and updates start with enough data."""
+    least = self._environments * (self._replay.settings.update_horizon + 1)
+    if self._agent.min_replay_history < least:
+      raise ValueError(
+        f'Agent.min_replay_history ({self._agent.min_replay_history}) is at least {least}: '
+        'update_horizon + 1 steps of each of the environments that run side by side.'
+      )
+    if steps < 1 or steps % self._environments:
+      raise ValueError(
+        f'OnlineRunner.training_steps ({steps}) is no multiple of the {self._environments} '
+        'environments that run side by side (DeviceReplay.num_environments).'
+      )
+
+  def run(
+    self,
+    steps: int,
+    progress: Callable[[int], Any] = lambda done: None,
+    report: LoopReport | None = None,
+  ) -> LoopReport:
+    """Plays and learns.
+
+    Args:
+      steps: environment steps, all environments together; a multiple of E.
+      progress: called after every compiled call with the number of steps it did. It may raise:
+        loop, agent and `report` then stand after that call.
+      report: what an earlier call that was left so did of these `steps`; None starts anew.
+
+    Returns:
+      The report, of all `steps`.
+
+    Raises:
+      ValueError: if `steps` is not a multiple of E.
+      NonFiniteError: if a metric is infinite or not a number.
+    """
+    self.check(steps)
+    report = LoopReport() if report is None else report
+    done = report.count
+    for count in _calls(steps // self._environments, self._turns_per_call):
+      if done > 0:
+        done -= count
+        continue
+      first = self._agent.updates
+      self._agent.state, self._replay.memory, self._games, turns, metrics = self._play(
+        self._agent.state, self._replay.memory, self._games, count=count
+      )
+      updates = self._agent.updates - first
+      if updates:
+        report.sums.add(metrics, updates, first)
+      report.parts.append(jax.tree.map(np.asarray, turns))
+      progress(count * self._environments)
+    return report
+
+  def state_dict(self) -> dict[str, Any]:
+    """Where the games stand, as nested dicts of arrays."""
+    return jax.tree.map(np.asarray, serialization.to_state_dict(jax.tree.leaves(self._games)))
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Restores what `state_dict` returned."""
+    leaves = jax.tree.leaves(self._games)
+    restored = [jnp.asarray(state[str(i)]) for i in range(len(leaves))]
+    self._games = jax.tree.unflatten(jax.tree.structure(self._games), restored)
+
+  # --- pure -------------------------------------------------------------------------------------
+
+  def _first_games(self) -> Games:
+    keys = jax.random.split(jax.random.fold_in(self._key, np.uint32(2**32 - 1)), self._environments)
+    moments = jax.jit(jax.vmap(self._rules.start))(keys)
+    shape = (self._environments, self._replay.stack_size, *self._replay.observation_shape)
+    blank = jnp.zeros(shape, self._replay.observation_dtype)
+    return Games(
+      moments=moments,
+      stacks=_push(blank, moments.observation),
+      lengths=jnp.zeros(self._environments, jnp.int32),
+      returns=jnp.zeros(self._environments, jnp.float32),
+    )
+
+  def _turns(
+    self, learner: LearnerState, memory: device_replay.Memory, games: Games, *, count: int
+  ) -> tuple[LearnerState, device_replay.Memory, Games, Turns, dict[str, jax.Array]]:
+    """`count` turns."""
+
+    def one_turn(carry, _):
+      learner, memory, games, sums = carry
+      before = memory.added * self._environments
+      memory, games, turn = self._act(learner, memory, games)
+      due = self._due(before + self._environments) - self._due(before)
+      learner, memory, sums = jax.lax.fori_loop(
+        0, due, lambda _, carry: self._learn(*carry), (learner, memory, sums)
+      )
+      return (learner, memory, games, sums), turn
+
+    _, _, shapes = jax.eval_shape(lambda: self._learn(learner, memory, None))
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (learner, memory, games, sums), turns = jax.lax.scan(
+      one_turn, (learner, memory, games, sums), length=count
+    )
+    return learner, memory, games, turns, sums
+
+  def _act(
+    self, learner: LearnerState, memory: device_replay.Memory, games: Games
+  ) -> tuple[device_replay.Memory, Games, Turns]:
+    """One step of every environment, added to the memory; ended episodes start anew."""
+    key = jax.random.fold_in(self._key, memory.added)
+    act_key, step_key, start_key = jax.random.split(key, 3)
+    epsilon = self._epsilon(memory.added * self._environments)
+    action = self._agent.select_actions(learner.params, games.stacks, act_key, epsilon)
+    moments, reward, terminal = jax.vmap(self._rules.advance)(
+      games.moments, action, jax.random.split(step_key, self._environments)
+    )
+    lengths, returns = games.lengths + 1, games.returns + reward
+    ended = terminal | (lengths >= self._limit)
+    given = jnp.clip(reward, -1, 1) if self._clip else reward
+    observation = games.stacks[:, -1]
+    turn = Turns(
+      action=action,
+      reward=given,
+      terminal=terminal,
+      episode_end=ended,
+      episode_length=jnp.where(ended, lengths, 0),
+      episode_return=jnp.where(ended, returns, 0),
+      observation=observation if self._keep else None,
+    )
+    memory = device_replay.add(memory, observation, action, given, terminal, ended)
+    fresh = jax.vmap(self._rules.start)(jax.random.split(start_key, self._environments))
+    moments = jax.tree.map(functools.partial(_where, ended), fresh, moments)
+    stacks = _where(ended, jnp.zeros_like(games.stacks), games.stacks)
+    games = Games(
+      moments=moments,
+      stacks=_push(stacks, moments.observation),
+      lengths=jnp.where(ended, 0, lengths),
+      returns=jnp.where(ended, 0, returns),
+    )
+    return memory, games, turn
+
+  def _learn(
+    self,
+    learner: LearnerState,
+    memory: device_replay.Memory,
+    sums: Mapping[str, jax.Array] | None,
+  ) -> tuple[LearnerState, device_replay.Memory, Mapping[str, jax.Array]]:
+    """One gradient update; adds its metrics to `sums`, or returns them if there are none."""
+    batch, drawn = device_replay.sample(
+      memory,
+      self._replay.update_key(learner.updates),
+      self._agent.batch_size,
+      self._replay.settings,
+    )
+    learner, info = self._agent.learner.pure_update(learner, batch)
+    memory = device_replay.set_priorities(memory, drawn, info.priority)
+    metrics = info.metrics if sums is None else jax.tree.map(jnp.add, sums, dict(info.metrics))
+    return learner, memory, metrics
+
+
+def updates_due(rate: fractions.Fraction, after: int, steps: jax.Array) -> jax.Array:
+  """Updates that are done after `steps` environment steps: ⌊n·(steps − after)⌋, at least 0. Exact.
+
+  Args:
+    rate: n, updates per environment step.
+    after: steps before the first update is due.
+    steps: [] int32; n's numerator times steps stays below 2³¹ by splitting at the denominator.
+
+  Returns:
+    [] int32.
+  """
+  whole, rest = jnp.divmod(jnp.maximum(steps - after, 0), rate.denominator)
+  return whole * rate.numerator + rest * rate.numerator // rate.denominator
+
+
+def _push(stacks: jax.Array, observation: jax.Array) -> jax.Array:
+  """Stacks [E, S, ...] with the newest observation [E, ...] in and the oldest out."""
+  newest = observation[:, None].astype(stacks.dtype)
+  return jnp.concatenate([stacks[:, 1:], newest], axis=1)
+
+
+def _where(which: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+  """New [E, ...] where `which` [E] holds, else old."""
+  return jnp.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+def _calls(turns: int, most: int) -> Iterator[int]:
+  """Cuts turns into compiled calls, of one size if a divisor is near."""
+  sizes = range(min(most, turns), most // 2, -1)
+  size = next((size for size in sizes if turns % size == 0), min(most, turns))
+  for start in range(0, turns, size):
+    yield min(size, turns - start)

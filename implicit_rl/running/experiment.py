@@ -1,0 +1,260 @@
+"""From gin files and flags to a runner, and the record of what was run."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+import jax
+from absl import logging
+
+from implicit_rl import sharding
+from implicit_rl.compat import gin_names
+from implicit_rl.cpu import allocator
+from implicit_rl.logs import collectors, wandb_collector
+from implicit_rl.running import resume_checks, run_directory, seeds
+from implicit_rl.running.offline_runner import OfflineRunner
+from implicit_rl.running.online_runner import OnlineRunner
+
+# isort: split
+from dopamine.metrics import collector_dispatcher
+
+collectors.register()
+wandb_collector.register()
+
+# What holds unless a gin file says otherwise. Dopamine's other two collectors rewrite their whole
+# history in every iteration and lose it on a resume; logs/ and metrics.jsonl keep both.
+_DEFAULTS = """
+collector_dispatcher.CollectorDispatcher.collectors = ('tensorboard',)
+"""
+
+_RECORDED_PACKAGES = (
+  'implicit_rl jax jaxlib flax optax numpy dopamine-rl gin-config tensorflow tensorflow-datasets '
+  'ale-py gymnax'
+).split()
+
+
+def parse_gin(
+  gin_files: Sequence[str],
+  gin_bindings: Sequence[str],
+  data_dir: str | None = None,
+) -> None:
+  """Parses gin files and bindings afresh; later ones win, flags win over all.
+
+  Args:
+    gin_files: paths; at least one.
+    gin_bindings: lines such as `Learner.penalty_weight = 0.001`.
+    data_dir: where TFDS data lies; None leaves what gin says (by default the embedded sample).
+
+  Raises:
+    ValueError: for no file, an unknown name or a line that is not gin.
+    OSError: if a file can't be read.
+  """
+  if not gin_files:
+    raise ValueError('Give at least one --gin_files, such as gin_configs/minatar/offline_dqn.gin.')
+  gin_names.load()
+  gin.clear_config()
+  gin.parse_config(_DEFAULTS)
+  for path in gin_files:
+    _check_includes(path)
+    gin.parse_config_file(path)
+  bindings = [line for binding in gin_bindings for line in binding.splitlines() if line.strip()]
+  _check_macros(bindings)
+  if data_dir is not None:
+    bindings.append(f'TFDSReplay.data_dir = {str(data_dir)!r}')
+  for binding in bindings:
+    try:
+      gin.parse_config(binding)
+    except SyntaxError as error:
+      raise ValueError(f'--gin_bindings: {binding!r} is not gin: {error.msg}') from error
+  for name in resume_checks.settings():
+    if name.startswith(('Runner.', 'run_experiment.Runner.')):
+      raise ValueError(
+        f"{name} is Dopamine's and has no effect here; say OfflineRunner.{name.split('.')[-1]}."
+      )
+  _check_collectors()
+  gin.finalize()
+
+
+def _check_collectors() -> None:
+  """Raises ValueError for a collector that is not there: Dopamine would only log it."""
+  known = collector_dispatcher.AVAILABLE_COLLECTORS
+  for name in gin.query_parameter('collector_dispatcher.CollectorDispatcher.collectors'):
+    if name not in known:
+      hint = gin_names.did_you_mean(gin_names.nearest(str(name), known))
+      raise ValueError(f'CollectorDispatcher.collectors: there is no {name!r}.{hint}')
+
+
+def _check_includes(path: str) -> None:
+  """Raises FileNotFoundError for an included file that is not there; gin's message is blank."""
+  for included in re.findall(
+    r"""^\s*include\s+["'](.+?)["']""", pathlib.Path(path).read_text(), re.M
+  ):
+    if not os.path.isfile(included):
+      raise FileNotFoundError(
+        f'{path} includes {included}, which is not there; includes are relative to the working '
+        f'directory, {os.getcwd()}.'
+      )
+
+
+def _check_macros(bindings: Sequence[str]) -> None:
+  """Raises ValueError for a bare name that no file defines: gin would bind it without a word."""
+  known = gin_names.macros()
+  for binding in bindings:
+    bare = re.match(r'\s*([A-Za-z_]\w*)\s*=', binding)
+    if bare and bare[1] not in known:
+      hint = gin_names.did_you_mean(gin_names.nearest(bare[1], known, 0.5))
+      raise ValueError(f'--gin_bindings: no gin file defines {bare[1]}.{hint}')
+
+
+def join_hosts(base_dir: str, seed: int) -> str:
+  """Checks that all hosts of a run mean the same one; returns where this host writes.
+
+  Raises:
+    ValueError: on all of them, if their settings or seeds differ.
+  """
+  sharding.agree({'settings': resume_checks.settings(), 'seed': seed, 'base_dir': base_dir})
+  return sharding.directory_of_this_host(base_dir)
+
+
+@gin.configurable('Experiment', denylist=['base_dir', 'seed'])
+def create_runner(
+  base_dir: str,
+  seed: int = 0,
+  *,
+  environment: Callable[..., Any] = gin.REQUIRED,
+  agent: Callable[..., Any] = gin.REQUIRED,
+  runner: Callable[..., Any] = OfflineRunner,
+) -> Any:
+  """Builds the run that gin describes and records it in `base_dir`.
+
+  Args:
+    base_dir: directory of the run; made if absent.
+    seed: everything random in the run derives from it.
+    environment: called with `seed`.
+    agent: called with what the environment says of itself, and `seed`. Its `source` is its own.
+    runner: called with the directory and the two constructors, as Dopamine's is.
+
+  Returns:
+    The runner, or what runs those of several seeds; `run_experiment()` starts it.
+
+  Raises:
+    ValueError: for settings that don't fit each other.
+    OSError: if the directory can't be written, or another process runs in it.
+  """
+  allocator.keep_freed_memory()
+  make = functools.partial(_create_one, environment=environment, agent=agent, runner=runner)
+  count = gin_names.bound(runner, 'num_seeds', 1)
+  name = runner.__name__
+  if not isinstance(count, int) or count < 1:
+    raise ValueError(f'{name}.num_seeds is at least 1, not {count!r}.')
+  if count == 1:
+    return make(base_dir, seed)
+  if os.path.exists(os.path.join(base_dir, 'metrics.jsonl')):
+    raise ValueError(f'{base_dir} holds one run; {name}.num_seeds needs a --base_dir of its own.')
+  chosen = range(seed, seed + count)
+  way = seeds.choose(gin_names.bound(runner, 'seeds_as'), online=name == OnlineRunner.__name__)
+  if way == 'processes' and jax.process_count() > 1:
+    raise ValueError(f"{name}.seeds_as can't be 'processes' on several hosts; take 'vmap'.")
+  if way == 'vmap':
+    return seeds.VmappedSeeds(base_dir, chosen, make)
+  return seeds.ProcessSeeds(base_dir, chosen, gin_names.bound(runner, 'num_iterations'))
+
+
+def _create_one(
+  base_dir: str,
+  seed: int,
+  *,
+  environment: Callable[..., Any],
+  agent: Callable[..., Any],
+  runner: Callable[..., Any],
+  source: Callable[..., Any] | None = None,
+) -> Any:
+  """The runner of one seed; `source`, if given, in place of the one that gin names."""
+  run_directory.acquire(base_dir)
+  try:
+    made = environment(seed=seed)
+
+    def create_agent(sess, environment, summary_writer=None):
+      del sess, summary_writer
+      return agent(
+        num_actions=environment.num_actions,
+        observation_shape=environment.observation_shape,
+        observation_dtype=environment.observation_dtype,
+        stack_size=environment.stack_size,
+        seed=seed,
+        **({} if source is None else {'source': source}),
+      )
+
+    created = runner(base_dir, create_agent, lambda: made)
+    record(base_dir, seed, created.describe())
+  except BaseException:
+    run_directory.release(base_dir)
+    raise
+  return created
+
+
+def record(base_dir: str, seed: int, description: dict[str, Any]) -> None:
+  """Writes operative_config.gin, and adds this start to run.json: data, versions, git, machine."""
+  directory = pathlib.Path(base_dir)
+  (directory / 'operative_config.gin').write_text(gin.operative_config_str())
+  path = directory / 'run.json'
+  starts = _earlier_starts(path)
+  start = {
+    'command': sys.argv,
+    'seed': seed,
+    **description,
+    'versions': {name: _version(name) for name in _RECORDED_PACKAGES},
+    'python': platform.python_version(),
+    'devices': [str(device) for device in jax.devices()],
+    'git_revision': _git_revision(),
+  }
+  aside = path.with_suffix('.partial')
+  aside.write_text(json.dumps({'starts': [*starts, start]}, indent=2) + '\n')
+  os.replace(aside, path)
+
+
+def _earlier_starts(path: pathlib.Path) -> list[Any]:
+  """The entries of run.json; one that can't be read is put aside, since a run goes on without."""
+  if not path.exists():
+    return []
+  try:
+    return list(json.loads(path.read_text())['starts'])
+  except (ValueError, KeyError, TypeError):
+    aside = path.with_suffix('.damaged')
+    os.replace(path, aside)
+    logging.warning('%s is damaged; it is kept as %s and a new one begun.', path, aside)
+    return []
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def _git_revision() -> str | None:
+  """The checkout's commit, with '+' if it was changed since; None outside a checkout."""
+  here = pathlib.Path(__file__).parent
+
+  def git(*arguments: str) -> str:
+    return subprocess.run(
+      ['git', '-C', str(here), *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+  try:
+    git('ls-files', '--error-unmatch', pathlib.Path(__file__).name)  # Another project's, else.
+    return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain') else '')
+  except (OSError, subprocess.CalledProcessError):
+    return None

@@ -1,0 +1,298 @@
+"""The online runner: n gradient updates per environment step, on the agent's own experience."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+
+from implicit_rl.data.formats import vector_files
+from implicit_rl.data.replay import replay_log
+from implicit_rl.data.replay.device_replay import DeviceReplay
+from implicit_rl.data.replay.online_replay import OnlineReplay
+from implicit_rl.running import resume_checks, runners, signals
+from implicit_rl.running.compiled_online_loop import LoopReport, OnlineLoop, Turns
+from implicit_rl.types import Batch
+
+# isort: split
+from dopamine.discrete_domains import iteration_statistics
+
+
+@gin.configurable(denylist=['base_dir', 'create_agent_fn', 'create_environment_fn'])
+class OnlineRunner(runners.Runner):
+  """Trains an agent while it acts.
+
+  With a replay in host memory (`OnlineReplay`, `PrioritizedReplay`) the agent acts step by step,
+  any environment will do, and an iteration ends with the episode that reaches its length, as in
+  Dopamine. With a `DeviceReplay` acting and learning are one compiled loop over several
+  environments side by side: the environment needs pure `rules`, as MinAtar's has, an iteration has
+  exactly its length, and episodes go on across iterations.
+
+  Args:
+    base_dir: see `runners.Runner`, as for all that is not said here.
+    create_agent_fn: makes the agent.
+    create_environment_fn: makes the environment.
+    num_iterations: iterations in the whole run.
+    training_steps: environment steps in an iteration.
+    evaluation_steps: least environment steps in an evaluation.
+    max_steps_per_episode: environment steps after which an evaluation episode is cut, and on the
+      host a training episode too.
+    measure_size: transitions that the features are measured on, drawn uniformly from the replay at
+      the end of each iteration.
+    keep_checkpoints: how many of the newest checkpoints stay.
+    updates_per_step: n, gradient updates per environment step; 0.25 is one every fourth step, as in
+      DQN.
+    clip_rewards: give the agent rewards clipped to [−1, 1]; returns are logged unclipped.
+    log_replay: keep every step of the run, forgotten by the replay or not, and write them as a
+      dataset into `base_dir/replay` once the run is complete: DQN Replay's format, or for MuJoCo
+      D4RL's.
+    replay_run: the dataset's run number; Atari's format knows 1 to 5.
+    num_seeds: run this many seeds, from --seed upwards, each in `base_dir/seed_S`.
+    seeds_as: 'auto' or 'processes', which is the same here.
+
+  Raises:
+    ValueError: for what `runners.Runner` refuses, and settings of agent, replay and environment
+      that don't go together.
+  """
+
+  # What the iteration's training has done so far.
+  _report: LoopReport
+  _lengths: list[int]  # of the episodes that have ended
+  _returns: list[float]
+  _first_row: int | None  # The replay's first row of this iteration.
+  _finals: list[np.ndarray]  # What the episodes' last steps led to.
+
+  def __init__(
+    self,
+    base_dir: str,
+    create_agent_fn: Callable[..., Any],
+    create_environment_fn: Callable[[], Any],
+    *,
+    num_iterations: int = 200,
+    training_steps: int = 250_000,  # environment steps
+    evaluation_steps: int = 125_000,  # environment steps
+    max_steps_per_episode: int | None = None,
+    measure_size: int = 2048,
+    keep_checkpoints: int = 3,
+    updates_per_step: float = 0.25,
+    clip_rewards: bool = True,
+    log_replay: bool = False,
+    replay_run: int = 1,
+    num_seeds: int = 1,
+    seeds_as: str = 'auto',
+  ):
+    del num_seeds, seeds_as  # Whoever makes the runners has read them.
+    if not isinstance(updates_per_step, int | float) or updates_per_step < 0:
+      raise ValueError(f'OnlineRunner.updates_per_step is at least 0, not {updates_per_step!r}.')
+    if 'Agent.updates_per_step' in resume_checks.settings():
+      raise ValueError('Bind OnlineRunner.updates_per_step, not Agent.updates_per_step.')
+    self._updates_per_step, self._log_replay = updates_per_step, log_replay
+    self._replay_run = replay_run
+    self._log = replay_log.ReplayLog(os.path.join(base_dir, 'replay_log'))
+    self._loop: OnlineLoop | None = None
+    super().__init__(
+      base_dir,
+      create_agent_fn,
+      create_environment_fn,
+      num_iterations=num_iterations,
+      training_steps=training_steps,
+      evaluation_steps=evaluation_steps,
+      max_steps_per_episode=max_steps_per_episode,
+      measure_size=measure_size,
+      keep_checkpoints=keep_checkpoints,
+      clip_rewards=clip_rewards,
+    )
+
+  def _initialize_checkpointer_and_maybe_resume(self, checkpoint_file_prefix: str) -> None:
+    # Dopamine's constructor calls this once agent and environment are there.
+    source = self._agent.source
+    self._agent.updates_per_step = self._updates_per_step
+    if self._log_replay:
+      self._writer = replay_log.writer(self._environment.dataset)
+      self._writer.check_config(self._environment.dataset, self._config)
+    if isinstance(source, DeviceReplay):
+      if not hasattr(self._environment, 'rules'):
+        raise ValueError(
+          f'{self._environment.name} does not run in a compiled loop: bind Agent.source to '
+          '@OnlineReplay or @PrioritizedReplay instead of @DeviceReplay.'
+        )
+      if self._agent.learner.devices != 1:
+        raise ValueError('Learner.devices is 1 for a compiled online loop (DeviceReplay).')
+      self._loop = OnlineLoop(
+        self._agent,
+        self._environment,
+        clip_rewards=self._clip_rewards,
+        keep_observations=self._log_replay,
+      )
+      self._loop.check(self._training_steps)
+    elif isinstance(source, OnlineReplay):
+      most = self._training_steps + self._environment.max_steps_per_episode
+      if self._log_replay and source.capacity < most:
+        raise ValueError(
+          f'OnlineRunner.log_replay needs a replay that holds a whole iteration, {most} rows with '
+          f'its last episode; OnlineReplay.capacity is {source.capacity}.'
+        )
+    else:
+      raise ValueError(
+        'Online training needs a replay: bind Agent.source to @OnlineReplay, @PrioritizedReplay or '
+        '@DeviceReplay.'
+      )
+    super()._initialize_checkpointer_and_maybe_resume(checkpoint_file_prefix)
+    self._log.keep_before(self._start_iteration)
+
+  # --- the training phase -----------------------------------------------------------------------
+
+  def _train(
+    self, iteration: int, statistics: iteration_statistics.IterationStatistics
+  ) -> dict[str, Any]:
+    """`training_steps` environment steps and the updates that are due."""
+    self._agent.eval_mode = False
+    self._clock.start()
+    begun = self._report.count * self._streams + sum(self._lengths)
+    with self._bar('training', self._training_steps, 'steps', begun) as bar:
+      if self._loop is None:
+        self._progress = bar
+        metrics, updates = self._train_on_host(iteration)
+        self._progress = None
+      else:
+        metrics, updates = self._train_compiled(self._loop, iteration, bar)
+    seconds, returns = self._clock.seconds, self._returns
+    for length, episode_return in zip(self._lengths, returns, strict=True):
+      statistics.append({'train_episode_lengths': length, 'train_episode_returns': episode_return})
+    mean = float(np.mean(returns)) if returns else None
+    statistics.append({'train_average_return': mean or 0.0})
+    statistics.append({'train_average_steps_per_second': self._training_steps / seconds})
+    return {
+      'updates_per_second': updates / seconds,
+      'environment_steps': self._environment_steps,
+      'steps_per_second': self._training_steps / seconds,
+      'train_return': mean,
+      'train_episodes': len(returns),
+      **metrics,
+    }
+
+  def _train_compiled(
+    self, loop: OnlineLoop, iteration: int, bar: Any
+  ) -> tuple[dict[str, float], int]:
+    def progress(steps: int) -> None:
+      bar.update(steps)
+      signals.check()
+
+    report = loop.run(self._training_steps, progress, self._report)
+    turns = report.turns
+    if self._log_replay:
+      self._log.write(iteration, _rows(turns))
+    self._lengths = turns.episode_length[turns.episode_end].tolist()
+    self._returns = turns.episode_return[turns.episode_end].tolist()
+    return report.sums.means(), report.sums.updates
+
+  def _train_on_host(self, iteration: int) -> tuple[dict[str, float], int]:
+    source = self._agent.source
+    if self._first_row is None:
+      self._first_row = source.added
+    if self._episode is None:  # What follows can't be told by a state of the games' randomness.
+      key = jax.random.fold_in(self._agent.training_key, iteration)
+      self._seed_environment(jax.random.fold_in(key, len(self._lengths)) if self._lengths else key)
+    while sum(self._lengths) < self._training_steps:
+      signals.check()
+      length, episode_return = self._run_one_episode()
+      self._lengths.append(length)
+      self._returns.append(episode_return)
+    updates = self._agent.learnt.updates
+    metrics = self._agent.take_metrics()
+    if self._log_replay:
+      rows = replay_log.Rows(**source.rows(self._first_row, source.added))
+      if self._writer is vector_files:
+        rows = rows._replace(final_observation=np.stack(self._finals))
+      self._log.write(iteration, rows)
+    return metrics, updates
+
+  # --- a training phase that was interrupted ----------------------------------------------------
+
+  def _begin_training(self) -> None:
+    self._report = LoopReport()
+    self._lengths, self._returns = [], []
+    self._first_row = None
+    self._finals = []
+
+  def _training_state(self) -> dict[str, Any]:
+    state: dict[str, Any] = {'lengths': self._lengths, 'returns': self._returns}
+    if self._loop is not None:
+      return {**state, 'report': self._report.state_dict()}
+    state |= {'first_row': self._first_row, 'finals': list(self._finals)}
+    if self._episode is not None:
+      state['episode'] = dataclasses.asdict(self._episode)
+      state['environment'] = self._environment.state_dict()
+    return state
+
+  def _restore_training(self, state: dict[str, Any]) -> None:
+    self._lengths, self._returns = list(state['lengths']), list(state['returns'])
+    if self._loop is not None:
+      self._report.load_state_dict(state['report'])
+      return
+    self._first_row, self._finals = state['first_row'], list(state['finals'])
+    if 'episode' in state:
+      self._episode = runners.Episode(**state['episode'])
+      self._environment.load_state_dict(state['environment'])
+
+  @property
+  def _streams(self) -> int:
+    """Environments side by side in the compiled loop."""
+    return 0 if self._loop is None else self._agent.source.num_environments
+
+  def _run_one_step(self, action: Any) -> tuple[np.ndarray, float, bool]:
+    stepped = super()._run_one_step(action)
+    self._seen = stepped[0]
+    return stepped
+
+  def _end_episode(self, reward: float, terminal: bool = True) -> None:
+    super()._end_episode(reward, terminal)
+    if self._log_replay:
+      self._finals.append(self._seen)  # Dopamine tells the agent nothing of it.
+
+  @property
+  def _environment_steps(self) -> int:
+    return self._agent.source.added if self._loop is None else self._loop.steps
+
+  def _transitions_to_measure(self) -> Batch:
+    return self._agent.source.fixed_batch(self._measure_size)
+
+  # --- saving -----------------------------------------------------------------------------------
+
+  def _state(self, iteration: int) -> dict[str, Any]:
+    loop = {} if self._loop is None else {'loop': self._loop.state_dict()}
+    return {**super()._state(iteration), **loop}
+
+  def _restore(self, iteration: int, tree: dict[str, Any]) -> None:
+    super()._restore(iteration, tree)
+    if self._loop is not None:
+      self._loop.load_state_dict(tree['loop'])
+
+  def _finish(self, ran: bool) -> None:
+    """Writes the replay's dataset if it is asked for."""
+    data_dir = os.path.join(self._base_dir, 'replay')
+    written = os.path.exists(os.path.join(data_dir, self._environment.dataset, self._config))
+    if self._log_replay and (ran or not written):  # It may have been killed before it wrote.
+      path = self._log.export(data_dir, self._environment.dataset, self._config)
+      hint = '' if self._writer is vector_files else f'; --data_dir={data_dir}'
+      print(f'The replay of the whole run is in {path}{hint}')
+
+  @property
+  def _config(self) -> str:
+    return f'{self._environment.name}_run_{self._replay_run}'
+
+  def _what_it_learns_from(self) -> str:
+    n = self._updates_per_step
+    return f'its own experience, {n:g} updates per step'
+
+
+def _rows(turns: Turns) -> replay_log.Rows:
+  """Turns [T, E, ...] as streams [E, T, ...]."""
+  return replay_log.Rows(
+    **{name: np.swapaxes(getattr(turns, name), 0, 1) for name in replay_log.COLUMNS}
+  )

@@ -1,0 +1,286 @@
+"""Runners on Dopamine's Runner: train, evaluate, measure, log, checkpoint, each iteration.
+
+Dopamine's own loop calls the phases and writes its log pickles; what is different here is that rank
+is measured, that a checkpoint is one atomic file, that a run can be stopped within an iteration and
+goes on from there, and that an environment may play the evaluation's episodes side by side. What a
+training phase is stands in `offline_runner` and `online_runner`.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm.auto as tqdm
+
+from implicit_rl.cpu import allocator
+from implicit_rl.logs import jsonl
+from implicit_rl.logs.running_means import check_finite
+from implicit_rl.running import progress, saving_runner, signals
+from implicit_rl.types import Batch
+
+# isort: split
+from dopamine.discrete_domains import iteration_statistics
+from dopamine.metrics import statistics_instance
+
+# The keys of a row that everything else relies on come first, in this order.
+_LEADING = (
+  'iteration',
+  'updates',
+  'srank',
+  'sigma_max',
+  'sigma_min',
+  'td_error',
+  'q_mean',
+  'eval_return',
+  'updates_per_second',
+)
+
+
+# What can't be infinite in a network that is sound; a condition number can.
+_FINITE = ('loss', 'td_error', 'q_mean', 'q_max', 'singular_values')
+
+
+@dataclasses.dataclass
+class Episode:
+  """Where an episode stands that is played on the host.
+
+  Attributes:
+    action: the next one.
+    steps: environment steps done.
+    episode_return: unclipped reward so far.
+  """
+
+  action: Any
+  steps: int = 0
+  episode_return: float = 0.0
+
+
+class Runner(saving_runner.SavingRunner):
+  """What the offline and the online runner share; a subclass says what a training phase is.
+
+  Args:
+    base_dir: directory of the run: `metrics.jsonl`, `spectra.jsonl` (singular values), `logs/`
+      (Dopamine's pickles), `metrics/` (TensorBoard), `checkpoints/`. A run that finds a checkpoint
+      there goes on from it.
+    create_agent_fn: as Dopamine's: (sess, environment, summary_writer) -> agent.
+    create_environment_fn: () -> environment.
+    num_iterations: iterations in the whole run.
+    training_steps: length of a training phase.
+    evaluation_steps: least environment steps in an evaluation; episodes are played to their end.
+    max_steps_per_episode: environment steps after which an episode is cut; None takes the
+      environment's own limit.
+    measure_size: transitions that the features are measured on; 2048 in the paper.
+    keep_checkpoints: how many of the newest checkpoints stay.
+    clip_rewards: give the agent rewards clipped to [−1, 1].
+
+  Raises:
+    ValueError: for counts out of range, data of another game than the environment's, or a directory
+      that holds a run with other settings or data, or results without a checkpoint.
+  """
+
+  def __init__(
+    self,
+    base_dir: str,
+    create_agent_fn: Callable[..., Any],
+    create_environment_fn: Callable[[], Any],
+    *,
+    num_iterations: int,
+    training_steps: int,
+    evaluation_steps: int,
+    max_steps_per_episode: int | None,
+    measure_size: int,
+    keep_checkpoints: int,
+    clip_rewards: bool = True,
+  ):
+    for name, value, least in (
+      ('num_iterations', num_iterations, 1),
+      ('training_steps', training_steps, 1),
+      ('evaluation_steps', evaluation_steps, 0),
+      ('measure_size', measure_size, 1),
+      ('keep_checkpoints', keep_checkpoints, 1),
+    ):
+      if not isinstance(value, int) or value < least:
+        raise ValueError(f'{type(self).__name__}.{name} is at least {least}, not {value!r}.')
+    if max_steps_per_episode is not None and max_steps_per_episode < 1:
+      raise ValueError(
+        f'{type(self).__name__}.max_steps_per_episode is at least 1, not {max_steps_per_episode}.'
+      )
+    self._progress: tqdm.tqdm | None = None
+    self._episode: Episode | None = None
+    super().__init__(
+      base_dir,
+      create_agent_fn,
+      create_environment_fn,
+      num_iterations=num_iterations,
+      training_steps=training_steps,
+      evaluation_steps=evaluation_steps,
+      max_steps_per_episode=max_steps_per_episode,
+      clip_rewards=clip_rewards,
+      keep_checkpoints=keep_checkpoints,
+      fine_grained_print_to_console=False,
+    )
+    self._agent.learner.check_batch(self._agent.batch_size)
+    self._max_steps_per_episode = max_steps_per_episode or self._environment.max_steps_per_episode
+    self._measure_size = measure_size
+
+  # --- phases -----------------------------------------------------------------------------------
+
+  def _run_one_iteration(self, iteration: int) -> dict[str, list[Any]]:
+    began = time.monotonic()
+    self._iteration = iteration
+    signals.check()
+    statistics = iteration_statistics.IterationStatistics()
+    if self._trained is None:
+      row = {'iteration': iteration, **self._train(iteration, statistics)}
+      self._trained = {'row': row, 'statistics': copy.deepcopy(statistics.data_lists)}
+    row, statistics.data_lists = self._trained['row'], copy.deepcopy(self._trained['statistics'])
+    row = row | self._measure(iteration) | self._evaluate(iteration, statistics)
+    row['updates'] = self._agent.updates
+    row = {name: row[name] for name in _LEADING} | row
+    jsonl.append(self._metrics_path, row)
+    tqdm.tqdm.write(progress.line(row, self._num_iterations, time.monotonic() - began))
+    scalars = {name: value for name, value in row.items() if value is not None}
+    statistics.append(scalars)
+    self._collector_dispatcher.write(
+      [
+        statistics_instance.StatisticsInstance(name, float(value), iteration)
+        for name, value in scalars.items()
+      ]
+    )
+    self._note_best(iteration, row['eval_return'])
+    allocator.use_large_pages()  # By now it holds what an iteration takes.
+    self._trained = None
+    self._clock = saving_runner.Stopwatch()
+    self._begin_training()
+    return statistics.data_lists
+
+  @abc.abstractmethod
+  def _train(
+    self, iteration: int, statistics: iteration_statistics.IterationStatistics
+  ) -> dict[str, Any]:
+    """The training phase, or what is left of it.
+
+    It raises StoppedError where `_training_state` has what it needs to go on.
+
+    Returns:
+      Its part of the row, `updates_per_second` among it.
+    """
+
+  @abc.abstractmethod
+  def _transitions_to_measure(self) -> Batch:
+    """`measure_size` transitions that rank, TD error and Q are measured on."""
+
+  def _measure(self, iteration: int) -> dict[str, Any]:
+    """Rank, TD error and Q; the spectrum goes to a file of its own."""
+    measured = dict(self._agent.measure(self._transitions_to_measure()))
+    checked = {name: np.asarray(measured[name]) for name in _FINITE if name in measured}
+    check_finite(checked, self._agent.updates)
+    spectrum = {'iteration': iteration, 'updates': self._agent.updates}
+    spectrum['singular_values'] = measured.pop('singular_values')
+    jsonl.append(self._spectra_path, spectrum)
+    return {name: np.asarray(value).item() for name, value in measured.items()}
+
+  def _evaluate(
+    self, iteration: int, statistics: iteration_statistics.IterationStatistics
+  ) -> dict[str, Any]:
+    """The evaluation phase, by the environment where it offers that."""
+    if not self._evaluation_steps:
+      return {'eval_return': None, 'eval_episodes': 0}
+    self._agent.eval_mode = True
+    start = time.monotonic()
+    if hasattr(self._environment, 'evaluate'):
+      returns = self._evaluate_side_by_side(iteration, statistics)
+    else:
+      self._seed_environment(jax.random.fold_in(self._agent.evaluation_key, iteration))
+      acted = self._agent.acted
+      with self._bar('evaluating', self._evaluation_steps, 'steps') as self._progress:
+        try:
+          self._run_eval_phase(statistics)
+        except signals.StoppedError:  # All of it is played again.
+          self._agent.acted, self._episode = acted, None
+          raise
+      self._progress = None
+      returns = statistics.data_lists['eval_episode_returns']
+    return {
+      'eval_return': float(np.mean(returns)),
+      'eval_return_std': float(np.std(returns)),
+      'eval_episodes': len(returns),
+      'eval_seconds': time.monotonic() - start,
+    }
+
+  def _evaluate_side_by_side(
+    self, iteration: int, statistics: iteration_statistics.IterationStatistics
+  ) -> np.ndarray:
+    with self._bar('evaluating', self._evaluation_steps, 'steps') as bar:
+
+      def progress(steps: int) -> None:
+        bar.update(steps)
+        signals.check()  # All of it is played again.
+
+      returns, lengths = self._environment.evaluate(
+        self._agent.policy,
+        self._agent.state.params,
+        jax.random.fold_in(self._agent.evaluation_key, iteration),
+        self._evaluation_steps,
+        self._max_steps_per_episode,
+        progress,
+      )
+    for length, episode_return in zip(lengths, returns, strict=True):
+      statistics.append(
+        {'eval_episode_lengths': int(length), 'eval_episode_returns': float(episode_return)}
+      )
+    statistics.append({'eval_average_return': float(np.mean(returns))})
+    return np.asarray(returns)
+
+  def _seed_environment(self, key: jax.Array) -> None:
+    """Seeds the games, so that a resumed run plays what it would have played."""
+    self._environment.seed(int(jax.random.bits(key, dtype='uint32')))
+
+  def _run_one_episode(self) -> tuple[int, float]:
+    """Plays an episode, or the rest of the one that was interrupted, to its end."""
+    if self._episode is None:
+      self._episode = Episode(action=self._initialize_episode())
+    episode = self._episode
+    while True:
+      if self._can_stop_anywhere:
+        signals.check()
+      observation, reward, terminal = self._run_one_step(episode.action)
+      episode.steps += 1
+      episode.episode_return += reward
+      if self._progress is not None:
+        self._progress.update(1)
+      if self._clip_rewards:
+        reward = float(np.clip(reward, -1, 1))
+      if self._environment.game_over or episode.steps == self._max_steps_per_episode:
+        break
+      if terminal:  # A life was lost, where that ends the agent's episode but not the game.
+        self._end_episode(reward, terminal)
+        episode.action = self._agent.begin_episode(observation)
+      else:
+        episode.action = self._agent.step(reward, observation)
+    self._end_episode(reward, terminal)
+    self._episode = None
+    return episode.steps, episode.episode_return
+
+  @property
+  def _can_stop_anywhere(self) -> bool:
+    """Whether the run can be saved within an episode: evaluations are played again anyway."""
+    return self._agent.eval_mode or hasattr(self._environment, 'state_dict')
+
+  def _end_episode(self, reward: float, terminal: bool = True) -> None:
+    # Dopamine tells only its own JaxDQNAgent whether an episode ended or was cut.
+    self._agent.end_episode(reward, terminal)
+
+  # --- what a person sees -----------------------------------------------------------------------
+
+  def _bar(self, what: str, total: int, unit: str, done: int = 0) -> tqdm.tqdm:
+    return tqdm.tqdm(
+      desc=what, total=total, initial=done, unit=f' {unit}', leave=False, dynamic_ncols=True
+    )

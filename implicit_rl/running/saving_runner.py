@@ -1,0 +1,290 @@
+"""What keeps a run: its checkpoints, going on from them, and stopping when it is asked to.
+
+Dopamine's own loop is within: iteration, log pickle, checkpoint.
+"""
+
+from __future__ import annotations
+
+import abc
+import os
+import pickle
+import time
+from typing import Any
+
+import jax
+
+from implicit_rl.compat import dopamine_compat  # noqa: F401
+from implicit_rl.logs import checkpoints, jsonl
+from implicit_rl.logs.running_means import NonFiniteError, check_finite
+from implicit_rl.running import resume_checks, run_directory, signals
+
+# isort: split
+from dopamine.discrete_domains import logger as dopamine_logger
+from dopamine.discrete_domains import run_experiment
+
+
+class Stopwatch:
+  """Seconds spent, across interruptions; starts when it is told to."""
+
+  def __init__(self, seconds: float = 0.0):
+    self._before, self._start = seconds, time.monotonic()
+    self._running = False
+
+  def start(self) -> None:
+    """Counts from now."""
+    self._start, self._running = time.monotonic(), True
+
+  @property
+  def seconds(self) -> float:
+    """Those before it was started and those since."""
+    return self._before + (time.monotonic() - self._start) * self._running
+
+
+class Logger(dopamine_logger.Logger):
+  """Dopamine's log pickles, each whole or not there, without TensorFlow.
+
+  Args:
+    logging_dir: where they are; made if absent.
+  """
+
+  def __init__(self, logging_dir: str):
+    super().__init__('')  # Makes no directory: it would with TensorFlow.
+    os.makedirs(logging_dir, exist_ok=True)
+    self._logging_dir, self._logging_enabled = logging_dir, True
+
+  def log_to_file(self, filename_prefix: str, iteration_number: int) -> None:
+    """Writes all iterations so far, and removes the file that is four older."""
+    path = self._generate_filename(filename_prefix, iteration_number)
+    aside = f'{path}.partial'
+    try:
+      with open(aside, 'wb') as file:
+        pickle.dump(self.data, file, protocol=pickle.HIGHEST_PROTOCOL)
+      os.replace(aside, path)
+    except OSError:
+      os.remove(aside)
+      raise
+    old = self._generate_filename(filename_prefix, iteration_number - self._logs_duration)
+    if os.path.exists(old):
+      os.remove(old)
+
+
+class SavingRunner(run_experiment.Runner, abc.ABC):
+  """Dopamine's Runner with checkpoints that are whole, also within an iteration.
+
+  Args:
+    base_dir: directory of the run.
+    *args: Dopamine's.
+    keep_checkpoints: how many of the newest checkpoints stay.
+    **kwargs: Dopamine's.
+  """
+
+  def __init__(self, base_dir: str, *args: Any, keep_checkpoints: int, **kwargs: Any):
+    self._keep_checkpoints = keep_checkpoints
+    self._metrics_path = os.path.join(base_dir, 'metrics.jsonl')
+    self._spectra_path = os.path.join(base_dir, 'spectra.jsonl')
+    # Where the iteration stands, for a checkpoint within it.
+    self._iteration = 0
+    self._trained: dict[str, Any] | None = None  # Row and statistics, once it has been trained.
+    self._clock = Stopwatch()
+    self._best: dict[str, Any] | None = None
+    self._begin_training()
+    super().__init__(base_dir, *args, **kwargs)
+
+  # --- for several seeds in step ----------------------------------------------------------------
+
+  @property
+  def agent(self) -> Any:
+    """What it trains."""
+    return self._agent
+
+  @property
+  def iterations(self) -> range:
+    """Numbers of the iterations that were left when it started."""
+    return range(self._start_iteration, self._num_iterations)
+
+  def iterate(self, iteration: int) -> None:
+    """Does one iteration, or the rest of it, and keeps what comes of it."""
+    statistics = self._run_one_iteration(iteration)
+    self._log_experiment(iteration, statistics)
+    self._checkpoint_experiment(iteration)
+    self._collector_dispatcher.flush()
+
+  def keep_interrupted(self, iteration: int) -> None:
+    """Saves what an iteration has done so far."""
+    self._iteration = iteration
+    self._checkpoint_interrupted()
+
+  # --- what a runner says of its training -------------------------------------------------------
+
+  @abc.abstractmethod
+  def _begin_training(self) -> None:
+    """Forgets what the last iteration's training left."""
+
+  @abc.abstractmethod
+  def _training_state(self) -> dict[str, Any]:
+    """What a training phase that was interrupted needs to go on, beside `_state`."""
+
+  @abc.abstractmethod
+  def _restore_training(self, state: dict[str, Any]) -> None:
+    """Takes back what `_training_state` returned."""
+
+  def _create_directories(self) -> None:
+    # Dopamine's version prints a deprecation warning about the very logs that its users plot.
+    self._checkpoint_dir = os.path.join(self._base_dir, 'checkpoints')
+    self._logger = Logger(os.path.join(self._base_dir, 'logs'))
+
+  def _initialize_checkpointer_and_maybe_resume(self, checkpoint_file_prefix: str) -> None:
+    del checkpoint_file_prefix
+    self._start_iteration = 0
+    self._check_the_game()
+    newest = checkpoints.load_newest(self._checkpoint_dir)
+    if newest is not None:
+      iteration, tree = newest
+      resume_checks.refuse_difference(
+        self._base_dir, 'setting', tree['settings'], resume_checks.fixed_settings()
+      )
+      resume_checks.refuse_difference(
+        self._base_dir, 'data', tree['dataset'], self._agent.source.identity()
+      )
+      self._restore(iteration, tree)
+      self._logger.data, self._best = tree['logs'], tree['best']
+      begun = tree.get('interrupted')
+      self._start_iteration = iteration + 1 if begun is None else iteration
+      if begun is not None:
+        self._trained, self._clock = begun['trained'], Stopwatch(float(begun['seconds']))
+        if self._trained is None:
+          self._restore_training(begun['training'])
+        print(f'Resuming within iteration {iteration + 1}/{self._num_iterations}.')
+      elif self._start_iteration < self._num_iterations:
+        print(f'Resuming at iteration {iteration + 2}/{self._num_iterations}.')
+      else:
+        print(
+          f'{self._base_dir} is complete: {iteration + 1} iterations. To go on, raise '
+          f'{type(self).__name__}.num_iterations.'
+        )
+    elif os.path.exists(self._metrics_path) and len(jsonl.read(self._metrics_path)) > 1:
+      raise ValueError(
+        f'{self._base_dir} holds results but no checkpoint to go on from; use a new --base_dir.'
+      )
+    for path in (self._metrics_path, self._spectra_path):
+      jsonl.keep_before(path, self._start_iteration)
+
+  def _restore(self, iteration: int, tree: dict[str, Any]) -> None:
+    """Takes back what `_state` returned."""
+    self._agent.unbundle(self._checkpoint_dir, iteration, tree['agent'])
+
+  def _state(self, iteration: int) -> dict[str, Any]:
+    """Everything that the run's future depends on, as nested dicts of arrays."""
+    return {'agent': self._agent.bundle_and_checkpoint(self._checkpoint_dir, iteration)}
+
+  def _tree(self, iteration: int) -> dict[str, Any]:
+    return {
+      **self._state(iteration),
+      'settings': resume_checks.fixed_settings(),
+      'dataset': self._agent.source.identity(),
+      'logs': self._logger.data,
+      'best': self._best,
+    }
+
+  def _note_best(self, iteration: int, eval_return: float | None) -> None:
+    """Keeps the policy with the highest evaluation so far in `checkpoints/best.msgpack`."""
+    if eval_return is None or (self._best and eval_return <= self._best['eval_return']):
+      return
+    self._best = {'iteration': iteration, 'eval_return': eval_return}
+    tree = self._tree(iteration) | self._best
+    learner = {'learner': tree['agent']['learner']}  # Without a replay, which may be large.
+    kept = {name: tree[name] for name in ('settings', 'dataset', *self._best)}
+    # Before the checkpoint: a run that is killed in between writes the same file again.
+    checkpoints.write(
+      os.path.join(self._checkpoint_dir, checkpoints.BEST), {'agent': learner, **kept}
+    )
+
+  def _checkpoint_experiment(self, iteration: int) -> None:
+    tree = self._tree(iteration)
+    state = jax.tree_util.tree_flatten_with_path(tree['agent']['learner'])[0]
+    check_finite(
+      {f'learner{jax.tree_util.keystr(path)}': leaf.ravel() for path, leaf in state},
+      self._agent.updates,
+    )
+    checkpoints.save(self._checkpoint_dir, iteration, tree, self._keep_checkpoints)
+
+  def _checkpoint_interrupted(self) -> None:
+    """Saves what an iteration has done so far."""
+    iteration = self._iteration
+    training = self._training_state() if self._trained is None else None
+    begun = {'trained': self._trained, 'training': training, 'seconds': self._clock.seconds}
+    tree = self._tree(iteration) | {'interrupted': begun}
+    checkpoints.save(self._checkpoint_dir, iteration, tree, interrupted=True)
+
+  def _check_the_game(self) -> None:
+    if self._agent.source is None:
+      raise ValueError('There is nothing to train on: bind Agent.source, as @TFDSReplay.')
+    game = self._agent.source.identity().get('game')
+    if game not in (None, self._environment.name):
+      raise ValueError(
+        f'The data is of {game}, the environment is {self._environment.name}; bind GAME, which '
+        'sets both.'
+      )
+
+  def run_experiment(self) -> None:
+    """Runs the iterations that are left; on SIGTERM or SIGINT saves what there is and returns.
+
+    Raises:
+      NonFiniteError: for an infinite number, or one that is none, where it would spoil the run.
+      OSError: if something can't be written or read; the checkpoints that were there stay.
+    """
+    todo = self._start_iteration < self._num_iterations
+    try:
+      if todo:
+        what = f'{type(self._agent).__name__} in {self._environment.name}'
+        print(
+          f'{what} on {self._what_it_learns_from()}, '
+          f'{jax.devices()[0].device_kind}, into {self._base_dir}'
+        )
+        self._run_until_stopped()
+      if not signals.requested():
+        self._finish(todo)
+    except NonFiniteError as error:
+      raise NonFiniteError(
+        f'{error}, in iteration {self._iteration + 1}. {self._last_checkpoint()} To avoid it, try '
+        'a lower learning rate, Learner.max_gradient_norm or Learner.on_nonfinite = "skip" in a '
+        'new --base_dir.'
+      ) from error
+    except OSError as error:
+      raise OSError(
+        f'{error} in iteration {self._iteration + 1}. {self._last_checkpoint()} Once that is '
+        'mended, the same command goes on from there.'
+      ) from error
+    finally:
+      run_directory.release(self._base_dir)
+
+  def _finish(self, ran: bool) -> None:
+    """What is left to do once all iterations are done; `ran`: some of them by this process."""
+
+  def _run_until_stopped(self) -> None:
+    with signals.watched():
+      try:
+        super().run_experiment()
+      except signals.StoppedError:
+        self._checkpoint_interrupted()
+        print(
+          f'Stopped within iteration {self._iteration + 1}/{self._num_iterations}; the same '
+          'command goes on from there.'
+        )
+
+  def _last_checkpoint(self) -> str:
+    path = checkpoints.newest(self._checkpoint_dir)
+    return f'The last good checkpoint is {path}.' if path else 'There is no checkpoint yet.'
+
+  @abc.abstractmethod
+  def _what_it_learns_from(self) -> str:
+    """A few words for the line that a run begins with."""
+
+  def describe(self) -> dict[str, Any]:
+    """What the run's record says of its parts."""
+    return {
+      'agent': type(self._agent).__name__,
+      'environment': self._environment.name,
+      'dataset': self._agent.source.describe(),
+      'start_iteration': self._start_iteration,
+    }
