@@ -15,7 +15,7 @@ from tests.command_line import OFFLINE, ROOT, run
 COMMON = """
 import functools, sys
 import jax, jax.numpy as jnp, numpy as np
-from implicit_rl import losses, networks, rank, types
+from implicit_rl import losses, networks, rank, sharding, types
 from implicit_rl.learner import Learner
 
 network = networks.MLP(num_actions=3, hidden_units=(16, 8))
