@@ -13,7 +13,7 @@ from implicit_rl.data.store import store_files, store_writer
 from implicit_rl.logs import checkpoints
 from tests.data import dopamine_reference, reference
 from tests.data.conftest import ATARI
-from tests.data.test_dopamine_logs import flat, read_all
+from tests.data.sources.test_dopamine_logs import flat, read_all
 from tests.data.test_store_replay import SETTINGS, assert_alike
 from tests.data.test_tfds_replay import assert_same
 from tests.data.test_tfds_replay import load as load_tfds

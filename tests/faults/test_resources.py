@@ -1,11 +1,10 @@
 """Disks that are full, directories that are taken or read-only, data that is gone."""
 
-import pathlib
 import shutil
 
 import pytest
 
-from implicit_rl.data.formats import tfds_files
+from implicit_rl.data.sources import tfds_replay
 from implicit_rl.logs import checkpoints
 from implicit_rl.running import run_directory
 from tests.command_line import refusal
@@ -78,7 +77,7 @@ def test_a_run_gives_its_directory_back(tmp_path):
 
 def sample(tmp_path):
   """A copy of the embedded data, to be harmed."""
-  embedded = pathlib.Path(tfds_files.__file__).parent / 'embedded'
+  embedded = tfds_replay.EMBEDDED
   shutil.copytree(embedded, tmp_path / 'data')
   return tmp_path / 'data'
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from implicit_rl.data.replay import online_replay, prioritized_replay
 from tests.data import reference
-from tests.data.test_online_replay import complete_transitions, episodes_of, fill
+from tests.data.replay.test_online_replay import complete_transitions, episodes_of, fill
 
 
 def make(**kwargs):

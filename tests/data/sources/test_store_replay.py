@@ -12,7 +12,7 @@ from implicit_rl.data.store import prepare
 from implicit_rl.running import experiment
 from tests.data import dopamine_reference, reference
 from tests.data.conftest import ATARI
-from tests.data.test_dopamine_logs import flat
+from tests.data.sources.test_dopamine_logs import flat
 from tests.data.test_tfds_replay import all_of, assert_same
 from tests.data.test_tfds_replay import load as load_tfds
 

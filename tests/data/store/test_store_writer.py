@@ -113,7 +113,7 @@ def test_an_interrupted_writer_is_continued_to_the_same_bytes(tmp_path, codec):
 _KILLED = """
 import sys
 from implicit_rl.data.store import prepare
-from tests.data.test_store_writer import Noise
+from tests.data.store.test_store_writer import Noise
 print('begun', flush=True)
 prepare.prepare(Noise(4000, slow=0.03), sys.argv[1], chunk_size=4, commit_rows=300)
 """
