@@ -14,9 +14,9 @@ from implicit_rl.logs import checkpoints
 from tests.data import dopamine_reference, reference
 from tests.data.conftest import ATARI
 from tests.data.sources.test_dopamine_logs import flat, read_all
-from tests.data.test_store_replay import SETTINGS, assert_alike
-from tests.data.test_tfds_replay import assert_same
-from tests.data.test_tfds_replay import load as load_tfds
+from tests.data.sources.test_store_replay import SETTINGS, assert_alike
+from tests.data.sources.test_tfds_replay import assert_same
+from tests.data.sources.test_tfds_replay import load as load_tfds
 
 
 def run(*arguments):

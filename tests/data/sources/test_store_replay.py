@@ -13,8 +13,8 @@ from implicit_rl.running import experiment
 from tests.data import dopamine_reference, reference
 from tests.data.conftest import ATARI
 from tests.data.sources.test_dopamine_logs import flat
-from tests.data.test_tfds_replay import all_of, assert_same
-from tests.data.test_tfds_replay import load as load_tfds
+from tests.data.sources.test_tfds_replay import all_of, assert_same
+from tests.data.sources.test_tfds_replay import load as load_tfds
 
 SETTINGS = dict(stack_size=4, update_horizon=1, gamma=0.99, fraction=1.0)
 
