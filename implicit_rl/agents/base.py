@@ -348,12 +348,10 @@ class Agent:
       return
     self.source.add(self._stack[-1], self._action, reward, terminal, episode_end)
     self._steps += 1
-    trained = self._steps - self.min_replay_history
-    if trained > 0:
-      n = self.updates_per_step
-      due = int(trained * n) - int((trained - 1) * n)
-      if due:
-        self.train(due, sums=self.learnt)
+    rate, after = schedules.update_rate(self.updates_per_step), self.min_replay_history
+    due = [schedules.updates_due(rate, after, steps) for steps in (self._steps - 1, self._steps)]
+    if due[1] > due[0]:
+      self.train(due[1] - due[0], sums=self.learnt)
 
   def take_metrics(self) -> dict[str, float]:
     """The mean of each training metric over the updates done while acting since the last call."""

@@ -1,14 +1,60 @@
-"""How an agent's ε falls, and how its updates are cut into compiled calls."""
+"""How an agent's ε falls, when its updates are due, and how they are cut into compiled calls."""
 
 from __future__ import annotations
 
+import fractions
+import functools
+import math
 from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import jax
+
+Steps = TypeVar('Steps', int, jax.Array)
 
 
 def linearly_decaying_epsilon(step: int, warmup: int, period: int, final: float) -> float:
   """1 until `warmup` steps, then linear to `final` over `period` steps (Mnih et al., 2015)."""
   left = 1.0 - (step - warmup) / max(period, 1)
   return final + (1.0 - final) * min(max(left, 0.0), 1.0)
+
+
+@functools.lru_cache
+def update_rate(updates_per_step: float) -> fractions.Fraction:
+  """Returns n, updates per environment step, as the fraction that the float stands for.
+
+  Its denominator is small enough for `updates_due` to count in int32: at most 46,340 for n ≤ 1.
+
+  Raises:
+    ValueError: if n is negative, not finite, or no such fraction.
+  """
+  n: Any = updates_per_step
+  if not isinstance(n, int | float) or not 0 <= n < math.inf:
+    raise ValueError(f'OnlineRunner.updates_per_step must be a number of at least 0, got {n!r}.')
+  most = max(math.isqrt(int(2**31 / max(n, 1))), 1)
+  rate = fractions.Fraction(n).limit_denominator(most)
+  if abs(rate - fractions.Fraction(n)) > n * 1e-9:
+    raise ValueError(
+      f'OnlineRunner.updates_per_step must be a fraction with a denominator of at most {most}, '
+      f'such as {float(rate)!r}, got {n!r}.'
+    )
+  return rate
+
+
+def updates_due(rate: fractions.Fraction, after: int, steps: Steps) -> Steps:
+  """Updates that are done after `steps` environment steps: ⌊n·(steps − after)⌋, at least 0. Exact.
+
+  Args:
+    rate: n, from `update_rate`.
+    after: steps before the first update is due.
+    steps: an int, or [] int32 within a compiled program.
+
+  Returns:
+    The count, of the type of `steps`.
+  """
+  trained = (steps - after) * (steps > after)
+  whole, rest = trained // rate.denominator, trained % rate.denominator
+  return whole * rate.numerator + rest * rate.numerator // rate.denominator
 
 
 def chunk_size(num_updates: int, most: int = 64) -> int:

@@ -190,8 +190,16 @@ class MinAtarEnvironment:
     self.game_over = False
     self.truncated = False
     self._steps = 0
-    self._key = jax.random.key(seed)
     self._moment: Moment | None = None
+    self.seed(seed)
+
+  def seed(self, seed: int) -> None:
+    """Starts the game's randomness afresh: the same episodes follow as in a new environment.
+
+    Args:
+      seed: 0 to 2³²−1.
+    """
+    self._key = jax.random.key(seed)
 
   def reset(self) -> np.ndarray:
     """Starts an episode. Returns its first observation, [10, 10, C] uint8."""

@@ -7,7 +7,6 @@ that acts step by step. Nothing leaves the device but what is logged.
 
 from __future__ import annotations
 
-import fractions
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 import optax
 from flax import serialization
 
+from implicit_rl.agents import schedules
 from implicit_rl.agents.base import Agent
 from implicit_rl.cpu import allocator
 from implicit_rl.data.replay import device_replay
@@ -129,8 +129,8 @@ class OnlineLoop:
     self._epsilon = optax.schedules.linear_schedule(
       1.0, agent.epsilon_train, agent.epsilon_decay_period, agent.min_replay_history
     )
-    rate = fractions.Fraction(agent.updates_per_step).limit_denominator(1000)
-    self._due = functools.partial(updates_due, rate, agent.min_replay_history)
+    rate = schedules.update_rate(agent.updates_per_step)
+    self._due = functools.partial(schedules.updates_due, rate, agent.min_replay_history)
     self._turns_per_call = max(_TURNS_PER_CALL // max(1, int(rate)), 1)
     self._games = self._first_games()
     self._play = jax.jit(
@@ -297,21 +297,6 @@ class OnlineLoop:
     memory = device_replay.set_priorities(memory, drawn, info.priority)
     metrics = info.metrics if sums is None else jax.tree.map(jnp.add, sums, dict(info.metrics))
     return learner, memory, metrics
-
-
-def updates_due(rate: fractions.Fraction, after: int, steps: jax.Array) -> jax.Array:
-  """Updates that are done after `steps` environment steps: ⌊n·(steps − after)⌋, at least 0. Exact.
-
-  Args:
-    rate: n, updates per environment step.
-    after: steps before the first update is due.
-    steps: [] int32; n's numerator times steps stays below 2³¹ by splitting at the denominator.
-
-  Returns:
-    [] int32.
-  """
-  whole, rest = jnp.divmod(jnp.maximum(steps - after, 0), rate.denominator)
-  return whole * rate.numerator + rest * rate.numerator // rate.denominator
 
 
 def _push(stacks: jax.Array, observation: jax.Array) -> jax.Array:

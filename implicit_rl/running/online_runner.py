@@ -11,6 +11,7 @@ import gin
 import jax
 import numpy as np
 
+from implicit_rl.agents import schedules
 from implicit_rl.data.formats import vector_files
 from implicit_rl.data.replay import replay_log
 from implicit_rl.data.replay.device_replay import DeviceReplay
@@ -87,8 +88,7 @@ class OnlineRunner(runners.Runner):
     seeds_as: str = 'auto',
   ):
     del num_seeds, seeds_as  # Whoever makes the runners has read them.
-    if not isinstance(updates_per_step, int | float) or updates_per_step < 0:
-      raise ValueError(f'OnlineRunner.updates_per_step is at least 0, not {updates_per_step!r}.')
+    schedules.update_rate(updates_per_step)  # Raises if it can't be counted exactly.
     if 'Agent.updates_per_step' in resume_checks.settings():
       raise ValueError('Bind OnlineRunner.updates_per_step, not Agent.updates_per_step.')
     self._updates_per_step, self._log_replay = updates_per_step, log_replay

@@ -1,13 +1,17 @@
 """Agents: acting, learning online and offline, Dopamine's own Runner, saving, bad settings."""
 
+import fractions
 import functools
+import math
 
 import gin
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from implicit_rl.agents import schedules
 from implicit_rl.agents.base import Agent
 from implicit_rl.agents.dqn import DQNAgent
 from implicit_rl.agents.schedules import linearly_decaying_epsilon
@@ -47,12 +51,37 @@ def play(agent, steps, seed=0):
   return actions
 
 
-@pytest.mark.parametrize('n', [0.25, 1, 4, 0.3])
+@pytest.mark.parametrize('n', ['0.25', '1', '4', '0.3', '0.07'])
 def test_updates_per_step_are_exact(n):
-  agent = make_agent(updates_per_step=n)
-  play(agent, 7 * 12)  # 12 episodes of 6 stored steps
-  assert agent.source.added == 72
-  assert agent.updates == int((72 - 10) * n)
+  agent = make_agent(updates_per_step=float(n))
+  counts = []
+  for episode in range(25):
+    play(agent, 7, seed=episode)  # 6 stored steps
+    counts.append(agent.updates)
+  exact = fractions.Fraction(n)
+  assert agent.source.added == 150
+  assert counts == [max(0, math.floor(exact * (steps - 10))) for steps in range(6, 151, 6)]
+
+
+def test_update_counts_are_exact_where_floats_round_down():
+  """0.29·100 is 28.999… in floats, and 29 in numbers."""
+  for n, after, steps, expected in (
+    (0.29, 0, 100, 29),
+    (0.57, 10, 110, 57),
+    (1 / 3, 0, 3, 1),
+    (0.0001, 0, 19_999, 1),
+    (16, 5, 10**8 + 5, 16 * 10**8),
+    (0.29, 10**6, 5, 0),
+  ):
+    rate = schedules.update_rate(n)
+    assert schedules.updates_due(rate, after, steps) == expected
+    assert int(schedules.updates_due(rate, after, jnp.int32(steps))) == expected
+
+
+@pytest.mark.parametrize('n', [1e-9, float('inf'), float('nan'), -1, '0.25', None])
+def test_rates_that_cannot_be_counted_exactly_are_refused(n):
+  with pytest.raises(ValueError, match=r'updates_per_step .* got'):
+    schedules.update_rate(n)
 
 
 def test_evaluation_neither_stores_nor_learns():

@@ -42,3 +42,17 @@ def test_it_goes_on_as_if_nothing_had_happened(name):
   other.reset()
   other.load_state_dict(saved)
   assert played(other, todo) == expected
+
+
+@pytest.mark.parametrize('name', MAKERS)
+def test_seeding_starts_the_randomness_afresh(name):
+  """What follows a seed is what a new environment with that seed plays, whatever came before."""
+  one, other = MAKERS[name](3), MAKERS[name](8)
+  todo = actions(one, np.random.default_rng(0), 200)
+  expected = [one.reset().tobytes(), played(one, todo)]
+  other.reset()
+  played(other, todo[:30])
+  other.seed(3)
+  assert [other.reset().tobytes(), played(other, todo)] == expected
+  other.seed(2**32 - 1)
+  other.reset()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from implicit_rl.agents.dqn import DQNAgent
-from implicit_rl.agents.schedules import linearly_decaying_epsilon
+from implicit_rl.agents.schedules import linearly_decaying_epsilon, update_rate, updates_due
 from implicit_rl.data.replay.device_replay import DeviceReplay
 from implicit_rl.environments.minatar import MinAtarEnvironment
 from implicit_rl.networks import MLP
-from implicit_rl.running.compiled_online_loop import OnlineLoop, updates_due
+from implicit_rl.running.compiled_online_loop import OnlineLoop
 
 E = 4
 
@@ -36,7 +36,8 @@ def make(game='Breakout', n=0.5, limit=None, capacity=400, prioritized=False, **
 
 @pytest.mark.parametrize('n', [0.25, 0.3, 1, 16, 0])
 def test_updates_due_are_exact(n):
-  rate = fractions.Fraction(n).limit_denominator(1000)
+  rate = update_rate(n)
+  assert rate == fractions.Fraction(str(n))
   steps = [0, 1, 39, 40, 41, 47, 1000, 100_000_000]
   got = [int(updates_due(rate, 40, jnp.int32(s))) for s in steps]
   assert got == [max(0, int((s - 40) * rate)) for s in steps]

@@ -105,6 +105,25 @@ def test_the_logged_replay_is_a_dataset_that_agents_train_on(tmp_path):
   assert row['updates'] == 2
 
 
+@pytest.mark.parametrize('replay', ['OnlineReplay', 'PrioritizedReplay'])
+def test_minatar_trains_from_a_replay_in_host_memory(replay, tmp_path):
+  """Step by step; stopped after an iteration, it goes on as the run that never was."""
+  settings = {'Agent.source': f'@{replay}', 'OnlineReplay.capacity': 100}
+  gin_file = tmp_path / 'host.gin'
+  gin_file.write_text(
+    f"include '{DQN}'\nimport implicit_rl.data.replay.prioritized_replay\n"
+    'import implicit_rl.data.replay.online_replay\n'
+  )
+  two = {**settings, 'OnlineRunner.num_iterations': 2}
+  straight = run(tmp_path / 'a', DQN, gin_file, **two)
+  run(tmp_path / 'b', DQN, gin_file, **settings)
+  assert strip_speed(run(tmp_path / 'b', DQN, gin_file, **two)) == strip_speed(straight)
+  for row, steps in zip(straight, (20, 40), strict=True):  # Four episodes of five steps.
+    assert row['environment_steps'] == steps and row['updates'] == (steps - 8) // 4
+  a, b = newest(tmp_path / 'a'), newest(tmp_path / 'b')
+  jax.tree.map(np.testing.assert_array_equal, a['agent'], b['agent'])
+
+
 def test_updates_per_step_and_clipping_are_the_runners(tmp_path):
   (row,) = run(tmp_path, DQN, **{'OnlineRunner.updates_per_step': 2})
   assert row['updates'] == 16 and row['environment_steps'] == 16
@@ -114,7 +133,7 @@ def test_updates_per_step_and_clipping_are_the_runners(tmp_path):
   ('settings', 'expected'),
   [
     ({'Agent.updates_per_step': 1}, 'Bind OnlineRunner.updates_per_step'),
-    ({'OnlineRunner.updates_per_step': -1}, 'updates_per_step is at least 0'),
+    ({'OnlineRunner.updates_per_step': -1}, 'updates_per_step must be a number of at least 0'),
     ({'OnlineRunner.training_steps': 15}, r'training_steps \(15\) is no multiple of the 2'),
     ({'DeviceReplay.capacity': 13}, 'multiple of num_environments = 2'),
     ({'Agent.min_replay_history': 3}, r'min_replay_history \(3\) is at least 4'),
