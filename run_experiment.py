@@ -1,7 +1,5 @@
 """Trains an agent: python run_experiment.py --base_dir=runs/first --gin_files=GIN_FILE."""
 
-import difflib
-import glob
 import os
 import sys
 
@@ -75,18 +73,10 @@ def main(argv: list[str]) -> None:
       return
     if len(argv) > 1:
       raise ValueError(f'Unexpected argument {argv[1]!r}: every argument is a --flag=value.')
+    from implicit_rl.compat import config_files
+
     for path in FLAGS.gin_files:
-      if '://' in path:
-        raise ValueError(
-          f'--gin_files: {path} is an address. A gin file can import and so run any code: fetch '
-          'it, read it, then name the file.'
-        )
-      if not os.path.isfile(path):
-        what = 'is a directory' if os.path.isdir(path) else 'no such file'
-        there = glob.glob(os.path.join(os.path.dirname(path), '*.gin'))
-        near = difflib.get_close_matches(path, there, n=1)
-        hint = f'. Did you mean {near[0]}?' if near else ''
-        raise FileNotFoundError(f'--gin_files: {what}: {path}{hint}')
+      config_files.find(path)
     base_dir = os.path.expanduser(FLAGS.base_dir)
     data_dir = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
     if data_dir is not None and not os.path.isdir(data_dir):

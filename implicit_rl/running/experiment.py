@@ -19,7 +19,7 @@ import jax
 from absl import logging
 
 from implicit_rl import sharding
-from implicit_rl.compat import gin_names
+from implicit_rl.compat import config_files, gin_names
 from implicit_rl.cpu import allocator
 from implicit_rl.logs import collectors, wandb_collector
 from implicit_rl.running import resume_checks, run_directory, seeds
@@ -52,7 +52,7 @@ def parse_gin(
   """Parses gin files and bindings afresh; later ones win, flags win over all.
 
   Args:
-    gin_files: paths; at least one.
+    gin_files: paths, found as `config_files.find` does; at least one.
     gin_bindings: lines such as `Learner.penalty_weight = 0.001`.
     data_dir: where TFDS data lies; None leaves what gin says (by default the embedded sample).
 
@@ -66,8 +66,7 @@ def parse_gin(
   gin.clear_config()
   gin.parse_config(_DEFAULTS)
   for path in gin_files:
-    _check_includes(path)
-    gin.parse_config_file(path)
+    config_files.parse(path)
   bindings = [line for binding in gin_bindings for line in binding.splitlines() if line.strip()]
   _check_macros(bindings)
   if data_dir is not None:
@@ -93,18 +92,6 @@ def _check_collectors() -> None:
     if name not in known:
       hint = gin_names.did_you_mean(gin_names.nearest(str(name), known))
       raise ValueError(f'CollectorDispatcher.collectors: there is no {name!r}.{hint}')
-
-
-def _check_includes(path: str) -> None:
-  """Raises FileNotFoundError for an included file that is not there; gin's message is blank."""
-  for included in re.findall(
-    r"""^\s*include\s+["'](.+?)["']""", pathlib.Path(path).read_text(), re.M
-  ):
-    if not os.path.isfile(included):
-      raise FileNotFoundError(
-        f'{path} includes {included}, which is not there; includes are relative to the working '
-        f'directory, {os.getcwd()}.'
-      )
 
 
 def _check_macros(bindings: Sequence[str]) -> None:

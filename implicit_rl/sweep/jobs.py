@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import gin
 
-from implicit_rl.compat import gin_names
+from implicit_rl.compat import config_files, gin_names
 from implicit_rl.logs import jsonl
 from implicit_rl.running import parallel_runs, run_directory
 from implicit_rl.sweep.spec import Planned, Spec
@@ -63,7 +63,7 @@ def make(
     made.append(
       parallel_runs.Job(
         base_dir=output / run.name,
-        gin_files=tuple(os.path.abspath(path) for path in run.gin_files),
+        gin_files=tuple(os.path.abspath(config_files.find(path)) for path in run.gin_files),
         bindings=bindings,
         seed=run.seed,
         iterations=length.iterations,
@@ -113,7 +113,7 @@ def work(job: parallel_runs.Job, directory: str) -> str | None:
 
   Args:
     job: the run.
-    directory: to work in; gin's includes are relative to it, and modules in it can be imported.
+    directory: to work in; modules in it can be imported.
 
   Returns:
     None, or in one line what is wrong with the run; its run.log then says where.

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from implicit_rl.compat import config_files
+
 _NAME = re.compile(r'[\w.+%=-]+')  # Of games and choices: parts of a run's directory.
 
 
@@ -254,12 +256,11 @@ class _Checked:
 
   def gin_files(self, key: str, value: Any) -> tuple[str, ...]:
     for name in self.texts(key, value):
-      if '{' not in name and not os.path.isfile(name):
-        folder = os.path.dirname(name)
-        there = [str(found) for found in pathlib.Path(folder or '.').glob('*.gin')]
-        near = difflib.get_close_matches(name, there, 1)
-        hint = f'; did you mean {near[0]}?' if near else ''
-        raise self.wrong(key, f'names {name}, which is not there (from {os.getcwd()}){hint}')
+      if '{' not in name:
+        try:
+          config_files.find(name, f'{self._path}: {key} names ')
+        except OSError as error:
+          raise ValueError(str(error)) from error
     return tuple(value)
 
   def measured(self, key: str, value: Any, words: bool = False) -> Mapping[str, Any]:
