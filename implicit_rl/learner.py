@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from implicit_rl import rank
+from implicit_rl import optimizers, rank  # noqa: F401  # The optimisers' gin names.
 from implicit_rl.cpu import allocator
 from implicit_rl.logs.running_means import SKIPPED
 from implicit_rl.sharding import Placement
@@ -28,10 +28,8 @@ Fetch = Callable[[Any, jax.Array], Batch]  # (store on the device, rows [B]) -> 
 
 _LARGE = 1 << 20  # weights of a kernel that no cache holds
 
-# `rank` imports jax alone and optax knows no gin, so both get their gin names here.
+# `rank` imports jax alone, so its penalty gets its gin name here.
 gin.external_configurable(rank.lp_penalty, module='rank')
-for _optimizer in (optax.adam, optax.adamw, optax.rmsprop, optax.sgd):
-  gin.external_configurable(_optimizer, module='optax')
 
 
 def make_update(

@@ -1,12 +1,54 @@
-"""Optimisers for a loss whose parts want learning rates of their own."""
+"""Optimisers by gin: optax's own under their names, chains of them, and a rate for each network."""
 
 from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from types import ModuleType
 
 import gin
 import jax
 import optax
 
 from implicit_rl.types import Params
+
+
+def _register(library: ModuleType) -> None:
+  """Gives gin the library's optimisers, transformations and schedules, as `optax.NAME`."""
+  made = (optax.GradientTransformation, optax.GradientTransformationExtraArgs, optax.Schedule)
+  for name, function in vars(library).items():
+    if name.startswith('_') or not inspect.isfunction(function):
+      continue
+    parameters = inspect.signature(function).parameters.values()
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):  # Gin binds by name; see `chain`.
+      continue
+    if function.__annotations__.get('return') in made:
+      gin.external_configurable(function, name, module=library.__name__)
+
+
+for _library in (optax, optax.contrib):
+  _register(_library)
+
+
+@gin.configurable
+def chain(
+  transformations: Sequence[optax.GradientTransformation] = gin.REQUIRED,
+) -> optax.GradientTransformationExtraArgs:
+  """Applies transformations one after another, as `optax.chain`.
+
+  Args:
+    transformations: in order, such as `[@optax.clip(), @optax.lion()]`.
+
+  Raises:
+    ValueError: for one that is no transformation.
+  """
+  for number, one in enumerate(transformations):
+    if not isinstance(one, optax.GradientTransformation):
+      raise ValueError(
+        f'chain.transformations[{number}] must be an optax transformation, got {one!r}; in gin it '
+        'is written with parentheses: @optax.lion().'
+      )
+  return optax.chain(*transformations)
 
 
 @gin.configurable

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import serialization
 
 from implicit_rl.agents import checks, schedules
 from implicit_rl.data.replay.device_replay import DeviceReplay
@@ -23,6 +22,7 @@ from implicit_rl.data.replay.online_replay import OnlineReplay
 from implicit_rl.data.source import DataSource
 from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
+from implicit_rl.logs import checkpoints
 from implicit_rl.logs.running_means import TrainingSums
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN
@@ -364,7 +364,7 @@ class Agent:
     """Returns everything that the agent's future depends on, as nested dicts of arrays."""
     del checkpoint_dir, iteration_number  # The runner writes what is returned.
     bundle = {
-      'learner': jax.tree.map(np.asarray, serialization.to_state_dict(self.state)),
+      'learner': checkpoints.to_arrays(self.state),
       'acted': self.acted,
       'steps': self._steps,
       'stack': self._stack.copy(),

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import serialization
 
+from implicit_rl.logs import checkpoints
 from implicit_rl.types import Batch, LearnerState, Loss, Params
 
 
@@ -79,17 +79,10 @@ def restore(state: LearnerState, saved: dict[str, Any], iteration: int) -> Learn
   Raises:
     ValueError: if it belongs to another network or agent.
   """
-  remedy = 'use a new --base_dir or the gin settings it was made with.'
   try:
-    restored = serialization.from_state_dict(state, saved)
+    return checkpoints.from_arrays(state, saved)
   except (KeyError, ValueError) as error:
     raise ValueError(
-      f'Checkpoint {iteration} was written by another agent or network; {remedy}'
+      f'Checkpoint {iteration} was written by another agent or network ({error}); use a new '
+      '--base_dir or the gin settings it was made with.'
     ) from error
-  for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(restored), strict=True):
-    if np.shape(old) != np.shape(new):
-      raise ValueError(
-        f'Checkpoint {iteration} holds an array of shape {np.shape(new)} where this network has '
-        f'{np.shape(old)}; {remedy}'
-      )
-  return restored

@@ -54,9 +54,9 @@ def load(everything: bool = False) -> None:
   packages = _ALL if everything else _ALWAYS
   for package in packages:
     found = importlib.import_module(f'{implicit_rl.__name__}.{package}')
-    for module in pkgutil.iter_modules(found.__path__):
-      if module.name != '__main__':
-        importlib.import_module(f'{found.__name__}.{module.name}')
+    for module in pkgutil.walk_packages(found.__path__, f'{found.__name__}.'):
+      if not module.name.endswith('.__main__'):
+        importlib.import_module(module.name)
 
 
 def configurables() -> list[Configurable]:
@@ -103,11 +103,16 @@ def listing(wanted: Iterable[str] = ()) -> str:
   known = configurables()
   wanted = list(wanted)
   if not wanted:
-    ours = [one for one in known if one.ours]
-    others = [one.name for one in known if not one.ours]
-    end = textwrap.fill(', '.join(others), 96, initial_indent='  ', subsequent_indent='  ')
-    end = f"Dopamine's and gin's own, which the files here don't need:\n{end}"
-    return '\n'.join([*map(_short, ours), end])
+    optax = [one for one in known if one.selector.startswith('optax.')]
+    ours = [one for one in known if one.ours and one not in optax]
+    others = [one for one in known if not one.ours]
+    return '\n'.join(
+      [
+        *map(_short, ours),
+        _names("optax's, for Learner.optimizer", optax),
+        _names("Dopamine's and gin's own, which the files here don't need", others),
+      ]
+    )
   lines: list[str] = []
   for name in wanted:
     exact = [one for one in known if name in (one.name, one.selector.rsplit('.', 1)[-1])]
@@ -116,6 +121,11 @@ def listing(wanted: Iterable[str] = ()) -> str:
       raise ValueError(explain(f"No configurable matching '{name}'."))
     lines += map(_long, matching)
   return '\n'.join(lines)
+
+
+def _names(title: str, some: Iterable[Configurable]) -> str:
+  names = ', '.join(one.name for one in some)
+  return f'{title}:\n' + textwrap.fill(names, 96, initial_indent='  ', subsequent_indent='  ')
 
 
 def _default(value: Any) -> str:

@@ -12,6 +12,8 @@ import pathlib
 import re
 from typing import Any
 
+import jax
+import numpy as np
 from absl import logging
 from flax import serialization
 
@@ -24,6 +26,41 @@ _NAME = re.compile(rf'^({_ENDED}|{_INTERRUPTED})_(\d+)\.msgpack$')
 
 class CorruptCheckpointError(ValueError):
   """A checkpoint file is incomplete, damaged or of another version."""
+
+
+def to_arrays(tree: Any) -> Any:
+  """Returns a pytree as nested dicts of host arrays; of a typed PRNG key, its data."""
+  return jax.tree.map(np.asarray, serialization.to_state_dict(_without_keys(tree)))
+
+
+def from_arrays(like: Any, saved: Any) -> Any:
+  """Returns the pytree that `to_arrays` was given, as host arrays; typed PRNG keys are keys again.
+
+  Args:
+    like: a pytree of the same structure, with the same kinds of keys.
+    saved: what `to_arrays` returned.
+
+  Raises:
+    KeyError, ValueError: if the structures or shapes differ.
+  """
+  plain = _without_keys(like)
+  restored = serialization.from_state_dict(plain, saved)
+  for old, new in zip(jax.tree.leaves(plain), jax.tree.leaves(restored), strict=True):
+    if np.shape(old) != np.shape(new):
+      raise ValueError(f'an array has shape {np.shape(new)} instead of {np.shape(old)}')
+
+  def typed(old: Any, new: Any) -> Any:
+    return jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if _is_key(old) else new
+
+  return jax.tree.map(typed, like, restored)
+
+
+def _without_keys(tree: Any) -> Any:
+  return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _is_key(leaf: Any) -> bool:
+  return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def save(
