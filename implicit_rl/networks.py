@@ -1,4 +1,4 @@
-"""Flax networks. Every one returns named outputs, the penultimate `features` among them.
+"""Flax networks. Every one returns named outputs: the features and every hidden layer among them.
 
 Inputs are state stacks with the frames first, [B, S, *observation_shape], as the data sources serve
 them: gathering frames first on the host costs a tenth of gathering them last, so each network does
@@ -7,76 +7,96 @@ its own transpose on the device.
 A network is a torso and one hidden layer of its own, and a head from `heads`, which turns features
 into values or distributions. The agent chooses the head; gin chooses the network. `ActorCritic` is
 for continuous actions: a policy and critics that share nothing.
+
+What all networks share, by gin:
+  activation: of every hidden layer, one of `layers.ACTIVATIONS`.
+  layer_norm: normalise each hidden layer before its activation.
+  dtype: what the layers compute in, such as 'bfloat16'; None is float32. Parameters and outputs
+    are float32 in any case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import gin
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from implicit_rl.cpu import conv, matmul
 from implicit_rl.cpu.conv import stack_to_channels
-from implicit_rl.heads import KERNEL_INIT, Head, Outputs, QHead, dense
-from implicit_rl.types import CriticOutputs, GaussianOutputs
+from implicit_rl.heads import Head, Outputs, QHead
+from implicit_rl.layers import Conv, Hidden, PatchConv, at_least_float32, dense
+from implicit_rl.types import Array, CriticOutputs, GaussianOutputs, Layer, Layers
+
+_ATARI = 84  # pixels, the side of a frame
 
 
-def _activate(
-  x: jax.Array, layer_norm: bool, activation: Callable[[jax.Array], jax.Array] = nn.relu
-) -> jax.Array:
-  """A layer's activation, after layer normalisation if asked for.
+def hidden_layers(network: nn.Module, state: Array) -> tuple[str, ...]:
+  """Returns the names of a network's hidden layers, from input to output.
 
-  Normalised are all units that a state has in the layer (Ba et al., 2016); their gain and bias are
-  one for each channel.
+  Nothing is computed: the network is traced on the state's shape.
+
+  Args:
+    network: a module whose `__call__` takes a state.
+    state: [B, S, ...], an array or a `jax.ShapeDtypeStruct`.
+
+  Returns:
+    The keys of the outputs' `layers`, such as ('Conv_0', 'Conv_1', 'RowDense_0'); () for a network
+    that reports none.
   """
-  if layer_norm:
-    x = nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), feature_axes=-1)(x)
-  return activation(x)
+  names: list[str] = []
+
+  def note(state: jax.Array) -> None:
+    outputs, _ = network.init_with_output(jax.random.key(0), state)
+    names.extend(getattr(outputs, 'layers', None) or ())
+
+  jax.eval_shape(note, state)
+  return tuple(names)
 
 
-class Conv(nn.Module):  # Flax names layers in saved networks after the class.
-  """`nn.Conv`, with its parameters, and if asked for what comes before and after; fast on a CPU.
-
-  Attributes:
-    width: output channels.
-    size: side of the square kernel.
-    stride: places between two outputs.
-    padding: 'SAME' or 'VALID'.
-    frames: it reads a state stack [B, S, H, W, ...] of bytes, as shares of 255.
-    rectify: it ends in a rectifier.
-  """
-
-  width: int
-  size: int
-  stride: int = 1
-  padding: str = 'SAME'
-  frames: bool = False
-  rectify: bool = False
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[B, H, W, C] float32, or a state stack -> [B, H', W', width] float32."""
-    channels = jax.eval_shape(stack_to_channels, x).shape[-1] if self.frames else x.shape[-1]
-    shape = (self.size, self.size, channels, self.width)
-    kernel = self.param('kernel', KERNEL_INIT, shape, jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, (self.width,), jnp.float32)
-    convolve = conv.of_frames if self.frames else conv.of_images
-    y = convolve(x, kernel, self.stride, self.padding)
-    return conv.rectified(y, bias) if self.rectify else y + bias[None, None, None, :]
+def _outputs(head: Head, features: jax.Array, num_actions: int, hidden: Hidden) -> Outputs:
+  """Returns what the head makes of the features, with the hidden layers."""
+  outputs = head(features, num_actions)
+  has_layers = 'layers' in outputs._fields  # Outputs of a user's own head may have none.
+  return outputs._replace(layers=hidden.layers) if has_layers else outputs
 
 
 def _convolve(
-  state: jax.Array, layers: Sequence[tuple[int, int, int]], padding: str, layer_norm: bool
+  hidden: Hidden, state: jax.Array, layers: Sequence[tuple[int, int, int]], padding: str
 ) -> jax.Array:
-  """A state stack through convolutions of (width, size, stride), flat: [B, p]."""
+  """Applies convolutions of (width, size, stride) to a state stack: -> [B, p]."""
   x = state
   for i, layer in enumerate(layers):
-    x = Conv(*layer, padding, frames=i == 0, rectify=not layer_norm)(x)
-    x = _activate(x, layer_norm) if layer_norm else x
+    convolution = Conv(*layer, padding, frames=i == 0, rectify=hidden.rectify, dtype=hidden.dtype)
+    x = hidden(convolution, x)
   return x.reshape(x.shape[0], -1)
+
+
+def _check_frames(
+  network: str, state: jax.Array, layers: Sequence[tuple[int, int, int]], shrink: int = 1
+) -> None:
+  """Raises ValueError for frames of which convolutions without padding would not see every pixel.
+
+  Args:
+    network: its name.
+    state: [B, S, H, W, ...].
+    layers: (width, size, stride) of each.
+    shrink: by how much the frames are made smaller first.
+  """
+  for size in state.shape[2:4]:
+    seen, ok = size // shrink, size % shrink == 0
+    for _, kernel, stride in layers:
+      ok = ok and seen >= kernel and (seen - kernel) % stride == 0
+      seen = (seen - kernel) // stride + 1
+    if not ok and size != _ATARI:
+      height, width = state.shape[2:4]
+      raise ValueError(
+        f'{network} takes frames of {_ATARI} × {_ATARI}; of {height} × {width} it would ignore '
+        "the last rows or columns. Resize them, or bind Agent.network = @NatureCNN, whose 'SAME' "
+        'padding takes every size.'
+      )
 
 
 @gin.configurable
@@ -87,9 +107,12 @@ class NatureCNN(nn.Module):
     num_actions: number of actions A.
     hidden_units: width d of the penultimate layer.
     padding: 'SAME' as in Dopamine's networks (7744 inputs to the hidden layer) or 'VALID' as in the
-      original (3136 inputs). Their speeds and ranks are not comparable.
-    layer_norm: normalise each hidden layer before its activation.
+      original (3136 inputs). Their speeds and ranks are not comparable. 'VALID' refuses frames of
+      which it would not see every pixel.
+    layer_norm: see the module.
     head: what turns features into values.
+    activation: see the module.
+    dtype: see the module.
   """
 
   num_actions: int
@@ -97,70 +120,55 @@ class NatureCNN(nn.Module):
   padding: str = 'SAME'
   layer_norm: bool = False
   head: Head = QHead()
+  activation: str = 'relu'
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 84, 84] uint8 -> outputs."""
+    hidden = Hidden(type(self).__name__, self.activation, self.layer_norm, self.dtype)
     layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-    x = _convolve(state, layers, self.padding, self.layer_norm)
-    features = _activate(self.head.dense(self.hidden_units, large=True)(x), self.layer_norm)
-    return self.head(features, self.num_actions)
+    if self.padding == 'VALID':
+      _check_frames('NatureCNN with padding VALID', state, layers)
+    x = _convolve(hidden, state, layers, self.padding)
+    dense = self.head.dense(self.hidden_units, large=True, dtype=self.dtype)
+    return _outputs(self.head, hidden(dense, x), self.num_actions, hidden)
 
 
 @gin.configurable
 class SmallCNN(nn.Module):
   """Two convolutions on Atari frames at half their size: a tenth of NatureCNN's work, for a CPU.
 
+  Of 84 × 84 pixels it does not see the last six rows and columns, where the second convolution's
+  stride leaves a rest. Other sizes that would leave one are refused.
+
   Attributes:
     num_actions: number of actions A.
     hidden_units: width d of the penultimate layer.
-    layer_norm: normalise each hidden layer before its activation.
+    layer_norm: see the module.
     head: what turns features into values.
+    activation: see the module.
+    dtype: see the module.
   """
 
   num_actions: int
   hidden_units: int = 256
   layer_norm: bool = False
   head: Head = QHead()
+  activation: str = 'relu'
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 84, 84] uint8 -> outputs."""
+    hidden = Hidden(type(self).__name__, self.activation, self.layer_norm, self.dtype)
+    layers = ((16, 6, 3), (32, 4, 2))
+    _check_frames('SmallCNN', state, layers, shrink=2)
     x = jnp.maximum(state[:, :, ::2], state[:, :, 1::2])  # The largest of four neighbours, so that
-    x = jnp.maximum(x[..., ::2], x[..., 1::2])  # nothing small is lost. [B, S, 42, 42]
-    x = _convolve(x, ((16, 6, 3), (32, 4, 2)), 'VALID', self.layer_norm)
-    features = _activate(self.head.dense(self.hidden_units)(x), self.layer_norm)
-    return self.head(features, self.num_actions)
-
-
-class PatchConv(nn.Module):
-  """A stride-1 VALID convolution written as shifted slices and one matrix product.
-
-  The same function and parameters as `nn.Conv`. XLA's CPU backend runs a convolution inside a
-  compiled loop many times slower than outside it; a matrix product does not suffer, so networks for
-  small images use this to train in one compiled loop.
-
-  Attributes:
-    width: output channels.
-    size: side of the square kernel.
-  """
-
-  width: int
-  size: int = 3
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[B, H, W, C] float32 -> [B, H-size+1, W-size+1, width] float32."""
-    height, breadth, channels = x.shape[1:]
-    kernel = self.param('kernel', KERNEL_INIT, (self.size, self.size, channels, self.width))
-    bias = self.param('bias', nn.initializers.zeros, (self.width,))
-    rows, columns = height - self.size + 1, breadth - self.size + 1
-    patches = jnp.concatenate(
-      [x[:, i : i + rows, j : j + columns] for i in range(self.size) for j in range(self.size)],
-      axis=-1,
-    )  # [B, rows, columns, size²·C], ordered as the kernel's first three axes
-    y = matmul.columns(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, self.width))
-    return (y + bias[None, :]).reshape(-1, rows, columns, self.width)
+    x = jnp.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])  # nothing small is lost. [B, S, 42, 42, ...]
+    x = _convolve(hidden, x, layers, 'VALID')
+    dense = self.head.dense(self.hidden_units, dtype=self.dtype)
+    return _outputs(self.head, hidden(dense, x), self.num_actions, hidden)
 
 
 @gin.configurable
@@ -170,23 +178,28 @@ class MinAtarCNN(nn.Module):
   Attributes:
     num_actions: number of actions A.
     hidden_units: width d of the penultimate layer.
-    layer_norm: normalise each hidden layer before its activation.
+    layer_norm: see the module.
     head: what turns features into values.
+    activation: see the module.
+    dtype: see the module.
   """
 
   num_actions: int
   hidden_units: int = 128
   layer_norm: bool = False
   head: Head = QHead()
+  activation: str = 'relu'
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 10, 10, C] of zeros and ones -> outputs."""
+    hidden = Hidden(type(self).__name__, self.activation, self.layer_norm, self.dtype)
     x = stack_to_channels(state).astype(jnp.float32)
-    x = _activate(PatchConv(16)(x), self.layer_norm)
+    x = hidden(PatchConv(16, dtype=self.dtype), x)
     x = x.reshape(x.shape[0], -1)
-    features = _activate(self.head.dense(self.hidden_units)(x), self.layer_norm)
-    return self.head(features, self.num_actions)
+    dense = self.head.dense(self.hidden_units, dtype=self.dtype)
+    return _outputs(self.head, hidden(dense, x), self.num_actions, hidden)
 
 
 @gin.configurable
@@ -196,9 +209,10 @@ class MLP(nn.Module):
   Attributes:
     num_actions: number of actions A.
     hidden_units: widths of the hidden layers; the last is d. (64, 64) is the paper's gridworld.
-    activation: 'relu', 'tanh', 'gelu' or 'linear' (a deep linear network).
-    layer_norm: normalise each hidden layer before its activation.
+    activation: see the module.
+    layer_norm: see the module.
     head: what turns features into values.
+    dtype: see the module.
   """
 
   num_actions: int
@@ -206,17 +220,16 @@ class MLP(nn.Module):
   activation: str = 'relu'
   layer_norm: bool = False
   head: Head = QHead()
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, ...] of any numeric dtype -> outputs."""
-    if self.activation not in _ACTIVATIONS:
-      raise ValueError(f'MLP.activation is one of {sorted(_ACTIVATIONS)}, not {self.activation!r}.')
-    activation = _ACTIVATIONS[self.activation]
+    hidden = Hidden(type(self).__name__, self.activation, self.layer_norm, self.dtype)
     features = _flat(state)
     for width in self.hidden_units:
-      features = _activate(self.head.dense(width)(features), self.layer_norm, activation)
-    return self.head(features, self.num_actions)
+      features = hidden(self.head.dense(width, dtype=self.dtype), features)
+    return _outputs(self.head, features, self.num_actions, hidden)
 
 
 class _HiddenLayers(nn.Module):
@@ -224,12 +237,15 @@ class _HiddenLayers(nn.Module):
 
   widths: Sequence[int]
   layer_norm: bool
+  activation: str
+  dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, Layers]:
+    hidden = Hidden(type(self.parent).__name__, self.activation, self.layer_norm, self.dtype)
     for width in self.widths:
-      x = _activate(dense(width)(x), self.layer_norm)
-    return x
+      x = hidden(dense(width, self.dtype), x)
+    return x, hidden.layers
 
 
 @gin.configurable
@@ -242,11 +258,13 @@ class ActorCritic(nn.Module):
     num_actions: A, length of an action.
     hidden_units: widths of the hidden layers of policy and critics; a critic's last is d.
     num_critics: K.
-    layer_norm: normalise each hidden layer before its activation.
+    layer_norm: see the module.
     initial_temperature: α before the first update, where it is learnt.
     least_log_std: the policy's log standard deviation is cut off below this.
     most_log_std: and above this.
     lagrange: there is a multiplier to learn, which starts at 1 (CQL with a threshold).
+    activation: see the module; of policy and critics.
+    dtype: see the module.
   """
 
   num_actions: int
@@ -257,15 +275,17 @@ class ActorCritic(nn.Module):
   least_log_std: float = -20.0
   most_log_std: float = 2.0
   lagrange: bool = False
+  activation: str = 'relu'
+  dtype: Any = None
 
   def setup(self):
     """Makes the layers."""
-    widths, normalise = tuple(self.hidden_units), self.layer_norm
-    self.actor_hidden = _HiddenLayers(widths, normalise)
-    self.actor_mean = dense(self.num_actions)
-    self.actor_log_std = dense(self.num_actions)
-    self.critic_hidden = [_HiddenLayers(widths, normalise) for _ in range(self.num_critics)]
-    self.critic_value = [dense(1) for _ in range(self.num_critics)]
+    settings = (tuple(self.hidden_units), self.layer_norm, self.activation, self.dtype)
+    self.actor_hidden = _HiddenLayers(*settings)
+    self.actor_mean = dense(self.num_actions, self.dtype)
+    self.actor_log_std = dense(self.num_actions, self.dtype)
+    self.critic_hidden = [_HiddenLayers(*settings) for _ in range(self.num_critics)]
+    self.critic_value = [dense(1, self.dtype) for _ in range(self.num_critics)]
     log_alpha = jnp.log(self.initial_temperature)
     self.log_alpha = self.param('log_temperature', nn.initializers.constant(log_alpha), ())
     if self.lagrange:
@@ -273,16 +293,21 @@ class ActorCritic(nn.Module):
 
   def actor(self, state: jax.Array) -> GaussianOutputs:
     """State [B, S, D] -> the Gaussian [B, A] that tanh squashes to actions in (−1, 1)."""
-    hidden = self.actor_hidden(_flat(state))
-    log_std = jnp.clip(self.actor_log_std(hidden), self.least_log_std, self.most_log_std)
-    return GaussianOutputs(self.actor_mean(hidden), log_std)
+    hidden, layers = self.actor_hidden(_flat(state))
+    mean = at_least_float32(self.actor_mean(hidden))
+    log_std = at_least_float32(self.actor_log_std(hidden))
+    return GaussianOutputs(mean, jnp.clip(log_std, self.least_log_std, self.most_log_std), layers)
 
   def critics(self, state: jax.Array, action: jax.Array) -> CriticOutputs:
     """State [B, S, D] and action [B, A] -> each critic's value and features."""
     x = jnp.concatenate([_flat(state), action], axis=-1)
-    features = tuple(hidden(x) for hidden in self.critic_hidden)
-    values = [value(phi) for value, phi in zip(self.critic_value, features, strict=True)]
-    return CriticOutputs(jnp.concatenate(values, axis=-1), features)
+    values, features, layers = [], [], dict[str, Layer]()
+    for hidden, value in zip(self.critic_hidden, self.critic_value, strict=True):
+      phi, own = hidden(x)
+      values.append(at_least_float32(value(phi)))
+      features.append(at_least_float32(phi))
+      layers |= own
+    return CriticOutputs(jnp.concatenate(values, axis=-1), tuple(features), layers)
 
   def log_temperature(self) -> jax.Array:
     """Log α [], the entropy's weight where it is learnt."""
@@ -300,6 +325,3 @@ class ActorCritic(nn.Module):
 def _flat(state: jax.Array) -> jax.Array:
   """[B, ...] of any numeric dtype -> [B, D] float32."""
   return state.reshape(state.shape[0], -1).astype(jnp.float32)
-
-
-_ACTIVATIONS = {'relu': nn.relu, 'tanh': nn.tanh, 'gelu': nn.gelu, 'linear': lambda x: x}

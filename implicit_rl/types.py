@@ -46,16 +46,36 @@ class Batch(NamedTuple):
   return_to_go: Array | None = None
 
 
+class Layer(NamedTuple):
+  """One hidden layer of a network on a batch.
+
+  Attributes:
+    preactivation: [B, ...] float32, the activation function's input: after layer normalisation,
+      where the network has it.
+    activation: [B, ...] float32, the activation function's output. [B, H, W, C] of a convolution.
+  """
+
+  preactivation: jax.Array
+  activation: jax.Array
+
+
+Layers = Mapping[str, Layer]
+
+
 class QOutputs(NamedTuple):
   """What a value network returns.
 
   Attributes:
     q_values: [B, A] float32.
     features: [B, d] float32, the penultimate layer after its activation: Φ in the paper.
+    layers: every hidden layer, from input to output. A key is the layer's path in the parameters,
+      such as 'Conv_0' or 'RowDense_0'. JAX sorts the keys whenever a dict crosses `jit`, `vmap` or
+      `scan`: `networks.hidden_layers` returns them in order. None if the network reports none.
   """
 
   q_values: jax.Array
   features: jax.Array
+  layers: Layers | None = None
 
 
 class CategoricalOutputs(NamedTuple):
@@ -66,12 +86,14 @@ class CategoricalOutputs(NamedTuple):
     features: [B, d] float32, see `QOutputs`.
     logits: [B, A, K] float32.
     support: [K] float32, the returns, evenly spaced and increasing.
+    layers: see `QOutputs`.
   """
 
   q_values: jax.Array
   features: jax.Array
   logits: jax.Array
   support: jax.Array
+  layers: Layers | None = None
 
 
 class QuantileOutputs(NamedTuple):
@@ -81,11 +103,13 @@ class QuantileOutputs(NamedTuple):
     q_values: [B, A] float32, the quantiles' means.
     features: [B, d] float32, see `QOutputs`.
     quantiles: [B, A, N] float32, at the levels (i + ½)/N.
+    layers: see `QOutputs`.
   """
 
   q_values: jax.Array
   features: jax.Array
   quantiles: jax.Array
+  layers: Layers | None = None
 
 
 class CriticOutputs(NamedTuple):
@@ -94,10 +118,13 @@ class CriticOutputs(NamedTuple):
   Attributes:
     q_values: [B, K] float32, one for each of K critics.
     features: K arrays [B, d] float32, each critic's penultimate layer, see `QOutputs`.
+    layers: the critics' hidden layers, such as 'critic_hidden_0/Dense_1', one critic after the
+      other; see `QOutputs`.
   """
 
   q_values: jax.Array
   features: tuple[jax.Array, ...]
+  layers: Layers | None = None
 
 
 class GaussianOutputs(NamedTuple):
@@ -106,10 +133,12 @@ class GaussianOutputs(NamedTuple):
   Attributes:
     mean: [B, A] float32.
     log_std: [B, A] float32, log of the standard deviation.
+    layers: the policy's hidden layers, such as 'actor_hidden/Dense_0'; see `QOutputs`.
   """
 
   mean: jax.Array
   log_std: jax.Array
+  layers: Layers | None = None
 
 
 class LossAux(NamedTuple):

@@ -88,7 +88,9 @@ def test_tanh_gaussian_stays_finite_far_out_and_differs_by_action():
   gradient = jax.grad(lambda g: tanh_gaussian.sample(g, jnp.ones((1, 2)))[1][0])(gaussian)
   action, log_prob = tanh_gaussian.sample(gaussian, jnp.ones((1, 2)))
   np.testing.assert_array_equal(action, [[1, -1]])
-  assert np.isfinite(log_prob).all() and all(np.isfinite(g).all() for g in gradient)
+  assert np.isfinite(log_prob).all() and all(
+    np.isfinite(g).all() for g in jax.tree.leaves(gradient)
+  )
   # log N(u) − log(1 − tanh²u) ≈ −½ − ½ log 2π + 2|u| − 2 log 2, for each component
   expected = 2 * (-0.5 - 0.5 * np.log(2 * np.pi) - 2 * np.log(2)) + 2 * (31 + 29)
   np.testing.assert_allclose(log_prob, [expected], rtol=1e-5)

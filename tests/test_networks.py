@@ -122,9 +122,127 @@ def test_flat_observations_are_refused_by_image_networks():
     networks.MinAtarCNN(num_actions=3).init(KEY, np.zeros((1, 4)))
 
 
-def test_unknown_activation_is_named():
-  with pytest.raises(ValueError, match="not 'rleu'"):
-    networks.MLP(num_actions=3, activation='rleu').init(KEY, np.zeros((1, 4)))
+NETWORKS = {
+  'NatureCNN': (networks.NatureCNN(num_actions=3, hidden_units=8), (2, 4, 84, 84), np.uint8),
+  'SmallCNN': (networks.SmallCNN(num_actions=3, hidden_units=8), (2, 4, 84, 84), np.uint8),
+  'MinAtarCNN': (networks.MinAtarCNN(num_actions=3, hidden_units=8), (2, 1, 10, 10, 4), np.uint8),
+  'MLP': (networks.MLP(num_actions=3, hidden_units=(8, 7)), (2, 1, 5), np.float32),
+  'ActorCritic': (networks.ActorCritic(num_actions=2, hidden_units=(8, 7)), (2, 1, 5), np.float32),
+}
+LAYERS = {
+  'NatureCNN': ('Conv_0', 'Conv_1', 'Conv_2', 'RowDense_0'),
+  'SmallCNN': ('Conv_0', 'Conv_1', 'Dense_0'),
+  'MinAtarCNN': ('PatchConv_0', 'Dense_0'),
+  'MLP': ('Dense_0', 'Dense_1'),
+  'ActorCritic': tuple(f'critic_hidden_{k}/Dense_{i}' for k in range(2) for i in range(2)),
+}
+
+
+def made(name, seed=0, **settings):
+  """A network, its parameters and a batch of states."""
+  network, shape, dtype = NETWORKS[name]
+  network = network.clone(**settings)
+  high = 2 if name == 'MinAtarCNN' else 256
+  states = np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
+  return network, network.init(KEY, states), states
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('setting', ['activation', 'dtype'])
+def test_an_unknown_setting_is_named(name, setting):
+  with pytest.raises(ValueError, match=f"{name}.{setting} must be .*'rleu'"):
+    made(name, **{setting: 'rleu'})
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_hidden_layers_are_named_in_order_by_their_place_in_the_parameters(name):
+  network, params, states = made(name)
+  assert networks.hidden_layers(network, states) == LAYERS[name]
+  assert networks.hidden_layers(network, jax.ShapeDtypeStruct(states.shape, states.dtype))
+  outputs = network.apply(params, states)
+  assert tuple(outputs.layers) == LAYERS[name]
+  for path, layer in outputs.layers.items():
+    here = params['params']
+    for key in path.split('/'):
+      here = here[key]
+    width = len(here['bias'])
+    assert layer.preactivation.shape[-1] == width and len(layer.preactivation) == len(states)
+    np.testing.assert_array_equal(layer.activation, np.maximum(layer.preactivation, 0))
+  last = [outputs.layers[path].activation for path in LAYERS[name] if path.endswith('Dense_1')]
+  if name == 'ActorCritic':
+    jax.tree.map(np.testing.assert_array_equal, last, list(outputs.features))
+  else:
+    np.testing.assert_array_equal(outputs.layers[LAYERS[name][-1]].activation, outputs.features)
+
+
+def test_a_policys_hidden_layers_are_its_own():
+  network, params, states = made('ActorCritic')
+  actor = network.apply(params, states, method='actor')
+  assert tuple(actor.layers) == ('actor_hidden/Dense_0', 'actor_hidden/Dense_1')
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('layer_norm', [False, True])
+@pytest.mark.parametrize(
+  ('activation', 'expected'),
+  [
+    ('tanh', np.tanh),
+    ('gelu', lambda x: 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))),
+    ('linear', lambda x: x),
+    ('elu', lambda x: np.where(x > 0, x, np.expm1(x))),
+    ('leaky_relu', lambda x: np.where(x > 0, x, 0.01 * x)),
+    ('crelu', lambda x: np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], axis=-1)),
+  ],
+)
+def test_every_hidden_layer_has_the_chosen_activation(name, layer_norm, activation, expected):
+  network, params, states = made(name, activation=activation, layer_norm=layer_norm)
+  for layer in network.apply(params, states).layers.values():
+    x = np.asarray(layer.preactivation, np.float64)
+    np.testing.assert_allclose(layer.activation, expected(x), rtol=1e-4, atol=1e-5)
+    if layer_norm:
+      np.testing.assert_allclose(x.reshape(len(x), -1).mean(1), 0, atol=1e-4)
+
+
+def test_layers_that_nothing_reads_cost_nothing():
+  """The compiled program has no more operations than that of the values alone."""
+  network, params, states = made('MLP')
+
+  def values(params, states):
+    return network.apply(params, states).q_values
+
+  def plain(params, states):
+    x = states.reshape(len(states), -1)
+    for layer in ('Dense_0', 'Dense_1', 'Dense_2'):
+      x = x @ params['params'][layer]['kernel'] + params['params'][layer]['bias'][None]
+      x = jax.nn.relu(x) if layer != 'Dense_2' else x
+    return x
+
+  cost = lambda f: jax.jit(f).lower(params, states).compile().cost_analysis()['flops']
+  assert cost(values) == cost(plain)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('dtype', ['bfloat16', jnp.float16])
+def test_networks_compute_in_a_chosen_dtype(name, dtype):
+  """Parameters, outputs and layers stay float32; values are near float32's, yet not the same."""
+  network, params, states = made(name)
+  half = network.clone(dtype=dtype)
+  assert jax.tree.map(jnp.result_type, half.init(KEY, states)) == jax.tree.map(
+    jnp.result_type, params
+  )
+  outputs, expected = half.apply(params, states), network.apply(params, states)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), outputs) == jax.tree.map(
+    lambda x: (x.shape, x.dtype), expected
+  )
+  scale = float(jnp.max(jnp.abs(expected.q_values)))
+  np.testing.assert_allclose(outputs.q_values, expected.q_values, atol=0.05 * scale)
+  assert not np.array_equal(outputs.q_values, expected.q_values)
+  products = str(jax.make_jaxpr(half.apply)(params, states))
+  assert 'bf16[' in products or 'f16[' in products
+  assert all(
+    jnp.isfinite(leaf).all() and leaf.dtype == np.float32
+    for leaf in jax.tree.leaves(jax.grad(lambda p: jnp.sum(half.apply(p, states).q_values))(params))
+  )
 
 
 @pytest.mark.parametrize('noisy', [False, True])
@@ -136,3 +254,44 @@ def test_one_state_has_the_values_that_it_has_among_others(noisy):
   values = jax.jit(lambda s: module.apply(params, s, rngs={'noise': KEY}).q_values)
   alone = np.concatenate([values(state[i : i + 1]) for i in range(3)])
   np.testing.assert_allclose(alone, values(state), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('network', 'size', 'fits'),
+  [
+    (networks.SmallCNN(num_actions=3), (84, 84), True),
+    (networks.SmallCNN(num_actions=3), (54, 66), True),
+    (networks.SmallCNN(num_actions=3), (64, 64), False),
+    (networks.SmallCNN(num_actions=3), (84, 83), False),
+    (networks.SmallCNN(num_actions=3), (8, 84), False),
+    (networks.NatureCNN(num_actions=3, padding='VALID'), (84, 84), True),
+    (networks.NatureCNN(num_actions=3, padding='VALID'), (84, 85), False),
+    (networks.NatureCNN(num_actions=3, padding='VALID'), (36, 36), True),
+    (networks.NatureCNN(num_actions=3), (37, 50), True),
+  ],
+)
+def test_frames_that_would_be_cropped_are_refused(network, size, fits):
+  """What fits is seen to its last pixel, except SmallCNN's 84 × 84, as its docstring says."""
+  states = np.random.default_rng(0).integers(0, 256, (1, 4, *size), dtype=np.uint8)
+  if not fits:
+    with pytest.raises(ValueError, match=f'{size[0]} × {size[1]}'):
+      network.init(KEY, states)
+    return
+  params = network.init(KEY, states)
+  seen = jax.grad(
+    lambda x: jnp.sum(jnp.square(network.apply(params, x).layers['Conv_1'].preactivation))
+  )(states.astype(np.float32))
+  rows, columns = (np.flatnonzero(np.abs(seen).sum((0, 1, axis))) for axis in (3, 2))
+  unseen = 6 if size == (84, 84) and isinstance(network, networks.SmallCNN) else 0
+  last = {rows.max(), columns.max()}
+  if unseen:
+    assert last <= {76, 77}
+  else:
+    assert rows.max() >= size[0] - 2 and columns.max() >= size[1] - 2
+
+
+def test_small_cnn_takes_coloured_frames():
+  states = np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84, 3), dtype=np.uint8)
+  network = networks.SmallCNN(num_actions=3)
+  params = network.init(KEY, states)
+  assert params['params']['Conv_0']['kernel'].shape == (6, 6, 12, 16)

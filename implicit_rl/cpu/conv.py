@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,9 @@ def stack_to_channels(state: jax.Array) -> jax.Array:
   )
 
 
-def of_frames(state: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.Array:
+def of_frames(
+  state: jax.Array, kernel: jax.Array, stride: int, padding: str, dtype: Any = None
+) -> jax.Array:
   """Frames, as shares of 255, convolved.
 
   Args:
@@ -47,14 +50,17 @@ def of_frames(state: jax.Array, kernel: jax.Array, stride: int, padding: str) ->
     kernel: [h, w, C·S, D] float32.
     stride: places between two outputs, down and across.
     padding: 'SAME' or 'VALID'.
+    dtype: what to compute in; None is float32.
 
   Returns:
-    [B, H', W', D] float32.
+    [B, H', W', D] in that dtype.
   """
-  usual = state.ndim == 4 and state.dtype == jnp.uint8 and kernel.dtype == jnp.float32
+  usual = (
+    dtype is None and state.ndim == 4 and state.dtype == jnp.uint8 and kernel.dtype == jnp.float32
+  )
   if usual and math.prod(state.shape[1:]) % _WORD == 0 and matmul.are_ours(state):
     return _of_frames(state, kernel, stride, padding)
-  return of_images(_shares(stack_to_channels(state)), kernel, stride, padding)
+  return of_images(_shares(stack_to_channels(state)), kernel, stride, padding, dtype)
 
 
 def of_images(
@@ -62,10 +68,11 @@ def of_images(
   kernel: jax.Array,
   stride: int,
   padding: str,
+  dtype: Any = None,
   order: tuple[str, str, str] = _IMAGES,
 ) -> jax.Array:
   """[B, H, W, C] and [h, w, C, D] -> [B, H', W', D], or as `order` has it."""
-  x, kernel = dtypes.promote_dtype(x, kernel)
+  x, kernel = dtypes.promote_dtype(x, kernel, dtype=dtype)
   strides = (stride, stride)
   return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=order)
 
@@ -93,7 +100,7 @@ def _of_frames_forward(state, kernel, stride, padding):
 def _of_frames_backward(stride, padding, kept, gradient):
   state, kernel = kept
   images = _shares(_turned(state))
-  by_kernel = lambda kernel: of_images(images, kernel, stride, padding, _TURNED)
+  by_kernel = lambda kernel: of_images(images, kernel, stride, padding, order=_TURNED)
   (for_kernel,) = jax.linear_transpose(by_kernel, kernel)(gradient)
   return None, for_kernel  # Bytes have no gradient.
 

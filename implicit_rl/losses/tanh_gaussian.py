@@ -28,7 +28,7 @@ def sample(gaussian: GaussianOutputs, noise: jax.Array) -> tuple[jax.Array, jax.
   Returns:
     actions of the noise's shape, and log-probabilities of that shape without its last axis.
   """
-  mean, log_std = (jnp.broadcast_to(x, noise.shape) for x in gaussian)
+  mean, log_std = (jnp.broadcast_to(x, noise.shape) for x in (gaussian.mean, gaussian.log_std))
   u = mean + jnp.exp(log_std) * noise
   log_normal = -0.5 * jnp.square(noise) - log_std - 0.5 * math.log(2 * math.pi)
   size = jnp.abs(u)

@@ -7,11 +7,21 @@ import pytest
 from flax import linen as nn
 
 from implicit_rl.cpu import conv as convolutions
-from implicit_rl.networks import Conv
+from implicit_rl.layers import Conv
 
 
 def frames(*shape, seed=0):
   return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def applied(convolution):
+  """What a convolution computes, after its rectifier if it has one."""
+
+  def apply(params, x):
+    done = convolution.apply(params, x)
+    return done.activation if convolution.rectify else done
+
+  return apply
 
 
 def flaxs(width, size, stride, padding, rectify):
@@ -44,11 +54,11 @@ def test_values_and_gradients_are_those_of_flaxs_convolution(shape, padding, rec
   ours = Conv(*setting, frames=True, rectify=rectify)
   params = ours.init(jax.random.PRNGKey(1), state)
   params['params']['bias'] = jnp.arange(-2.0, 3.0)
-  outputs = ours.apply(params, state)
+  outputs = applied(ours)(params, state)
   np.testing.assert_allclose(outputs, flaxs(*setting, rectify)(params, state), rtol=1e-5, atol=1e-5)
   direction = np.random.default_rng(1).normal(size=outputs.shape).astype(np.float32)
   loss = lambda apply: lambda params: jnp.sum(apply(params, state) * direction)
-  found, expected = (jax.grad(loss(f))(params) for f in (ours.apply, flaxs(*setting, rectify)))
+  found, expected = (jax.grad(loss(f))(params) for f in (applied(ours), flaxs(*setting, rectify)))
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), found, expected)
 
 
@@ -90,7 +100,7 @@ def test_mixed_dtypes_give_each_its_own(of):
   params = ours.init(jax.random.PRNGKey(1), x)
   narrow = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), tree)
   params, x = (narrow(params), x) if of == 'parameters' else (params, narrow(x))
-  found = jax.grad(lambda p: jnp.sum(ours.apply(p, x) ** 2))(params)
+  found = jax.grad(lambda p: jnp.sum(applied(ours)(p, x) ** 2))(params)
   expected = jax.grad(lambda p: jnp.sum(nn.relu(theirs.apply(p, x)) ** 2))(params)
   assert jax.tree.map(jnp.result_type, found) == jax.tree.map(jnp.result_type, expected)
   close = lambda a, b: np.testing.assert_allclose(
@@ -103,7 +113,7 @@ def test_mixed_dtypes_give_each_its_own(of):
 def test_on_a_cpu_frames_are_turned_by_words_and_rectified_flat():
   ours, state = Conv(8, 4, 2, frames=True, rectify=True), frames(16, 4, 20, 20)
   params = ours.init(jax.random.PRNGKey(1), state)
-  gradient = jax.jit(jax.grad(lambda params, state: jnp.sum(ours.apply(params, state) ** 2)))
+  gradient = jax.jit(jax.grad(lambda params, state: jnp.sum(applied(ours)(params, state) ** 2)))
   text = gradient.lower(params, state).compile().as_text()
   on_cpu = jax.default_backend() == 'cpu'
   assert ('u32[400,16]' in text) == on_cpu

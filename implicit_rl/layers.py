@@ -1,0 +1,235 @@
+"""Layers that networks are made of, and what they have in common: activation, dtype, names.
+
+Dense layers and convolutions have the parameters of Flax's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import dtypes
+
+from implicit_rl.cpu import conv, matmul
+from implicit_rl.cpu.conv import stack_to_channels
+from implicit_rl.types import Layer
+
+# Dopamine's initialisation for its JAX networks.
+KERNEL_INIT = nn.initializers.xavier_uniform()
+
+Activation = Callable[[jax.Array], jax.Array]
+
+ACTIVATIONS: dict[str, Activation] = {
+  'relu': nn.relu,
+  'leaky_relu': nn.leaky_relu,
+  'crelu': lambda x: jnp.concatenate([nn.relu(x), nn.relu(-x)], axis=-1),  # Twice as many outputs.
+  'tanh': nn.tanh,
+  'sigmoid': nn.sigmoid,
+  'elu': nn.elu,
+  'gelu': nn.gelu,
+  'silu': nn.silu,
+  'linear': lambda x: x,  # A deep linear network.
+}
+
+
+class Hidden:
+  """Applies hidden layers inside a module's `__call__` and keeps what each one did.
+
+  Args:
+    network: its name, for errors.
+    activation: one of `ACTIVATIONS`.
+    layer_norm: normalise all units that a state has in a layer (Ba et al., 2016), with a gain and
+      a bias for each channel, before the activation.
+    dtype: what the layers compute in; None is float32.
+
+  Attributes:
+    layers: a `Layer` by its path in the parameters, in the order of the calls.
+
+  Raises:
+    ValueError: for an unknown activation or a dtype that is not a floating-point one.
+  """
+
+  def __init__(self, network: str, activation: str, layer_norm: bool, dtype: Any):
+    if activation not in ACTIVATIONS:
+      raise ValueError(
+        f'{network}.activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}.'
+      )
+    if dtype is not None and not _is_floating(dtype):
+      raise ValueError(
+        f"{network}.dtype must be a floating-point type such as 'bfloat16', or None for float32, "
+        f'got {dtype!r}.'
+      )
+    self._activation = ACTIVATIONS[activation]
+    self._layer_norm = layer_norm
+    self.dtype = dtype
+    self.rectify = activation == 'relu' and not layer_norm
+    self.layers: dict[str, Layer] = {}
+
+  def __call__(self, layer: nn.Module, x: jax.Array) -> jax.Array:
+    """Applies `layer`, its normalisation and activation: [B, ...] -> [B, ...] in `dtype`."""
+    x = layer(x)
+    if isinstance(x, Layer):  # A `Conv` with its rectifier.
+      return self._keep(layer, x)
+    if self._layer_norm:
+      axes = tuple(range(1, x.ndim))
+      x = nn.LayerNorm(reduction_axes=axes, feature_axes=-1, dtype=self.dtype)(x)
+    return self._keep(layer, Layer(x, self._activation(x)))
+
+  def _keep(self, layer: nn.Module, done: Layer) -> jax.Array:
+    self.layers['/'.join(layer.path)] = Layer(*map(at_least_float32, done))
+    return done.activation
+
+
+def _is_floating(dtype: Any) -> bool:
+  try:
+    return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+  except TypeError:
+    return False
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """Returns float16 and bfloat16 as float32, and anything wider as it is."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def dense(width: int, dtype: Any = None) -> nn.Dense:
+  """Returns a dense layer that keeps the weights of each input together; computes in `dtype`."""
+  return nn.Dense(width, dtype=dtype, kernel_init=KERNEL_INIT, dot_general=matmul.dot_general)
+
+
+class RowDense(nn.Module):
+  """A dense layer that keeps the weights of each output together, as rows of its kernel.
+
+  The same function as `nn.Dense`. XLA's CPU backend is faster so with millions of weights
+  (docs/performance.md); within the caches `nn.Dense` is.
+
+  Attributes:
+    width: outputs.
+    dtype: computes in it; None is the widest of input and parameters, as in `nn.Dense`.
+  """
+
+  width: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B, p] -> [B, width]."""
+    kernel = self.param('kernel', KERNEL_INIT, (self.width, x.shape[-1]))
+    bias = self.param('bias', nn.initializers.zeros, (self.width,))
+    x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    return matmul.rows(x, kernel) + bias[None, :]
+
+
+class NoisyDense(nn.Module):
+  """A dense layer with factorised Gaussian noise on its weights (Fortunato et al., 2018, eq. 8-11).
+
+  Applied with `rngs={'noise': key}` it draws one noise for the whole batch; without, it uses the
+  mean weights. Initialised as in Dopamine: μ uniform in ±1/√p and σ = 0.1/√p for p inputs. Kernels
+  are kept by rows, as `RowDense` does.
+
+  Attributes:
+    width: outputs.
+    dtype: multiplies in it, see `RowDense`; the noise is drawn in float32.
+  """
+
+  width: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B, p] -> [B, width]."""
+    inputs = x.shape[-1]
+    bound = inputs**-0.5
+
+    def mu_init(key, shape):
+      return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+    def weight(name: str, shape: tuple[int, ...], noise: jax.Array) -> jax.Array:
+      mu = self.param(f'{name}_mu', mu_init, shape)
+      sigma = self.param(f'{name}_sigma', nn.initializers.constant(0.1 * bound), shape)
+      return mu + sigma * noise
+
+    def draw(key):
+      drawn = jax.random.normal(key, (inputs + self.width,))
+      return jnp.sign(drawn) * jnp.sqrt(jnp.abs(drawn))
+
+    drawn = jnp.zeros(inputs + self.width)
+    if self.has_rng('noise'):  # Else XLA draws anew for each of a kernel's weights.
+      drawn = matmul.apart(draw, self.make_rng('noise'))
+    noise_in, noise_out = drawn[:inputs], drawn[inputs:]
+    kernel = weight('kernel', (self.width, inputs), jnp.outer(noise_out, noise_in))
+    bias = weight('bias', (self.width,), noise_out)
+    x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    return matmul.rows(x, kernel) + bias[None, :]
+
+
+class Conv(nn.Module):  # Flax names layers in saved networks after the class.
+  """`nn.Conv`, with its parameters, and if asked for what comes before and after; fast on a CPU.
+
+  Attributes:
+    width: output channels.
+    size: side of the square kernel.
+    stride: places between two outputs.
+    padding: 'SAME' or 'VALID'.
+    frames: the input is a state stack [B, S, H, W, ...] of bytes, divided by 255 here.
+    rectify: apply relu too, and return a `Layer`.
+    dtype: computes in it; None is the widest of input and parameters, as in `nn.Conv`.
+  """
+
+  width: int
+  size: int
+  stride: int = 1
+  padding: str = 'SAME'
+  frames: bool = False
+  rectify: bool = False
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array | Layer:
+    """[B, H, W, C], or a state stack -> [B, H', W', width], or a `Layer` of such arrays."""
+    channels = jax.eval_shape(stack_to_channels, x).shape[-1] if self.frames else x.shape[-1]
+    shape = (self.size, self.size, channels, self.width)
+    kernel = self.param('kernel', KERNEL_INIT, shape, jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (self.width,), jnp.float32)
+    convolve = conv.of_frames if self.frames else conv.of_images
+    y = convolve(x, kernel, self.stride, self.padding, self.dtype)
+    if self.dtype is not None:
+      bias = bias.astype(self.dtype)
+    preactivation = y + bias[None, None, None, :]
+    return Layer(preactivation, conv.rectified(y, bias)) if self.rectify else preactivation
+
+
+class PatchConv(nn.Module):
+  """A stride-1 VALID convolution written as shifted slices and one matrix product.
+
+  The same function and parameters as `nn.Conv`. XLA's CPU backend runs a convolution inside a
+  compiled loop many times slower than outside it; a matrix product does not suffer, so networks for
+  small images use this to train in one compiled loop.
+
+  Attributes:
+    width: output channels.
+    size: side of the square kernel.
+    dtype: computes in it; None is the widest of input and parameters, as in `nn.Conv`.
+  """
+
+  width: int
+  size: int = 3
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B, H, W, C] -> [B, H-size+1, W-size+1, width]."""
+    height, breadth, channels = x.shape[1:]
+    kernel = self.param('kernel', KERNEL_INIT, (self.size, self.size, channels, self.width))
+    bias = self.param('bias', nn.initializers.zeros, (self.width,))
+    x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    rows, columns = height - self.size + 1, breadth - self.size + 1
+    patches = jnp.concatenate(
+      [x[:, i : i + rows, j : j + columns] for i in range(self.size) for j in range(self.size)],
+      axis=-1,
+    )  # [B, rows, columns, size²·C], ordered as the kernel's first three axes
+    y = matmul.columns(patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, self.width))
+    return (y + bias[None, :]).reshape(-1, rows, columns, self.width)
