@@ -22,9 +22,9 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=300)
   options = parser.parse_args()
 
-  from implicit_rl.running import parallel_runs
+  from implicit_rl.running import launch
 
-  os.environ.update(parallel_runs.environment())
+  os.environ.update(launch.environment())
   from implicit_rl.agents.dqn import DQNAgent
   from implicit_rl.environments.atari import AtariEnvironment
 

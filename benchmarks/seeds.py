@@ -87,9 +87,9 @@ def _prepare(size: str, seeds: int, updates: int) -> Callable[[], None]:
 
 def _serve(pipe: Any, size: str, seeds: int, updates: int) -> None:
   """In a process of its own: prepares, then runs and answers each time that it is asked."""
-  from implicit_rl.running import parallel_runs
+  from implicit_rl.running import launch
 
-  parallel_runs.start_jax()
+  launch.start_jax()
   run = _prepare(size, seeds, updates)
   pipe.send('ready')
   while times := pipe.recv():
@@ -108,11 +108,11 @@ class Workers:
   """
 
   def __init__(self, count: int, one_thread: bool, *work: Any):
-    from implicit_rl.running import parallel_runs
+    from implicit_rl.running import launch
 
     context = multiprocessing.get_context('spawn')
     before = dict(os.environ)
-    os.environ.update(parallel_runs.environment(one_thread=one_thread))
+    os.environ.update(launch.environment(one_thread=one_thread))
     self._pipes = []
     for _ in range(count):
       here, there = context.Pipe()

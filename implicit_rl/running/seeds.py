@@ -26,7 +26,7 @@ from implicit_rl.agents import schedules
 from implicit_rl.compat import gin_names
 from implicit_rl.data.store import frame_store
 from implicit_rl.logs.running_means import TrainingSums
-from implicit_rl.running import parallel_runs, run_directory, signals
+from implicit_rl.running import launch, parallel_runs, run_directory, signals
 from implicit_rl.types import Batch
 
 WAYS = ('auto', 'vmap', 'processes')
@@ -251,7 +251,7 @@ class ProcessSeeds:
       OSError: if a seed failed; names its log.
     """
     one_thread = frame_store.cores() < 2 * len(self._settings)
-    os.environ.update(parallel_runs.environment(one_thread=one_thread))
+    os.environ.update(launch.environment(one_thread=one_thread))
     context = multiprocessing.get_context('spawn')
     processes = [context.Process(target=_run_seed, args=own) for own in self._settings]
     with signals.watched():
@@ -286,7 +286,7 @@ class ProcessSeeds:
 def _run_seed(config: str, base_dir: str, seed: int) -> None:
   """Does or resumes the run of one seed in this process, with the settings of another's gin."""
   os.setsid()  # A signal at the terminal comes by way of the process that started this one.
-  parallel_runs.start_jax()
+  launch.start_jax()
   from implicit_rl.running import experiment
 
   gin_names.load()
@@ -295,7 +295,7 @@ def _run_seed(config: str, base_dir: str, seed: int) -> None:
   for name in ('OfflineRunner', 'OnlineRunner'):
     gin.bind_parameter(f'{name}.num_seeds', 1)
   os.makedirs(base_dir, exist_ok=True)
-  with parallel_runs.log_of(base_dir):
+  with launch.log_of(base_dir):
     try:
       experiment.create_runner(base_dir, seed).run_experiment()
     except Exception:

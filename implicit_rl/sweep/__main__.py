@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
-from implicit_rl.running import parallel_runs
+from implicit_rl.running import launch, parallel_runs
 from implicit_rl.sweep import spec as sweep_spec
 from implicit_rl.sweep.spec import Planned, Spec
 
@@ -88,9 +88,7 @@ def _do(options: argparse.Namespace) -> int:
   if options.index is not None:
     (job,), _ = jobs.make(spec, [planned[options.index]], output, bindings)
     _refuse_what_is_there([job], options.resume)
-    os.environ.update(
-      parallel_runs.environment(_cache(output), one_thread=spec.resources.cpus <= 1)
-    )
+    os.environ.update(launch.environment(_cache(output), one_thread=spec.resources.cpus <= 1))
     error = jobs.work(job, os.getcwd())
     print(f'{job.base_dir}: {error or "done"}')
     return int(error is not None)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from implicit_rl.running import parallel_runs, signals
+from implicit_rl.running import launch, parallel_runs, signals
 from implicit_rl.sweep import jobs
 from implicit_rl.sweep.spec import Resources
 
@@ -47,7 +47,7 @@ def run_all(
       ever hold a run.
   """
   ray = _connect(
-    address, cpus, parallel_runs.environment(compilation_cache, one_thread=resources.cpus <= 1)
+    address, cpus, launch.environment(compilation_cache, one_thread=resources.cpus <= 1)
   )
   try:
     _check_fits(ray, resources)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from implicit_rl.cpu import xla_flags
-from implicit_rl.running import parallel_runs
+from implicit_rl.running import launch
 
 VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 
@@ -16,7 +16,7 @@ def test_the_users_cache_unless_something_else_is_said(tmp_path, monkeypatch):
   kept = pathlib.Path(xla_flags.variables()[VARIABLE])
   assert kept.parent == tmp_path / 'implicit_rl' / 'programs'
   assert pathlib.Path(xla_flags.variables(tmp_path)[VARIABLE]) == tmp_path / kept.name
-  assert parallel_runs.environment(tmp_path)[VARIABLE] == str(tmp_path / kept.name)
+  assert launch.environment(tmp_path)[VARIABLE] == str(tmp_path / kept.name)
   assert xla_flags.variables('') == {VARIABLE: ''}
   monkeypatch.setenv(VARIABLE, '/elsewhere')
   assert xla_flags.variables() == {}  # JAX reads its own.
@@ -31,7 +31,7 @@ def test_wide_vectors_where_the_processor_has_them_and_the_user_says_nothing(mon
   flags = xla_flags.wide_vectors()['XLA_FLAGS']
   assert flags == '--xla_cpu_prefer_vector_width=512 --xla_cpu_enable_fast_math=false'
   for one_thread in (True, False):
-    assert parallel_runs.environment(one_thread=one_thread)['XLA_FLAGS'].startswith(flags)
+    assert launch.environment(one_thread=one_thread)['XLA_FLAGS'].startswith(flags)
   for chosen in ('--xla_cpu_prefer_vector_width=128', '/a/file/of/flags'):
     monkeypatch.setenv('XLA_FLAGS', chosen)
     assert xla_flags.wide_vectors() == {}

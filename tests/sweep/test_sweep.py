@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from implicit_rl.logs import jsonl
-from implicit_rl.running import parallel_runs
+from implicit_rl.running import launch, parallel_runs
 from implicit_rl.sweep import __main__ as command
 from implicit_rl.sweep import jobs
 from implicit_rl.sweep import spec as sweep_spec
@@ -81,7 +81,7 @@ def rows(job):
 
 def one_after_the_other(todo):
   """Does runs as the workers of a sweep do, but in this process and without Ray."""
-  variables = parallel_runs.environment(jax.config.jax_compilation_cache_dir)
+  variables = launch.environment(jax.config.jax_compilation_cache_dir)
   os.environ.update(variables)
   jax.config.update('jax_compilation_cache_dir', variables['JAX_COMPILATION_CACHE_DIR'])
   for job in todo:

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 
-from implicit_rl.running import parallel_runs
+from implicit_rl.running import launch
 
 PROGRAM = """
 import json, os, sys
-from implicit_rl.running import parallel_runs
-parallel_runs.start_jax()
+from implicit_rl.running import launch
+launch.start_jax()
 import jax, jax.numpy as jnp
 multiply = jax.jit(lambda x: x @ x)
 x = jnp.ones((500, 500))
@@ -28,7 +28,7 @@ print(json.dumps([cores, stuck, sum('XLAEigen' in name for name in names)]))
 def test_one_thread_and_no_core_taken_away():
   answer = subprocess.run(
     [sys.executable, '-c', PROGRAM],
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | parallel_runs.environment(),
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | launch.environment(),
     check=True,
     capture_output=True,
     text=True,
@@ -41,8 +41,8 @@ def test_one_thread_and_no_core_taken_away():
 
 CHILD = """
 import os, time
-from implicit_rl.running import parallel_runs
-parallel_runs.stop_with_parent()
+from implicit_rl.running import launch
+launch.stop_with_parent()
 print(os.getpid(), flush=True)
 time.sleep(30)
 print('still there')
