@@ -213,6 +213,13 @@ def bound(configurable: Any, parameter: str, default: Any = None) -> Any:
     return parameters[parameter].default
 
 
+def settings() -> dict[str, str]:
+  """What gin binds now, by name; values as they stand in gin."""
+  lines = gin.config_str(max_line_length=10**6).splitlines()
+  pairs = (line.split(' = ', 1) for line in lines if ' = ' in line and not line.startswith('#'))
+  return dict(sorted((name, value) for name, value in pairs))
+
+
 def macros() -> list[str]:
   """The names that the gin files parsed so far define."""
   return re.findall(r'^([A-Za-z_]\w*)\s*=', gin.config_str(), re.MULTILINE)

@@ -13,8 +13,8 @@ from typing import Literal
 
 import gin
 
+from implicit_rl.compat import gin_names
 from implicit_rl.logs import collectors
-from implicit_rl.running import resume_checks
 
 # isort: split
 from dopamine.metrics import collector_dispatcher, statistics_instance
@@ -57,7 +57,7 @@ class WandbCollector(collectors.Collector):
       resume='allow',
       mode=mode,
       dir=self._base_dir,
-      config=resume_checks.settings(),
+      config=gin_names.settings(),
       settings=wandb.Settings(silent=True),
     )
 

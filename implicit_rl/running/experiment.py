@@ -22,7 +22,7 @@ from implicit_rl import sharding
 from implicit_rl.compat import config_files, gin_names
 from implicit_rl.cpu import allocator
 from implicit_rl.logs import collectors, wandb_collector
-from implicit_rl.running import resume_checks, run_directory, seeds
+from implicit_rl.running import run_directory, seeds
 from implicit_rl.running.offline_runner import OfflineRunner
 from implicit_rl.running.online_runner import OnlineRunner
 
@@ -76,7 +76,7 @@ def parse_gin(
       gin.parse_config(binding)
     except SyntaxError as error:
       raise ValueError(f'--gin_bindings: {binding!r} is not gin: {error.msg}') from error
-  for name in resume_checks.settings():
+  for name in gin_names.settings():
     if name.startswith(('Runner.', 'run_experiment.Runner.')):
       raise ValueError(
         f"{name} is Dopamine's and has no effect here; say OfflineRunner.{name.split('.')[-1]}."
@@ -110,7 +110,7 @@ def join_hosts(base_dir: str, seed: int) -> str:
   Raises:
     ValueError: on all of them, if their settings or seeds differ.
   """
-  sharding.agree({'settings': resume_checks.settings(), 'seed': seed, 'base_dir': base_dir})
+  sharding.agree({'settings': gin_names.settings(), 'seed': seed, 'base_dir': base_dir})
   return sharding.directory_of_this_host(base_dir)
 
 

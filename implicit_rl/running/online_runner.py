@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 from implicit_rl.agents import schedules
+from implicit_rl.compat import gin_names
 from implicit_rl.data.formats import vector_files
 from implicit_rl.data.replay import replay_log
 from implicit_rl.data.replay.device_replay import DeviceReplay
 from implicit_rl.data.replay.online_replay import OnlineReplay
-from implicit_rl.running import resume_checks, runners, signals
+from implicit_rl.running import runners, signals
 from implicit_rl.running.compiled_online_loop import LoopReport, OnlineLoop, Turns
 from implicit_rl.types import Batch
 
@@ -89,7 +90,7 @@ class OnlineRunner(runners.Runner):
   ):
     del num_seeds, seeds_as  # Whoever makes the runners has read them.
     schedules.update_rate(updates_per_step)  # Raises if it can't be counted exactly.
-    if 'Agent.updates_per_step' in resume_checks.settings():
+    if 'Agent.updates_per_step' in gin_names.settings():
       raise ValueError('Bind OnlineRunner.updates_per_step, not Agent.updates_per_step.')
     self._updates_per_step, self._log_replay = updates_per_step, log_replay
     self._replay_run = replay_run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import gin
+from implicit_rl.compat import gin_names
 
 # What may differ between a run and its continuation: its length, where and how things are kept.
 _FREE_ON_RESUME = (
@@ -30,16 +30,11 @@ _FREE_ON_RESUME = (
 )
 
 
-def settings() -> dict[str, str]:
-  """What gin binds now, by name; values as they stand in gin."""
-  lines = gin.config_str(max_line_length=10**6).splitlines()
-  pairs = (line.split(' = ', 1) for line in lines if ' = ' in line and not line.startswith('#'))
-  return dict(sorted((name, value) for name, value in pairs))
-
-
 def fixed_settings() -> dict[str, str]:
   """The settings that a run and its continuation share."""
-  return {name: value for name, value in settings().items() if name not in _FREE_ON_RESUME}
+  return {
+    name: value for name, value in gin_names.settings().items() if name not in _FREE_ON_RESUME
+  }
 
 
 def refuse_difference(
