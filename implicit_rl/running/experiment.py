@@ -155,7 +155,8 @@ def create_runner(
     raise ValueError(f"{name}.seeds_as can't be 'processes' on several hosts; take 'vmap'.")
   if way == 'vmap':
     return seeds.VmappedSeeds(base_dir, chosen, make)
-  return seeds.ProcessSeeds(base_dir, chosen, gin_names.bound(runner, 'num_iterations'))
+  iterations = gin_names.bound(runner, 'num_iterations')
+  return seeds.ProcessSeeds(base_dir, chosen, iterations, create_runner)
 
 
 def _create_one(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from implicit_rl.data.store import frame_store
-from implicit_rl.running import launch, signals
+from implicit_rl.running import launch, run_directory, signals
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -37,8 +37,7 @@ class Job(NamedTuple):
   @property
   def done(self) -> int:
     """Iterations that its log holds, or those of its seeds together."""
-    logs = [self.base_dir / 'metrics.jsonl', *self.base_dir.glob('seed_*/metrics.jsonl')]
-    return sum(log.read_bytes().count(b'\n') for log in logs if log.exists())
+    return run_directory.iterations_done(self.base_dir)
 
   @property
   def finished(self) -> bool:
@@ -47,7 +46,7 @@ class Job(NamedTuple):
 
 
 def run(job: Job) -> None:
-  """Does or resumes one run in this process; what it prints goes to run.log in its directory."""
+  """Does or resumes one run in this process; its output goes to run.log in its directory."""
   if signals.requested():
     return
   import gin

@@ -1,4 +1,4 @@
-"""A run's directory belongs to one process at a time, and can be written."""
+"""A run's directory: one process holds it at a time, and its logs say how far the run is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ _held: dict[pathlib.Path, IO[str]] = {}  # What this process holds.
 
 class InUseError(OSError):
   """Another process has the directory."""
+
+
+def iterations_done(base_dir: str | os.PathLike) -> int:
+  """Counts the iterations in the log of a run, or in the logs of its seeds together."""
+  path = pathlib.Path(base_dir)
+  logs = [path / 'metrics.jsonl', *path.glob('seed_*/metrics.jsonl')]
+  return sum(log.read_bytes().count(b'\n') for log in logs if log.exists())
 
 
 def acquire(base_dir: str | os.PathLike) -> None:

@@ -10,7 +10,6 @@ import copy
 import multiprocessing
 import multiprocessing.connection
 import os
-import pathlib
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from implicit_rl.agents import schedules
 from implicit_rl.compat import gin_names
 from implicit_rl.data.store import frame_store
 from implicit_rl.logs.running_means import TrainingSums
-from implicit_rl.running import launch, parallel_runs, run_directory, signals
+from implicit_rl.running import launch, run_directory, signals
 from implicit_rl.types import Batch
 
 WAYS = ('auto', 'vmap', 'processes')
@@ -237,12 +236,18 @@ class ProcessSeeds:
     base_dir: of all seeds.
     seeds: the seeds.
     iterations: of each run.
+    create_runner: (base_dir, seed) -> a runner of what gin describes; sent to each process by name.
   """
 
-  def __init__(self, base_dir: str, seeds: Sequence[int], iterations: int):
-    config = gin.config_str(max_line_length=10**6)
-    self._settings = [(config, directory(base_dir, seed), seed) for seed in seeds]
-    self._iterations = iterations
+  def __init__(
+    self,
+    base_dir: str,
+    seeds: Sequence[int],
+    iterations: int,
+    create_runner: Callable[[str, int], Any],
+  ):
+    self._seeds = {seed: directory(base_dir, seed) for seed in seeds}
+    self._iterations, self._create_runner = iterations, create_runner
 
   def run_experiment(self) -> None:
     """Runs what is left; what a seed prints goes to run.log in its directory.
@@ -250,17 +255,21 @@ class ProcessSeeds:
     Raises:
       OSError: if a seed failed; names its log.
     """
-    one_thread = frame_store.cores() < 2 * len(self._settings)
+    one_thread = frame_store.cores() < 2 * len(self._seeds)
     os.environ.update(launch.environment(one_thread=one_thread))
     context = multiprocessing.get_context('spawn')
-    processes = [context.Process(target=_run_seed, args=own) for own in self._settings]
+    config = gin.config_str(max_line_length=10**6)
+    processes = [
+      context.Process(target=_run_seed, args=(self._create_runner, config, path, seed))
+      for seed, path in self._seeds.items()
+    ]
     with signals.watched():
       for process in processes:
         process.start()
       self._wait(processes)
     wrong = [
       os.path.join(path, 'run.log')
-      for process, (_, path, _) in zip(processes, self._settings, strict=True)
+      for process, path in zip(processes, self._seeds.values(), strict=True)
       if process.exitcode
     ]
     if wrong:
@@ -268,27 +277,24 @@ class ProcessSeeds:
 
   def _wait(self, processes: Sequence[Any]) -> None:
     """Shows how many iterations are done until all processes have ended; passes on to stop."""
-    jobs = [
-      parallel_runs.Job(pathlib.Path(path), (), (), seed, self._iterations)
-      for _, path, seed in self._settings
-    ]
     told = False
-    with tqdm.tqdm(total=len(jobs) * self._iterations, unit=' iterations') as bar:
+    with tqdm.tqdm(total=len(processes) * self._iterations, unit=' iterations') as bar:
       while any(process.is_alive() for process in processes):
         if signals.requested() and not told:
           told = True
           for process in processes:
             process.terminate()  # It saves what it has.
         multiprocessing.connection.wait([one.sentinel for one in processes], timeout=1)
-        bar.update(sum(job.done for job in jobs) - bar.n)
+        done = sum(run_directory.iterations_done(path) for path in self._seeds.values())
+        bar.update(done - bar.n)
 
 
-def _run_seed(config: str, base_dir: str, seed: int) -> None:
+def _run_seed(
+  create_runner: Callable[[str, int], Any], config: str, base_dir: str, seed: int
+) -> None:
   """Does or resumes the run of one seed in this process, with the settings of another's gin."""
   os.setsid()  # A signal at the terminal comes by way of the process that started this one.
   launch.start_jax()
-  from implicit_rl.running import experiment
-
   gin_names.load()
   gin.clear_config()
   gin.parse_config(config)
@@ -297,7 +303,7 @@ def _run_seed(config: str, base_dir: str, seed: int) -> None:
   os.makedirs(base_dir, exist_ok=True)
   with launch.log_of(base_dir):
     try:
-      experiment.create_runner(base_dir, seed).run_experiment()
+      create_runner(base_dir, seed).run_experiment()
     except Exception:
       traceback.print_exc()
       raise SystemExit(1) from None
