@@ -143,7 +143,10 @@ def _short(one: Configurable) -> str:
 
 
 def _long(one: Configurable) -> str:
-  described = dict(_described(inspect.getdoc(one.function) or ''))
+  described: dict[str, str] = {}
+  bases = inspect.getmro(one.function) if inspect.isclass(one.function) else (one.function,)
+  for base in reversed(bases):  # A parameter may be described where it is defined.
+    described |= _described(inspect.getdoc(base) or '')
   lines = [f'{one.name}  ({one.selector})', f'  {one.summary}']
   for name, value in one.parameters.items():
     lines.append(f'  {one.name}.{name} = {_default(value)}')

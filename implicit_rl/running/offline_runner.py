@@ -15,23 +15,16 @@ from implicit_rl.types import Batch
 from dopamine.discrete_domains import iteration_statistics
 
 
-@gin.configurable(denylist=['base_dir', 'create_agent_fn', 'create_environment_fn'])
+@gin.configurable(denylist=['base_dir', 'create_agent_fn', 'create_environment_fn', 'clip_rewards'])
 class OfflineRunner(runners.Runner):
   """Trains an agent from its data source alone; the environment serves to evaluate it.
 
   Args:
-    base_dir: see `runners.Runner`, as for all that is not said here.
-    create_agent_fn: makes the agent.
-    create_environment_fn: makes the environment.
+    *args: `Runner`'s.
     num_iterations: iterations in the whole run.
     training_steps: gradient updates in an iteration.
-    evaluation_steps: least environment steps in an evaluation.
-    max_steps_per_episode: environment steps after which an evaluation episode is cut.
     measure_size: transitions that the features are measured on, the same in every iteration.
-    keep_checkpoints: how many of the newest checkpoints stay.
-    num_seeds: run this many seeds, from --seed upwards, each in `base_dir/seed_S`.
-    seeds_as: 'vmap', one program on one data source; 'processes', side by side; 'auto' is
-      'processes' on the CPU, else 'vmap'. `experiment.create_runner` does either.
+    **kwargs: `Runner`'s; gin binds them as `OfflineRunner.*`.
 
   Attributes:
     train_agent: what a training phase calls: `Agent.train`, unless several seeds train together.
@@ -39,33 +32,14 @@ class OfflineRunner(runners.Runner):
 
   def __init__(
     self,
-    base_dir: str,
-    create_agent_fn: Callable[..., Any],
-    create_environment_fn: Callable[[], Any],
-    *,
+    *args: Any,
     num_iterations: int = 500,
     training_steps: int = 62_500,  # gradient updates
-    evaluation_steps: int = 125_000,  # environment steps
-    max_steps_per_episode: int | None = None,
-    measure_size: int = 2048,
-    keep_checkpoints: int = 3,
-    num_seeds: int = 1,
-    seeds_as: str = 'auto',
+    **kwargs: Any,
   ):
-    del num_seeds, seeds_as  # Whoever makes the runners has read them.
-    super().__init__(
-      base_dir,
-      create_agent_fn,
-      create_environment_fn,
-      num_iterations=num_iterations,
-      training_steps=training_steps,
-      evaluation_steps=evaluation_steps,
-      max_steps_per_episode=max_steps_per_episode,
-      measure_size=measure_size,
-      keep_checkpoints=keep_checkpoints,
-    )
+    super().__init__(*args, num_iterations=num_iterations, training_steps=training_steps, **kwargs)
     self.train_agent: Callable[..., Mapping[str, float]] = self._agent.train
-    self._reference = self._agent.source.fixed_batch(measure_size)
+    self._reference = self._agent.source.fixed_batch(self._measure_size)
 
   def _train(
     self, iteration: int, statistics: iteration_statistics.IterationStatistics

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
 from typing import Any
 
 import gin
@@ -36,26 +35,20 @@ class OnlineRunner(runners.Runner):
   exactly its length, and episodes go on across iterations.
 
   Args:
-    base_dir: see `runners.Runner`, as for all that is not said here.
-    create_agent_fn: makes the agent.
-    create_environment_fn: makes the environment.
+    *args: `Runner`'s.
     num_iterations: iterations in the whole run.
     training_steps: environment steps in an iteration.
-    evaluation_steps: least environment steps in an evaluation.
     max_steps_per_episode: environment steps after which an evaluation episode is cut, and on the
       host a training episode too.
     measure_size: transitions that the features are measured on, drawn uniformly from the replay at
       the end of each iteration.
-    keep_checkpoints: how many of the newest checkpoints stay.
     updates_per_step: n, gradient updates per environment step; 0.25 is one every fourth step, as in
       DQN.
-    clip_rewards: give the agent rewards clipped to [−1, 1]; returns are logged unclipped.
     log_replay: keep every step of the run, forgotten by the replay or not, and write them as a
       dataset into `base_dir/replay` once the run is complete: DQN Replay's format, or for MuJoCo
       D4RL's.
     replay_run: the dataset's run number; Atari's format knows 1 to 5.
-    num_seeds: run this many seeds, from --seed upwards, each in `base_dir/seed_S`.
-    seeds_as: 'auto' or 'processes', which is the same here.
+    **kwargs: `Runner`'s; gin binds them as `OnlineRunner.*`.
 
   Raises:
     ValueError: for what `runners.Runner` refuses, and settings of agent, replay and environment
@@ -72,23 +65,14 @@ class OnlineRunner(runners.Runner):
   def __init__(
     self,
     base_dir: str,
-    create_agent_fn: Callable[..., Any],
-    create_environment_fn: Callable[[], Any],
-    *,
+    *args: Any,
     num_iterations: int = 200,
     training_steps: int = 250_000,  # environment steps
-    evaluation_steps: int = 125_000,  # environment steps
-    max_steps_per_episode: int | None = None,
-    measure_size: int = 2048,
-    keep_checkpoints: int = 3,
     updates_per_step: float = 0.25,
-    clip_rewards: bool = True,
     log_replay: bool = False,
     replay_run: int = 1,
-    num_seeds: int = 1,
-    seeds_as: str = 'auto',
+    **kwargs: Any,
   ):
-    del num_seeds, seeds_as  # Whoever makes the runners has read them.
     schedules.update_rate(updates_per_step)  # Raises if it can't be counted exactly.
     if 'Agent.updates_per_step' in gin_names.settings():
       raise ValueError('Bind OnlineRunner.updates_per_step, not Agent.updates_per_step.')
@@ -97,16 +81,7 @@ class OnlineRunner(runners.Runner):
     self._log = replay_log.ReplayLog(os.path.join(base_dir, 'replay_log'))
     self._loop: OnlineLoop | None = None
     super().__init__(
-      base_dir,
-      create_agent_fn,
-      create_environment_fn,
-      num_iterations=num_iterations,
-      training_steps=training_steps,
-      evaluation_steps=evaluation_steps,
-      max_steps_per_episode=max_steps_per_episode,
-      measure_size=measure_size,
-      keep_checkpoints=keep_checkpoints,
-      clip_rewards=clip_rewards,
+      base_dir, *args, num_iterations=num_iterations, training_steps=training_steps, **kwargs
     )
 
   def _initialize_checkpointer_and_maybe_resume(self, checkpoint_file_prefix: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import copy
 import dataclasses
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -78,12 +79,26 @@ class Runner(saving_runner.SavingRunner):
       environment's own limit.
     measure_size: transitions that the features are measured on; 2048 in the paper.
     keep_checkpoints: how many of the newest checkpoints stay.
-    clip_rewards: give the agent rewards clipped to [−1, 1].
+    clip_rewards: give the agent rewards clipped to [−1, 1]; returns are logged unclipped.
+    num_seeds: run this many seeds, from --seed upwards, each in `base_dir/seed_S`.
+    seeds_as: 'vmap', one program on one data source, offline only; 'processes', side by side;
+      'auto' is 'vmap' offline on a GPU or TPU, else 'processes'.
 
   Raises:
     ValueError: for counts out of range, data of another game than the environment's, or a directory
       that holds a run with other settings or data, or results without a checkpoint.
   """
+
+  def __init_subclass__(cls, **kwargs: Any):
+    """Adds what a subclass's constructor forwards to its signature: gin lists and binds by that."""
+    super().__init_subclass__(**kwargs)
+    if '__init__' not in vars(cls):
+      return
+    forwarded = inspect.signature(super(cls, cls).__init__).parameters
+    own: Any = cls.__init__
+    every = {**forwarded, **inspect.signature(own).parameters}.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    own.__signature__ = inspect.Signature([one for one in every if one.kind not in variable])
 
   def __init__(
     self,
@@ -93,12 +108,15 @@ class Runner(saving_runner.SavingRunner):
     *,
     num_iterations: int,
     training_steps: int,
-    evaluation_steps: int,
-    max_steps_per_episode: int | None,
-    measure_size: int,
-    keep_checkpoints: int,
+    evaluation_steps: int = 125_000,  # environment steps
+    max_steps_per_episode: int | None = None,  # environment steps
+    measure_size: int = 2048,
+    keep_checkpoints: int = 3,
     clip_rewards: bool = True,
+    num_seeds: int = 1,
+    seeds_as: str = 'auto',
   ):
+    del num_seeds, seeds_as  # Consumed by experiment.create_runner().
     for name, value, least in (
       ('num_iterations', num_iterations, 1),
       ('training_steps', training_steps, 1),

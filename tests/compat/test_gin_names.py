@@ -45,6 +45,33 @@ def test_the_listed_parameters_can_be_bound(known):
   assert known['BehaviourCloningAgent'].parameters == {}
 
 
+def test_a_runner_is_bound_by_what_it_forwards_to_its_base(known):
+  @gin.configurable(module='test', denylist=['base_dir'])
+  class ShortRunner(experiment.OnlineRunner):
+    """A user's own, which forwards everything but one argument."""
+
+    def __init__(self, *args, num_iterations: int = 7, warmup: int = 3, **kwargs):
+      self.warmup = warmup
+      super().__init__(*args, num_iterations=num_iterations, **kwargs)
+
+  expected = {'num_iterations': 7, 'warmup': 3, 'updates_per_step': 0.25, 'num_seeds': 1}
+  assert {name: gin_names.bound(ShortRunner, name) for name in expected} == expected
+  assert gin_names.bound(experiment.OnlineRunner, 'num_iterations') == 200
+  assert gin_names.bound(experiment.OfflineRunner, 'num_iterations') == 500
+  assert gin_names.bound(experiment.OfflineRunner, 'updates_per_step') is None
+  gin.bind_parameter('ShortRunner.keep_checkpoints', 9)
+  assert gin_names.bound(ShortRunner, 'keep_checkpoints') == 9
+  for name in ('kept_checkpoints', 'base_dir', 'kwargs'):
+    with pytest.raises(ValueError, match=name):
+      gin.bind_parameter(f'ShortRunner.{name}', 1)
+  offline = known['OfflineRunner'].parameters
+  assert (offline['num_seeds'], offline['evaluation_steps']) == (1, 125_000)
+  assert 'clip_rewards' not in offline and 'clip_rewards' in known['OnlineRunner'].parameters
+  listing = gin_names.listing(['OfflineRunner'])
+  assert 'how many of the newest checkpoints stay' in listing  # As the base describes it,
+  assert '2048 in the paper' not in listing  # unless the subclass does.
+
+
 def test_a_default_that_is_listed_is_the_default(known):
   learner = gin_config._REGISTRY[known['Learner'].selector].wrapped
   period = inspect.signature(learner).parameters['target_update_period'].default
