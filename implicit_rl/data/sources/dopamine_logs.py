@@ -158,16 +158,15 @@ class DopamineLogs(recordings.Recording):
 
   def _read(self, start: int) -> Iterator[recordings.Rows]:
     held: recordings.Rows | None = None  # The last rows, until it is known whether more follow.
+    gap = False  # Rows are missing since then. A log may add none.
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
       for log, before, early in self._checked(start, pool):
-        if held is not None:
-          held.episode_end[-1] |= not log.follows
-          yield held
-          held = None
+        gap |= not log.follows
         for rows in recordings.drop_before(self._rows(log, early), max(0, start - before)):
           if held is not None:
+            held.episode_end[-1] |= gap
             yield held
-          held = rows
+          held, gap = rows, False
     if held is not None:
       held.episode_end[-1] = True  # Nothing follows.
       yield held
@@ -330,7 +329,8 @@ class DopamineLogs(recordings.Recording):
       padding, fresh = previous.padding_after, previous.fresh_after
     else:  # What came before, if anything, is unknown: leading zeros belong to a beginning.
       padding = self._leading_zeros(files['observation'], columns, at[: stack_size - 1])
-      fresh = padding > 0
+      # Without padding only row 0 of the run is known to begin an episode.
+      fresh = padding > 0 or (stack_size == 1 and checkpoint == 0 and begin == 0)
     count = end - begin
     zeros = np.arange(count) < padding
     first = (np.arange(count) == padding) & fresh

@@ -174,6 +174,42 @@ def test_ends_that_newer_logs_list_are_no_terminals(tmp_path):
   assert np.flatnonzero(rows.is_first).tolist() == [0, 9, 39, 59]
 
 
+@pytest.mark.parametrize('rounds', [1, 2])
+def test_the_last_row_ends_where_the_last_log_adds_none(tmp_path, rounds):
+  """Training stopped right after a log was written, so the log of the end repeats it."""
+  episodes = reference.random_episodes(np.random.default_rng(5), [9, 60], [False, True], (3, 2))
+  steps = flat(episodes)[: 20 * rounds - 1 - 6]  # Two paddings of three rows.
+  logged = dopamine_reference.write(tmp_path / 'logs', steps, 20)
+  assert len(logged.step_of) == rounds + 1
+  recording = dopamine_logs.DopamineLogs(tmp_path / 'logs')
+  rows = read_all(recording)
+  assert np.flatnonzero(rows.episode_end).tolist() == [8, len(steps) - 1]
+  np.testing.assert_array_equal(read_all(recording, 10).episode_end, rows.episode_end[10:])
+  prepare.prepare(recording, tmp_path / 'store')
+  data = store_replay.StoreReplay(path=tmp_path / 'store', update_horizon=1, **SETTINGS)
+  assert len(data) == len(steps) - 2  # Neither cut episode's last row has a next state.
+
+
+@pytest.mark.parametrize(('steps', 'begins', 'cut'), [(15, [0, 9], 1), (50, [0, 9, 39], 2)])
+def test_without_padding_the_first_row_of_a_run_begins_an_episode(tmp_path, steps, begins, cut):
+  """An agent that stacks nothing logs no zeros; a reader that stacks may still use every row."""
+  rng = np.random.default_rng(4)
+  episodes = reference.random_episodes(rng, [9, 30, 20], [True, False, True], (3, 2))
+  dopamine_reference.write(tmp_path / 'logs', flat(episodes)[:steps], 20, stack_size=1)
+  recording = dopamine_logs.DopamineLogs(tmp_path / 'logs')
+  assert np.flatnonzero(read_all(recording).is_first).tolist() == begins
+  prepare.prepare(recording, tmp_path / 'store')
+  data = store_replay.StoreReplay(path=tmp_path / 'store', update_horizon=1, **SETTINGS)
+  assert len(data) == steps - cut  # The last row of a cut episode has no next state.
+
+
+def test_without_padding_the_first_row_of_a_later_log_may_continue_an_episode(tmp_path):
+  episodes = reference.random_episodes(np.random.default_rng(4), [70], [True], (3, 2))
+  dopamine_reference.write(tmp_path / 'logs', flat(episodes), 20, stack_size=1)
+  later = dopamine_logs.DopamineLogs(tmp_path / 'logs', checkpoints=[1, 2])
+  assert not read_all(later).is_first.any()
+
+
 def test_layouts_and_names(logs):
   _, logged = logs
   whole = dopamine_logs.DopamineLogs(logged.folder)
