@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from implicit_rl.data.formats.gzip_arrays import DamagedLogError
 
 COLUMNS = ('action', 'reward', 'terminal')
 _REQUIRED = ('observation', *COLUMNS, 'add_count', 'invalid_range')
+_READING = 2  # Raised whenever the same files come to be read as other rows.
 _FILE = re.compile(r'(?:\$store\$_)?(\w+)_ckpt\.(\d+)\.gz')
 
 
@@ -58,6 +60,39 @@ def names(folder: pathlib.Path) -> tuple[str, str]:
   folder = folder.resolve()
   run = folder.parent if folder.name == 'replay_logs' else folder
   return (run.parent.name, run.name) if run.name.isdigit() else ('', '')
+
+
+def wanted(found: Mapping[int, Any], checkpoints: Iterable[int] | None) -> list[int]:
+  """Returns which checkpoints to read: those given, or all from 0 to the last."""
+  return list(range(max(found) + 1)) if checkpoints is None else sorted(set(checkpoints))
+
+
+def identity(
+  folder: str | os.PathLike,
+  *,
+  checkpoints: Iterable[int] | None = None,
+  skip_missing: bool = False,
+) -> dict[str, Any]:
+  """Returns `DopamineLogs.identity` for the same arguments, without opening a file.
+
+  Raises:
+    FileNotFoundError: if the folder holds no logs.
+  """
+  folder = find_folder(folder)
+  found = list_logs(folder)
+  numbers = wanted(found, checkpoints)
+  game, run = names(folder)
+  return {
+    'format': 'dopamine_logs',
+    'reading': _READING,
+    'dataset': f'replay_logs/{game}/{run}' if game else 'replay_logs',
+    **({'game': game} if game else {}),
+    'checkpoints': recordings.ranges(numbers),
+    'skip_missing': skip_missing,
+    'files': recordings.file_stamps(
+      path for n in numbers for path in sorted(found.get(n, {}).values())
+    ),
+  }
 
 
 def counts(files: Mapping[str, gzip_arrays.GzipArray], capacity: int) -> tuple[int, int]:

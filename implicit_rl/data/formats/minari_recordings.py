@@ -137,7 +137,7 @@ class MinariRecording(recordings.Recording):
     return {
       'format': 'minari',
       'dataset': str(self._dataset.spec.dataset_id),
-      'stamp': recordings.stamp([self._folder / MINARI_FILE]),
+      'files': recordings.file_stamps([self._folder / MINARI_FILE]),
     }
 
   def __len__(self) -> int:

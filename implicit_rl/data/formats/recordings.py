@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 import pathlib
 import queue
 import threading
@@ -14,6 +13,7 @@ import numpy as np
 import tqdm
 
 T = TypeVar('T')
+_NAMED = 3  # Differences that a message names.
 
 
 class Rows(NamedTuple):
@@ -63,7 +63,10 @@ class Recording(abc.ABC):
 
   @abc.abstractmethod
   def identity(self) -> dict[str, Any]:
-    """Returns what the data is, ready for JSON; it changes if a file changes."""
+    """Returns what the data is, ready for JSON: all that decides which rows `read` yields.
+
+    `files` has the `file_stamps` of what they are read from.
+    """
 
   @abc.abstractmethod
   def __len__(self) -> int:
@@ -163,10 +166,33 @@ def ranges(numbers: Iterable[int]) -> str:
   return ','.join(f'{p[0]}-{p[-1]}' if len(p) > 1 else f'{p[0]}' for p in parts)
 
 
-def stamp(paths: Iterable[pathlib.Path]) -> str:
-  """Returns a fingerprint of files' names, sizes and times of change."""
-  lines = (f'{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}' for p in paths)
-  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:32]
+def file_stamps(paths: Iterable[pathlib.Path]) -> dict[str, list[int]]:
+  """Returns the size in bytes and the time of change in nanoseconds of each file, by name."""
+  found = {path.name: path.stat() for path in paths}
+  return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+
+
+def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+  """Returns in a few words how two identities differ, files by name; '' if they do not."""
+  found = []
+  for name in sorted(recorded.keys() | now.keys()):
+    before, after = recorded.get(name), now.get(name)
+    if before == after:
+      continue
+    if name == 'files' and before and after:
+      found += [f'{file} is gone' for file in sorted(before.keys() - after.keys())]
+      found += [f'{file} is new' for file in sorted(after.keys() - before.keys())]
+      found += [
+        f'{file} has changed'
+        for file in sorted(before.keys() & after.keys())
+        if before[file] != after[file]
+      ]
+    elif name == 'files':
+      found.append('its files are not recorded')
+    else:
+      found.append(f'{name} was {before}, is {after}')
+  more = len(found) - _NAMED
+  return '; '.join(found[:_NAMED]) + (f'; and {more} more' if more > 0 else '')
 
 
 def bar(total: int, what: str, unit: str = ' rows', start: int = 0) -> tqdm.tqdm:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import difflib
-import hashlib
 import itertools
 import os
 import pathlib
@@ -63,10 +62,13 @@ class Dataset(NamedTuple):
     shape = tuple(self.observation.shape)
     return shape[:-1] if _is_grey(self.observation) else shape
 
-  def stamp(self) -> str:
-    """Returns a fingerprint of the files' names, sizes and times of change."""
-    parts = [f'{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}' for f in self.files]
-    return hashlib.sha256('\n'.join([self.name, self.version, *parts]).encode()).hexdigest()
+  def identity(self) -> dict[str, Any]:
+    """Returns what the dataset is, ready for JSON; it changes if a file changes."""
+    return {
+      'dataset': self.name,
+      'version': self.version,
+      'files': recordings.file_stamps(self.files),
+    }
 
 
 class Index(NamedTuple):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from implicit_rl.data import subsets, transitions
+from implicit_rl.data import transitions
 from implicit_rl.data.formats import recordings, tfds_files
 
 # From how many episodes, and how many frames of each at most, a dictionary is made.
@@ -43,13 +44,15 @@ class TfdsRecording(recordings.Recording):
 
   def identity(self) -> dict[str, Any]:
     """Returns what the data is: the files' names, sizes and times of change among it."""
-    rows = {} if self._all else {'rows_sha256': subsets.fingerprint(self._keep)}
+    rows = {}
+    if not self._all:  # Which rows are kept, and of which episodes' rows that is said.
+      digest = hashlib.sha256(np.asarray(self._index.length, np.int64).tobytes())
+      digest.update(np.packbits(self._keep).tobytes())
+      rows = {'rows_sha256': digest.hexdigest()[:32]}
     return {
       'format': 'tfds',
-      'dataset': self._files.name,
       'game': self._files.name.rpartition('/')[2].rpartition('_run_')[0],
-      'version': self._files.version,
-      'stamp': self._files.stamp()[:32],
+      **self._files.identity(),
       **rows,
     }
 

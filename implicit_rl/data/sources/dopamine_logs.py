@@ -97,9 +97,7 @@ class DopamineLogs(recordings.Recording):
     self._found = dopamine_files.list_logs(self._folder)
     self._skip_missing = skip_missing
     self._skipped: dict[int, dict[str, Any]] = {}
-    highest = max(self._found)
-    wanted = range(highest + 1) if checkpoints is None else sorted(set(checkpoints))
-    self._wanted = list(wanted)
+    self._wanted = dopamine_files.wanted(self._found, checkpoints)
     self._shape: tuple[int, ...] = ()
     self._dtype: np.dtype = np.dtype(np.uint8)
     self._plan()
@@ -125,18 +123,10 @@ class DopamineLogs(recordings.Recording):
     self._plan()
 
   def identity(self) -> dict[str, Any]:
-    """Returns what the data is: the files' names, sizes and times of change among it."""
-    game, run = dopamine_files.names(self._folder)
-    return {
-      'format': 'dopamine_logs',
-      'dataset': f'replay_logs/{game}/{run}' if game else 'replay_logs',
-      **({'game': game} if game else {}),
-      'checkpoints': recordings.ranges(self._wanted),
-      'skip_missing': self._skip_missing,
-      'stamp': recordings.stamp(
-        path for n in self._wanted for path in sorted(self._found.get(n, {}).values())
-      ),
-    }
+    """See `Recording.identity`."""
+    return dopamine_files.identity(
+      self._folder, checkpoints=self._wanted, skip_missing=self._skip_missing
+    )
 
   def sample(self) -> np.ndarray:
     """See `Recording.sample`: from the beginning of each log, where a file is read quickly."""

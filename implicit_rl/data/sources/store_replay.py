@@ -11,8 +11,9 @@ import gin
 import numpy as np
 
 from implicit_rl.data import source, subsets, transitions
+from implicit_rl.data.formats import dopamine_files
 from implicit_rl.data.sources import dopamine_logs, rotation
-from implicit_rl.data.store import frame_store, prepare, store_files
+from implicit_rl.data.store import frame_store, store_cache, store_files
 
 FRAMES = ('auto', 'raw', 'packed', 'mapped')
 _READ_ROWS = 4096
@@ -81,16 +82,12 @@ class StoreReplay(source.StoredSource):
     if frames not in FRAMES:
       raise ValueError(f'Unknown frames {frames!r}; choose one of {", ".join(FRAMES)}.')
     folder = pathlib.Path(path).expanduser()
-    index = store_files.read_index(folder)
-    settings = index['settings']
-    if 'rows' not in settings:
-      raise ValueError(f'{folder} is not a store of transitions; name one that prepare has made.')
+    settings, arrays = store_files.open_rows(folder)
     if observation_shape is not None and tuple(observation_shape) != tuple(settings['shape'][1:]):
       raise ValueError(
         f'{folder} has observations of shape {tuple(settings["shape"][1:])}, the environment '
         f'{tuple(observation_shape)}: they are not the same game.'
       )
-    arrays = store_files.read_arrays(folder, index, memory_map=True)
     terminal, episode_end, counted = endings(arrays, terminal_convention, time_limit)
     selected = np.zeros(len(counted), bool)
     selected[counted] = _choose(choose, subset_name, arrays, counted, fraction, subset_seed)
@@ -164,7 +161,8 @@ class DopamineReplay(StoreReplay):
 
   Args:
     data_dir: holds the logs in batch_rl's layout.
-    cache_dir: where the store is made, or lies since an earlier run.
+    cache_dir: where the store is made. One from an earlier run is used if it was made from the same
+      files (by name, size and time of change) with the same settings.
     game: as 'Pong'.
     run: which run of the logging agent.
     skip_missing: leave out checkpoints that are missing or damaged.
@@ -187,12 +185,25 @@ class DopamineReplay(StoreReplay):
     codec: str = 'zstd',
     **settings: Any,
   ):
-    folder = pathlib.Path(data_dir).expanduser() / game / str(run)
-    store = pathlib.Path(cache_dir).expanduser() / f'replay_logs-{game}-{run}'
-    if not store.exists():
-      recording = dopamine_logs.DopamineLogs(folder, skip_missing=skip_missing)
-      prepare.prepare_once(recording, store, codec=codec)
-    super().__init__(path=store, **settings)
+    logs = pathlib.Path(data_dir).expanduser() / game / str(run)
+    cache, name = pathlib.Path(cache_dir).expanduser(), f'replay_logs-{game}-{run}'
+    try:
+      identity = dopamine_files.identity(logs, skip_missing=skip_missing)
+    except FileNotFoundError as error:
+      for found in sorted(cache.glob(f'{name}-*/{store_files.INDEX}')):
+        hint = f'A store of them is there: StoreReplay.path = {str(found.parent)!r}.'
+        raise FileNotFoundError(f'{error} {hint}') from error
+      raise
+    super().__init__(
+      path=store_cache.find_or_make(
+        cache,
+        name,
+        identity,
+        lambda: dopamine_logs.DopamineLogs(logs, skip_missing=skip_missing),
+        codec=codec,
+      ),
+      **settings,
+    )
 
 
 def endings(

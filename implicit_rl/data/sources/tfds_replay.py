@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -14,7 +13,7 @@ import numpy as np
 
 from implicit_rl.data import source, subsets, transitions
 from implicit_rl.data.formats import recordings, tfds_files, tfds_recording
-from implicit_rl.data.store import frame_store, prepare, store_files
+from implicit_rl.data.store import frame_store, prepare, store_cache, store_files
 
 EMBEDDED = pathlib.Path(__file__).parent.parent / 'embedded'
 _log = logging.getLogger(__name__)
@@ -184,12 +183,13 @@ def _index(files: tfds_files.Dataset, cache: pathlib.Path | None) -> tfds_files.
   """Returns the index of a dataset, from the cache if it is there."""
   if cache is None:
     return tfds_files.read_index(files)
-  folder = cache / f'index-{files.stamp()[:32]}'
+  folder = cache / f'index-{store_cache.key(files.identity())}'
   found = store_files.load(folder)
   if found:
+    store_cache.check(folder, found[1], files.identity())
     return tfds_files.Index(**found[0])
   index = tfds_files.read_index(files)
-  store_files.save(folder, index._asdict(), {'dataset': files.name})
+  store_files.save(folder, index._asdict(), files.identity())
   return index
 
 
@@ -215,10 +215,9 @@ def _stored(
         progress.update(len(rows.action))
     columns = transitions.make_columns(*(np.concatenate(held[name]) for name in names))
     return columns, writer.finish()
-  made_by = [codec, frame_store.CHUNK_SIZE, frame_store.LEVEL, store_files.FORMAT_VERSION]
-  key = json.dumps([recording.identity(), *made_by])
-  folder = cache / f'frames-{hashlib.sha256(key.encode()).hexdigest()[:32]}'
-  prepare.prepare_once(recording, folder, codec=codec)
+  folder = store_cache.find_or_make(
+    cache, 'frames', recording.identity(), lambda: recording, codec=codec
+  )
   index = store_files.read_index(folder)
   arrays = store_files.read_arrays(folder, index)
   return (

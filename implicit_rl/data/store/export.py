@@ -34,13 +34,10 @@ class Stored:
   """
 
   def __init__(self, folder: str | os.PathLike):
-    index = store_files.read_index(folder)
-    self.settings: dict[str, Any] = index['settings']
-    if 'rows' not in self.settings:
-      raise ValueError(f'{folder} is not a store of transitions; name one that prepare has made.')
-    arrays = store_files.read_arrays(folder, index, memory_map=True)
-    self.columns: Mapping[str, np.ndarray] = arrays
-    self.frames = frame_store.from_arrays(self.settings, arrays)
+    self.settings: dict[str, Any]
+    self.columns: Mapping[str, np.ndarray]
+    self.settings, self.columns = store_files.open_rows(folder)
+    self.frames = frame_store.from_arrays(self.settings, self.columns)
 
   def episodes(self) -> dict[int, Iterator[dict[str, Any]]]:
     """Returns, for `tfds_writer.write_dataset`, the episodes that began in each checkpoint."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -45,13 +44,14 @@ def prepare(
     StoreBusyError: if another process is writing it and `wait` is False.
     FileExistsError: if it is there already.
     OSError: if it can't be written, as when the disk is full.
-    ValueError: if the recording is damaged, or the store was begun from another one.
+    ValueError: if the recording is damaged or changes, or the store was begun from another one.
   """
+  folder, begun_with = pathlib.Path(folder), recording.identity()
   with store_writer.StoreWriter(
     folder,
     recording.frame_shape,
     recording.frame_dtype,
-    recording.identity(),
+    begun_with,
     codec=codec,
     chunk_size=chunk_size,
     commit_rows=commit_rows,
@@ -60,10 +60,10 @@ def prepare(
   ) as writer:
     recording.skip(writer.skipped)
     if writer.rows:
-      _log.info('Going on at row %d of %s.', writer.rows, store_files.partial(pathlib.Path(folder)))
+      _log.info('Going on at row %d of %s.', writer.rows, store_files.partial(folder))
     if not writer.complete:
       with recordings.bar(
-        len(recording), f'Preparing {pathlib.Path(folder).name}', start=writer.rows
+        len(recording), f'Preparing {folder.name}', start=writer.rows
       ) as progress:
         for rows in recording.read(writer.rows):
           writer.append(rows, recording.skipped)
@@ -72,17 +72,13 @@ def prepare(
       if not writer.rows:
         raise ValueError(f'There are no rows to prepare: {recording.identity()}.')
       writer.end()
+    if changed := recordings.differences(begun_with, recording.identity()):
+      raise ValueError(
+        f'The data changed while it was read ({changed}): delete {store_files.partial(folder)} and '
+        'run again once nothing writes to that data.'
+      )
     writer.finish(summary(writer.columns()))
   return store_files.read_index(folder)['settings']
-
-
-def prepare_once(
-  recording: recordings.Recording, folder: str | os.PathLike, *, codec: str = 'zstd'
-) -> None:
-  """Makes sure that a store is there, if need be by waiting for the process that writes it."""
-  if not pathlib.Path(folder).exists():
-    with contextlib.suppress(FileExistsError):  # Another process was first.
-      prepare(recording, folder, codec=codec, wait=True)
 
 
 def make_dictionary(recording: recordings.Recording, codec: str) -> bytes | None:

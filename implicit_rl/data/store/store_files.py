@@ -133,6 +133,28 @@ def read_arrays(
   return arrays
 
 
+def open_rows(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """Opens a store of transitions, as `prepare` makes them.
+
+  Returns:
+    Its settings, and its arrays mapped read-only.
+
+  Raises:
+    FileNotFoundError: if it is not there or not complete.
+    ValueError: if it is damaged, of another version, or holds no transitions.
+  """
+  folder = pathlib.Path(folder)
+  index = read_index(folder)
+  if 'rows' not in index['settings']:
+    raise ValueError(f'{folder} is not a store of transitions; name one that prepare has made.')
+  arrays = read_arrays(folder, index, memory_map=True)
+  if not arrays['episode_end'][-1]:  # A former reader of raw logs could leave this out.
+    raise DamagedStoreError(
+      f'The last episode in {folder} has no end: delete that folder and prepare it again.'
+    )
+  return index['settings'], arrays
+
+
 def write_array(path: pathlib.Path, array: np.ndarray) -> dict[str, Any]:
   """Writes an array durably; returns what `store.json` says of it."""
   with path.open('wb') as stream:

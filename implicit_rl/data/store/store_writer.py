@@ -199,7 +199,18 @@ class StoreWriter:
     if self._folder.exists():
       with contextlib.suppress(OSError):
         self._partial.rmdir()  # Empty, if waiting for the lock made it.
-      raise FileExistsError(f'{self._folder} is there already: delete it or name another.')
+      raise FileExistsError(
+        f'{self._folder} is there already{self._made_from()}: delete it or name another.'
+      )
+
+  def _made_from(self) -> str:
+    """Returns in a few words whether the store that is there was made from the same source."""
+    try:
+      recorded = store_files.read_index(self._folder)['settings']['source']
+      different = recordings.differences(recorded, self._begun['source'])
+    except (OSError, ValueError, KeyError, AttributeError):  # It may be anything.
+      return ''
+    return f', made from other data ({different})' if different else ', made from the same data'
 
   def _resume(self) -> None:
     path = self._partial / _PROGRESS
@@ -258,12 +269,15 @@ class StoreWriter:
       raise store_files.DamagedStoreError(
         f'{path} is damaged ({error}): delete {self._partial} and start again.'
       ) from error
-    different = [name for name in begun if begun[name] != self._begun[name]]
-    if different:
-      raise ValueError(
-        f'{self._partial} was begun with another {different[0]} ({begun[different[0]]}, now '
-        f'{self._begun[different[0]]}): delete it, or name another store.'
-      )
+    for name, before in begun.items():
+      if before != self._begun[name]:
+        how = f'was {before}, is {self._begun[name]}'
+        if name != 'format_version':
+          how = recordings.differences(before, self._begun[name])
+        raise ValueError(
+          f'{self._partial} was begun with another {name} ({how}): delete it, or name another '
+          'store.'
+        )
     return progress
 
   def _write(self, blocks: list[bytes], upto: int) -> None:

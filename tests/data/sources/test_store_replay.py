@@ -1,5 +1,10 @@
 """The source that trains from a store, against the definition and the loader of the same data."""
 
+import gzip
+import json
+import os
+import shutil
+
 import gin
 import numpy as np
 import pytest
@@ -8,7 +13,7 @@ from scipy import stats
 from implicit_rl.data import subsets
 from implicit_rl.data.formats import tfds_files, tfds_recording
 from implicit_rl.data.sources import rotation, store_replay
-from implicit_rl.data.store import prepare
+from implicit_rl.data.store import export, prepare
 from implicit_rl.running import experiment
 from tests.data import dopamine_reference, reference
 from tests.data.conftest import ATARI
@@ -181,18 +186,157 @@ class TestRotation:
     assert data.identity()['rotation'] == {'checkpoints': 1, 'updates': 5}
 
 
-def test_raw_logs_become_a_store_once(tmp_path):
-  episodes = dopamine_reference.random_run(np.random.default_rng(3), 20, 20)
-  logs = tmp_path / 'data' / 'Pong' / '2' / 'replay_logs'
-  dopamine_reference.write(logs, flat(episodes), 100, time_limit=False)
-  settings = dict(data_dir=tmp_path / 'data', cache_dir=tmp_path / 'cache', run=2, **SETTINGS)
-  first = store_replay.DopamineReplay(**settings)
-  for file in logs.iterdir():
-    file.unlink()
-  assert_alike(first, store_replay.DopamineReplay(**settings))
-  assert first.describe()['game'] == 'Pong'
-  with pytest.raises(FileNotFoundError, match='There is no folder'):
-    store_replay.DopamineReplay(**(settings | {'run': 3}))
+class TestDopamineReplay:
+  """The store of raw logs is used again only if it was made from these files in this way."""
+
+  def write(self, data_dir, seed=3, final=True):
+    """Logs of run 2 of Pong; only the last differs if they are not final."""
+    episodes = dopamine_reference.random_run(np.random.default_rng(seed), 20, 20)
+    logs = data_dir / 'Pong' / '2' / 'replay_logs'
+    dopamine_reference.write(logs, flat(episodes), 60, final=final)
+    return logs
+
+  def load(self, tmp_path, data='data', **kwargs):
+    settings = dict(data_dir=tmp_path / data, cache_dir=tmp_path / 'cache', run=2, **SETTINGS)
+    return store_replay.DopamineReplay(**(settings | kwargs))
+
+  def fresh(self, tmp_path, data='data', **kwargs):
+    """The same data by way of an empty cache."""
+    return self.load(tmp_path, data, cache_dir=tmp_path / 'empty' / data, **kwargs)
+
+  def stores(self, tmp_path):
+    return sorted(path.name for path in (tmp_path / 'cache').iterdir())
+
+  def test_it_is_made_once(self, tmp_path, monkeypatch):
+    self.write(tmp_path / 'data')
+    first = self.load(tmp_path)
+    assert first.describe()['game'] == 'Pong'
+
+    def forbidden(*args, **kwargs):
+      raise AssertionError('The logs were read again.')
+
+    monkeypatch.setattr(store_replay.dopamine_logs.DopamineLogs, '__init__', forbidden)
+    assert_alike(first, self.load(tmp_path))
+    (tmp_path / 'data').rename(tmp_path / 'moved')  # The same files, wherever they lie.
+    assert_alike(first, self.load(tmp_path, 'moved'))
+
+  def test_another_folder_has_another_store(self, tmp_path):
+    self.write(tmp_path / 'a', seed=1)
+    self.write(tmp_path / 'b', seed=2)
+    a, b = self.load(tmp_path, 'a'), self.load(tmp_path, 'b')
+    assert a.describe()['fingerprint'] != b.describe()['fingerprint']
+    assert_alike(b, self.fresh(tmp_path, 'b'))
+    assert_alike(a, self.load(tmp_path, 'a'))
+    assert len(self.stores(tmp_path)) == 2
+
+  def test_logs_that_arrived_since_are_read(self, tmp_path, caplog):
+    logs = self.write(tmp_path / 'data', final=False)
+    before = self.load(tmp_path)
+    self.write(tmp_path / 'data')
+    with caplog.at_level('INFO'):
+      after = self.load(tmp_path)
+    assert len(after) > len(before)
+    assert_alike(after, self.fresh(tmp_path))
+    last = max(store_replay.dopamine_files.list_logs(logs))
+    assert f'$store$_action_ckpt.{last}.gz is new' in caplog.text
+    assert 'is out of date' in caplog.text
+
+  @pytest.mark.parametrize('same', ['size', 'time'])
+  def test_a_changed_file_is_read_again(self, tmp_path, same):
+    logs = self.write(tmp_path / 'data')
+    before = self.load(tmp_path)
+    path = logs / '$store$_reward_ckpt.1.gz'
+    old = path.stat()
+    with gzip.open(path) as stream:
+      rewards = np.load(stream)
+    with gzip.GzipFile(path, 'wb', mtime=0) as stream:
+      np.save(stream, -rewards)
+    if same == 'size':  # gzip ignores zeros at the end of a file.
+      with path.open('ab') as stream:
+        stream.write(b'\0' * max(0, old.st_size - path.stat().st_size))
+    else:
+      os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+      assert path.stat().st_size != old.st_size
+    after = self.load(tmp_path)
+    assert after.describe()['fingerprint'] != before.describe()['fingerprint']
+    assert_alike(after, self.fresh(tmp_path))
+
+  def test_settings_that_change_the_store_have_one_each(self, tmp_path):
+    logs = self.write(tmp_path / 'data')
+    self.load(tmp_path)
+    raw = self.load(tmp_path, codec='raw', frames='mapped')
+    assert raw.describe()['frames'] == 'raw'
+    packed = self.load(tmp_path, frames='mapped')
+    assert packed.describe()['frames'] == 'zstd'
+    (logs / 'add_count_ckpt.1.gz').unlink()
+    left_out = self.load(tmp_path, skip_missing=True)
+    assert [entry['checkpoint'] for entry in left_out.describe()['skipped']] == [1]
+    with pytest.raises(FileNotFoundError, match=r'add_count_ckpt.1.gz is missing.*skip_missing'):
+      self.load(tmp_path)
+    assert len(self.stores(tmp_path)) == 3
+
+  def test_a_store_without_a_record_of_its_files_is_not_used(self, tmp_path, caplog):
+    """As an earlier version left it, under the name of game and run alone."""
+    self.write(tmp_path / 'a', seed=1)
+    self.write(tmp_path / 'data', seed=2)
+    self.load(tmp_path, 'a')
+    [made] = (tmp_path / 'cache').iterdir()
+    old = made.rename(tmp_path / 'cache' / 'replay_logs-Pong-2')
+    index = json.loads((old / 'store.json').read_text())
+    del index['settings']['source']['files']
+    (old / 'store.json').write_text(json.dumps(index))
+    with caplog.at_level('INFO'):
+      data = self.load(tmp_path)
+    assert_alike(data, self.fresh(tmp_path))
+    assert (
+      f'{old} is out of date (checkpoints was 0-3, is 0-2; its files are not recorded)'
+      in caplog.text
+    )
+
+  def test_a_store_of_other_data_under_its_name_is_refused(self, tmp_path):
+    self.write(tmp_path / 'a', seed=1)
+    self.write(tmp_path / 'data', seed=2)
+    self.load(tmp_path, 'a')
+    [other] = (tmp_path / 'cache').iterdir()
+    other = other.rename(tmp_path / 'other')
+    self.load(tmp_path)
+    [made] = (tmp_path / 'cache').iterdir()
+    shutil.rmtree(made)
+    other.rename(made)
+    with pytest.raises(
+      ValueError, match=r'made from other data \(.*action_ckpt.3.gz is gone'
+    ) as said:
+      self.load(tmp_path)
+    assert f'{made} was made' in str(said.value)
+
+  def test_without_the_logs_it_says_how_to_use_the_store(self, tmp_path):
+    logs = self.write(tmp_path / 'data')
+    first = self.load(tmp_path)
+    shutil.rmtree(logs)
+    with pytest.raises(
+      FileNotFoundError, match=r'holds no Dopamine logs.*StoreReplay.path'
+    ) as said:
+      self.load(tmp_path)
+    [store] = (tmp_path / 'cache').iterdir()
+    assert str(store) in str(said.value)
+    assert_alike(first, load(store))
+    with pytest.raises(FileNotFoundError, match=r'There is no folder .*Pong/3') as said:
+      self.load(tmp_path, run=3)
+    assert 'StoreReplay' not in str(said.value)
+
+
+def test_a_store_whose_last_episode_has_no_end_is_refused(tmp_path):
+  """As an earlier version left it where the last log added no row."""
+  episodes = reference.random_episodes(np.random.default_rng(0), [40], [True], (3, 2))
+  dopamine_reference.write(tmp_path / 'logs', flat(episodes), 60)
+  store = tmp_path / 'store'
+  prepare.prepare(store_replay.dopamine_logs.DopamineLogs(tmp_path / 'logs'), store)
+  ends = np.load(store / 'episode_end.npy')
+  ends[-1] = False
+  np.save(store / 'episode_end.npy', ends)
+  for read in (load, lambda path: export.to_dopamine(path, tmp_path / 'out')):
+    with pytest.raises(ValueError, match=r'last episode in .*store has no end.*prepare it again'):
+      read(store)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The loader against the definition, on data that the official TFDS builder prepared."""
 
 import itertools
+import os
 import shutil
 
 import gin
@@ -9,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from implicit_rl.data import source, subsets, transitions
-from implicit_rl.data.formats import tfds_files
+from implicit_rl.data.formats import tfds_files, tfds_writer
 from implicit_rl.data.sources import tfds_replay
 from tests.data import reference
 from tests.data.conftest import ATARI, as_arrays
@@ -145,6 +146,37 @@ def test_the_cache_is_used_and_gives_the_same(official_dir, tmp_path, monkeypatc
   assert first.describe() == again.describe()
   with pytest.raises(AssertionError, match='read again'):
     load(official_dir, cache_dir=tmp_path, fraction=0.2)
+
+
+def test_the_cache_is_used_for_the_same_rows_alone(tmp_path):
+  """Both conventions select 12 rows here, and the marks of what is kept fill two bytes in both."""
+  rng = np.random.default_rng(0)
+  made = reference.random_episodes(rng, [9, 6], [True, True], shape=(84, 84))
+  for step in itertools.chain(*made):
+    step.reward = 1.0
+  tfds_writer.write_dataset(tmp_path, ATARI, 'Pong_run_1', [(0, as_arrays(e)) for e in made])
+  for convention in ('logged_row', 'rlds'):
+    settings = dict(subset=lambda table, *_: np.arange(table.length.sum()) < 12)
+    settings |= dict(terminal_convention=convention)
+    cached = load(tmp_path, cache_dir=tmp_path / 'cache', **settings)
+    for a, b in zip(all_of(cached), all_of(load(tmp_path, **settings)), strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize('kind', ['index', 'frames'])
+def test_the_cache_is_not_used_for_changed_files(official_dir, tmp_path, kind):
+  data_dir, cache = tmp_path / 'data', tmp_path / 'cache'
+  shutil.copytree(official_dir, data_dir)
+  load(data_dir, cache_dir=cache)
+  [before] = cache.glob(f'{kind}-*')
+  for path in data_dir.rglob('*tfrecord*'):
+    os.utime(path, (1, 1))
+  load(data_dir, cache_dir=cache)
+  [after] = set(cache.glob(f'{kind}-*')) - {before}
+  shutil.rmtree(after)
+  before.rename(after)  # As if two sets of files had one name in the cache.
+  with pytest.raises(ValueError, match=f'{kind}-.* was made from other data .* has changed'):
+    load(data_dir, cache_dir=cache)
 
 
 def test_gin_binds_the_dataset_and_the_agent_gives_the_rest(official_dir):

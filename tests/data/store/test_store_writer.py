@@ -190,10 +190,35 @@ def test_a_store_begun_from_other_data_or_settings_is_not_continued(tmp_path):
 
 def test_what_is_complete_is_not_written_again(tmp_path):
   prepare.prepare(Noise(50), tmp_path / 'store')
-  with pytest.raises(FileExistsError, match='is there already'):
+  with pytest.raises(FileExistsError, match='is there already, made from the same data: delete it'):
     prepare.prepare(Noise(50), tmp_path / 'store')
-  prepare.prepare_once(Noise(50), tmp_path / 'store')
+  with pytest.raises(
+    FileExistsError, match=r'made from other data \(seed was 0, is 1\): delete it'
+  ):
+    prepare.prepare(Noise(50, seed=1), tmp_path / 'store')
   assert [p.name for p in tmp_path.iterdir()] == ['store']
+
+
+def test_data_that_changes_while_it_is_read_makes_no_store(tmp_path):
+  class Changing(Noise):
+    def read(self, start=0):
+      yield from super().read(start)
+      self.seed += 1
+
+  with pytest.raises(ValueError, match=r'changed while it was read \(seed was 0, is 1\): delete'):
+    prepare.prepare(Changing(50), tmp_path / 'store')
+  assert not (tmp_path / 'store').exists()
+
+
+def test_differences_name_files():
+  before = {'a': 1, 'files': {'x': [1, 2], 'y': [1, 2], 'z': [1, 2]}}
+  assert recordings.differences(before, before) == ''
+  after = {'a': 1, 'files': {'w': [1, 2], 'y': [1, 3], 'z': [1, 2]}}
+  assert recordings.differences(before, after) == 'x is gone; w is new; y has changed'
+  after['a'] = 2
+  said = 'a was 1, is 2; x is gone; w is new; and 1 more'
+  assert recordings.differences(before, after) == said
+  assert recordings.differences({'a': 1}, before) == 'its files are not recorded'
 
 
 def test_bytes_that_the_disk_changed_are_noticed_before_the_store_is_complete(tmp_path):
