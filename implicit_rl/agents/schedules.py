@@ -57,15 +57,18 @@ def updates_due(rate: fractions.Fraction, after: int, steps: Steps) -> Steps:
   return whole * rate.numerator + rest * rate.numerator // rate.denominator
 
 
-def chunk_size(num_updates: int, most: int = 64) -> int:
-  """Updates per compiled call: a divisor of `num_updates` if one is near, so one program serves."""
-  for size in range(min(most, num_updates), most // 2, -1):
-    if num_updates % size == 0:
+def chunk_size(total: int, most: int = 64) -> int:
+  """Returns the steps of a compiled call: a divisor of `total` if one is near `most`, else `most`.
+
+  With a divisor all calls have one size, and one program serves.
+  """
+  for size in range(min(most, total), most // 2, -1):
+    if total % size == 0:
       return size
-  return min(most, num_updates)
+  return min(most, total)
 
 
 def chunks(first: int, total: int, chunk: int) -> Iterator[tuple[int, int]]:
-  """Cuts updates `first` to `first + total` into (start, count), each of `chunk` at most."""
+  """Cuts steps `first` to `first + total` into (start, count), each of `chunk` at most."""
   for start in range(first, first + total, chunk):
     yield start, min(chunk, first + total - start)

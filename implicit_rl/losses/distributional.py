@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from implicit_rl.losses.temporal_difference import (
+  bootstrap,
   q_learning_target,
   regression_loss,
   take_actions,
@@ -60,9 +61,7 @@ def c51_loss(
     [] loss, LossAux; `td_error` is the difference of the distributions' means.
   """
   del key
-  outputs = apply(params, batch.state)
-  next_outputs = apply(target_params, batch.next_state)
-  selector_t = apply(params, batch.next_state).q_values if double else next_outputs.q_values
+  outputs, next_outputs, selector_t = bootstrap(params, target_params, batch, apply, double)
   support = outputs.support
   p_t = take_actions(jax.nn.softmax(next_outputs.logits), jnp.argmax(selector_t, axis=-1))
   discount_t = discount * jnp.asarray(batch.discount)
@@ -123,9 +122,7 @@ def qr_dqn_loss(
     [] loss, LossAux; `td_error` is the difference of the quantiles' means.
   """
   del key
-  outputs = apply(params, batch.state)
-  next_outputs = apply(target_params, batch.next_state)
-  selector_t = apply(params, batch.next_state).q_values if double else next_outputs.q_values
+  outputs, next_outputs, selector_t = bootstrap(params, target_params, batch, apply, double)
   z_t = take_actions(next_outputs.quantiles, jnp.argmax(selector_t, axis=-1))  # [B, N]
   discount_t = discount * jnp.asarray(batch.discount)
   target_tm1 = jnp.asarray(batch.reward)[:, None] + discount_t[:, None] * z_t

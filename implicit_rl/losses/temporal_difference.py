@@ -37,6 +37,28 @@ def q_learning_target(reward: Array, discount_t: Array, q_t: Array, selector_t: 
   return jax.lax.stop_gradient(jnp.add(reward, discount_t * value_t))
 
 
+def bootstrap(
+  params: Params, target_params: Params, batch: Batch, apply: Apply, double: bool
+) -> tuple[Any, Any, jax.Array]:
+  """Evaluates the networks for a Q-learning target.
+
+  Args:
+    params: online parameters.
+    target_params: target network's parameters.
+    batch: its states and next states.
+    apply: `apply(params, state) -> outputs` with `q_values`.
+    double: choose the next action with the online network (van Hasselt et al., 2016).
+
+  Returns:
+    The online network's outputs on the states, the target network's on the next states, and [B, A]
+    the values of the next states that choose the action.
+  """
+  outputs = apply(params, batch.state)
+  next_outputs = apply(target_params, batch.next_state)
+  selector_t = apply(params, batch.next_state).q_values if double else next_outputs.q_values
+  return outputs, next_outputs, selector_t
+
+
 def value_regression(prediction: Array, target: Array, weight: Array, error_loss: str) -> jax.Array:
   """The importance-weighted mean elementwise loss.
 
@@ -105,8 +127,7 @@ def dqn_loss(
     [] loss, LossAux.
   """
   del key
-  outputs = apply(params, batch.state)
-  q_t = apply(target_params, batch.next_state).q_values
-  selector_t = apply(params, batch.next_state).q_values if double else q_t
-  target_tm1 = q_learning_target(batch.reward, discount * batch.discount, q_t, selector_t)
+  outputs, next_outputs, selector_t = bootstrap(params, target_params, batch, apply, double)
+  discount_t = discount * batch.discount
+  target_tm1 = q_learning_target(batch.reward, discount_t, next_outputs.q_values, selector_t)
   return regression_loss(outputs, target_tm1, batch, error_loss)

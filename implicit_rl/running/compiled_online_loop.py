@@ -8,7 +8,7 @@ that acts step by step. Nothing leaves the device but what is logged.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -182,11 +182,9 @@ class OnlineLoop:
     """
     self.check(steps)
     report = LoopReport() if report is None else report
-    done = report.count
-    for count in _calls(steps // self._environments, self._turns_per_call):
-      if done > 0:
-        done -= count
-        continue
+    turns = steps // self._environments
+    size = schedules.chunk_size(turns, self._turns_per_call)
+    for _, count in schedules.chunks(report.count, turns - report.count, size):
       first = self._agent.updates
       self._agent.state, self._replay.memory, self._games, turns, metrics = self._play(
         self._agent.state, self._replay.memory, self._games, count=count
@@ -308,11 +306,3 @@ def _push(stacks: jax.Array, observation: jax.Array) -> jax.Array:
 def _where(which: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
   """New [E, ...] where `which` [E] holds, else old."""
   return jnp.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-
-def _calls(turns: int, most: int) -> Iterator[int]:
-  """Cuts turns into compiled calls, of one size if a divisor is near."""
-  sizes = range(min(most, turns), most // 2, -1)
-  size = next((size for size in sizes if turns % size == 0), min(most, turns))
-  for start in range(0, turns, size):
-    yield min(size, turns - start)
