@@ -17,6 +17,7 @@ import data_buffers
 import machine
 import numpy as np
 
+from implicit_rl.cpu import cores
 from implicit_rl.data import source, transitions
 from implicit_rl.data.store import frame_store
 
@@ -114,7 +115,7 @@ def main() -> None:
   names = ', '.join(path.stem for path in options.replays)
   print(
     f'\n{real:,} real frames of {names}; blocks of {options.chunk_size}; '
-    f'{frame_store.cores()} threads; {machine.line()}.'
+    f'{cores.count()} threads; {machine.line()}.'
   )
 
 

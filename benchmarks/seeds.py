@@ -23,7 +23,7 @@ from typing import Any
 import machine
 import numpy as np
 
-from implicit_rl.data.store import frame_store
+from implicit_rl.cpu import cores
 
 # Name: state shape without the batch, its dtype, batch size, actions, updates of a seed in a round.
 SIZES: dict[str, tuple[tuple[int, ...], type, int, int, int]] = {
@@ -140,20 +140,20 @@ class Workers:
 
 def measure(size: str, rounds: int, updates: int) -> dict[str, list[float]]:
   """Seconds that all seeds' updates take, of each way, by round; and of `EVEN`."""
-  cores = min(frame_store.cores(), SEEDS)
-  queues = [len(range(core, SEEDS, cores)) for core in range(cores)]  # seeds that each core does
+  used = min(cores.count(), SEEDS)
+  queues = [len(range(core, SEEDS, used)) for core in range(used)]  # seeds that each core does
   ways = {
     'sequential': (Workers(1, False, size, 1, updates), [SEEDS]),
     'vmapped': (Workers(1, False, size, SEEDS, updates), [1]),
     'processes': (Workers(SEEDS, True, size, 1, updates), [1] * SEEDS),
-    'a process a core': (Workers(cores, True, size, 1, updates), queues),
+    'a process a core': (Workers(used, True, size, 1, updates), queues),
   }
   found: dict[str, list[float]] = {name: [] for name in (*ways, EVEN)}
   for _ in range(rounds):
     for name, (workers, times) in ways.items():
       found[name].append(workers.seconds(times))
     workers, _ = ways['a process a core']
-    found[EVEN].append(workers.seconds([SEEDS] * cores) / cores)
+    found[EVEN].append(workers.seconds([SEEDS] * used) / used)
   for workers, _ in ways.values():
     workers.stop()
   return found

@@ -11,9 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from implicit_rl import types
-from implicit_rl.data import transitions
-from implicit_rl.data.replay import device_store
-from implicit_rl.data.store import compact
+from implicit_rl.data import compact, device_store, transitions
 
 # What of a description a continued run must find again; counts of a growing memory are not in it.
 _IDENTITY = (

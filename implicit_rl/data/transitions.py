@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from implicit_rl import types
-from implicit_rl.data.store import compact
+from implicit_rl.data import compact
 
 # Separate random streams of one seed, so that the fixed batch never depends on training.
 TRAINING_STREAM = 0

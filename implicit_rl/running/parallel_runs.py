@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from implicit_rl.data.store import frame_store
+from implicit_rl.cpu import cores
 from implicit_rl.running import launch, run_directory, signals
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -80,7 +80,7 @@ def run_all(
   left = [job for job in jobs if not job.finished]
   os.environ.update(launch.environment(compilation_cache))
   with concurrent.futures.ProcessPoolExecutor(
-    max(min(processes or frame_store.cores(), len(left)), 1),
+    max(min(processes or cores.count(), len(left)), 1),
     mp_context=multiprocessing.get_context('spawn'),
     initializer=launch.stop_with_parent,
   ) as pool:

@@ -23,7 +23,7 @@ import tqdm.auto as tqdm
 
 from implicit_rl.agents import schedules
 from implicit_rl.compat import gin_names
-from implicit_rl.data.store import frame_store
+from implicit_rl.cpu import cores
 from implicit_rl.logs.running_means import TrainingSums
 from implicit_rl.running import launch, run_directory, signals
 from implicit_rl.types import Batch
@@ -255,7 +255,7 @@ class ProcessSeeds:
     Raises:
       OSError: if a seed failed; names its log.
     """
-    one_thread = frame_store.cores() < 2 * len(self._seeds)
+    one_thread = cores.count() < 2 * len(self._seeds)
     os.environ.update(launch.environment(one_thread=one_thread))
     context = multiprocessing.get_context('spawn')
     config = gin.config_str(max_line_length=10**6)

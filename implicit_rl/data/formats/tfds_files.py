@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from implicit_rl.cpu import cores
 from implicit_rl.data.formats import recordings, tfds_records
-from implicit_rl.data.store import frame_store
 
 KNOWN_DATASETS = (
   'rlu_atari_checkpoints_ordered',
@@ -213,7 +213,7 @@ def read_steps(
     The wanted rows of each, up to `_PART_ROWS` at a time.
   """
   decode = _decoder(dataset.observation)
-  threads = frame_store.cores()
+  threads = cores.count()
 
   def decode_part(episode: int, feature: Any, rows: np.ndarray) -> Steps:
     try:
@@ -252,7 +252,7 @@ def read_steps(
 
 def read_rewards(dataset: Dataset, index: Index, episodes: np.ndarray) -> Iterator[np.ndarray]:
   """Yields the rewards of all rows of each episode, [T] float32, decoding no frame."""
-  with concurrent.futures.ThreadPoolExecutor(frame_store.cores()) as pool:
+  with concurrent.futures.ThreadPoolExecutor(cores.count()) as pool:
     for _, feature in _features(dataset, index, episodes, pool):
       yield np.array(feature['steps/reward'].float_list.value, np.float32)
 

@@ -17,8 +17,8 @@ import zstandard
 from flax import serialization
 
 from implicit_rl import types
-from implicit_rl.data import source, transitions
-from implicit_rl.data.replay import device_priorities, device_store
+from implicit_rl.data import device_store, source, transitions
+from implicit_rl.data.replay import device_priorities
 from implicit_rl.data.replay.device_priorities import Priorities
 
 _MAX_ROUNDS = 1000

@@ -9,11 +9,12 @@ without its neighbours.
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import Any
 
 import numpy as np
 import zstandard
+
+from implicit_rl.cpu import cores
 
 CODECS = ('zstd', 'raw')
 CHUNK_SIZE = 1  # Frames per block.
@@ -55,7 +56,7 @@ class ChunkEncoder:
     self._shape, self._dtype = tuple(shape), np.dtype(dtype)
     self._codec, self._chunk_size, self._level = codec, chunk_size, level
     self._dictionary = dictionary if codec == 'zstd' else None
-    self._threads = threads or cores()
+    self._threads = threads or cores.count()
     self._count = 0
     self._rest = np.empty((0, *self._shape), self._dtype)  # Frames of a block not yet full.
     # What every block would repeat stands once, in the settings: sizes and the dictionary's name.
@@ -178,10 +179,3 @@ def check_frames(frames: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) ->
   """Raises ValueError unless `frames` is [m, *shape] of `dtype`."""
   if frames.shape[1:] != shape or frames.dtype != dtype:
     raise ValueError(f'Expected {dtype} frames {shape}, got {frames.dtype} {frames.shape[1:]}.')
-
-
-def cores() -> int:
-  """Returns how many cores this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from implicit_rl.data.store import compact, frame_codec
+from implicit_rl.cpu import cores
+from implicit_rl.data import compact
+from implicit_rl.data.store import frame_codec
 from implicit_rl.data.store.frame_codec import (  # noqa: F401  One door to the codec and the store.
   CHUNK_SIZE,
   CODECS,
   LEVEL,
   ChunkEncoder,
   check_codec,
-  cores,
   train_dictionary,
 )
 
@@ -99,7 +100,7 @@ class ZstdFrames:
     if len(offsets) != blocks + 1 or int(offsets[-1]) != len(data):
       raise ValueError('The blocks do not fit the number of frames: the store is damaged.')
     self._data, self._offsets, self._dictionary = data, offsets, dictionary
-    self._threads = cores()
+    self._threads = cores.count()
     self._pool: concurrent.futures.ThreadPoolExecutor | None = None
     self._local = threading.local()
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from implicit_rl.data.replay import device_priorities, device_replay, device_store
+from implicit_rl.data import device_store
+from implicit_rl.data.replay import device_priorities, device_replay
 from implicit_rl.data.replay.online_replay import OnlineReplay
 
 SHAPE, STREAMS = (2, 3), 3

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from implicit_rl.agents.dqn import DQNAgent
-from implicit_rl.data import source, transitions
-from implicit_rl.data.replay import device_store
+from implicit_rl.data import device_store, source, transitions
 from implicit_rl.data.store.frame_store import RawFrames
 from implicit_rl.networks import MLP
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from implicit_rl.data.store import compact
+from implicit_rl.data import compact
 
 
 @hypothesis.given(st.lists(st.booleans(), max_size=40))
