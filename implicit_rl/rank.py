@@ -17,7 +17,9 @@ What holds for every function here:
     1e-20 or 1e20 are measured right. Subnormal numbers (below 1.2e-38 in float32) count as 0.
   Gradients: exact wherever the singular values concerned are distinct. Where they repeat (identity,
     duplicate directions) one subgradient comes back. Ranks that count have gradient 0.
-All are compiled with `jax.jit`, and may stand inside `jax.jit`, `jax.vmap` and `jax.grad`.
+  Second derivatives: exact likewise. Where singular values repeat, only `lp_penalty`'s are finite.
+All are compiled with `jax.jit`, and may stand inside every transformation of JAX, forward and
+reverse mode in any order among them.
 """
 
 from __future__ import annotations
@@ -36,9 +38,20 @@ from implicit_rl.cpu.eigenpairs import extreme_eigenpairs
 ArrayLike = Any  # Whatever `jnp.asarray` takes.
 
 
+def _without_wide_integers(values: ArrayLike) -> ArrayLike:
+  """Converts integers on the host to float32, since JAX would first cut them to 32 bits."""
+  if isinstance(values, list | tuple):
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(values)):
+      return values
+    values = np.asarray(values)
+  if isinstance(values, jax.Array) or 'int' not in str(getattr(values, 'dtype', '')):
+    return values
+  return np.asarray(values).astype(np.float32)
+
+
 def _as_array(values: ArrayLike, ndim: int, what: str) -> jax.Array:
   """Converts to a float32 or float64 array and checks the number of dimensions."""
-  array = jnp.asarray(values)
+  array = jnp.asarray(_without_wide_integers(values))
   if array.ndim != ndim:
     raise ValueError(
       f'{what} must have {ndim} dimension(s), got shape {array.shape}; '
@@ -312,6 +325,45 @@ def dead_units(features: ArrayLike) -> jax.Array:
   return jnp.mean(dead.astype(features.dtype)) * _poison(lax.stop_gradient(features))
 
 
+@jax.custom_jvp
+def _extreme_eigenpairs(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns λ_max and λ_min [2] of a matrix [m, m] and unit vectors of each [2, m]."""
+  return extreme_eigenpairs(symmetric)
+
+
+@_extreme_eigenpairs.defjvp
+def _extreme_eigenpairs_jvp(primals, tangents):
+  (symmetric,), (change,) = primals, tangents
+  values, ends = _extreme_eigenpairs(symmetric)
+  product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+  moved = product(ends, change)  # [2, m]
+  # du_i = Σ_j u_j (u_jᵀ dG u_i) / (λ_i − λ_j) over all λ_j that differ from λ_i.
+  spectrum, basis = jnp.linalg.eigh(symmetric)
+  gaps = jnp.stack([spectrum[-1], spectrum[0]])[:, None] - spectrum[None, :]  # [2, m]
+  rounding = max(len(symmetric), 16) * jnp.finfo(symmetric.dtype).eps
+  repeated = jnp.abs(gaps) <= rounding * jnp.max(jnp.abs(spectrum))
+  shares = jnp.where(repeated, 0, product(moved, basis)) / jnp.where(repeated, 1, gaps)
+  return (values, ends), (jnp.sum(moved * ends, axis=1), product(shares, basis.T))
+
+
+@jax.custom_jvp
+def _eigenvalue_gap(wide: jax.Array) -> jax.Array:
+  """Returns λ_max − λ_min of Φ·Φᵀ for Φ [m, n], m ≤ n: []."""
+  values, _ = _extreme_eigenpairs(jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST))
+  return values[0] - values[1]
+
+
+@_eigenvalue_gap.defjvp
+def _eigenvalue_gap_jvp(primals, tangents):
+  # The slope of λ is that of |uᵀΦ|² at a fixed u: two rows' worth of work, where the general rule
+  # for eigenvalues makes products as large as the Gram matrix's. Only a second derivative moves u.
+  (wide,), (change,) = primals, tangents
+  product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+  values, ends = _extreme_eigenpairs(product(wide, wide.T))
+  slopes = 2 * jnp.sum(product(ends, wide) * product(ends, change), axis=1)  # [2]
+  return values[0] - values[1], slopes[0] - slopes[1]
+
+
 @_on_features
 def lp_penalty(features: ArrayLike) -> jax.Array:
   """Returns the penalty L_p(Φ) = σ_max²(Φ) − σ_min²(Φ) (Section 5, Equation 6): [], at least 0.
@@ -320,6 +372,10 @@ def lp_penalty(features: ArrayLike) -> jax.Array:
   512 features an eigenproblem of 32 × 32 instead of an SVD. Neither singular vectors nor square
   roots of eigenvalues are differentiated, both of which give NaN on degenerate matrices. With one
   row or one column the penalty is 0; with dead units in a tall Φ σ_min is 0 and σ_max² remains.
+
+  First and second derivatives are exact where σ_max and σ_min are simple, in forward and reverse
+  mode. Where one of them repeats they are finite: a subgradient, and the second derivative along
+  one of its vectors. Only a second derivative needs all eigenvectors.
 
   The square is only as large as the dtype: in float32 the value overflows to inf, and its gradient
   to inf or NaN, once σ_max² − σ_min² passes 3.4e38 (features near 1e19); both underflow to 0 for
@@ -330,14 +386,7 @@ def lp_penalty(features: ArrayLike) -> jax.Array:
   """
   x, scale, poison = _normalised(features)
   wide = x if x.shape[0] <= x.shape[1] else x.T
-  gram = jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST)
-  # The gradient of σ² in Φ is that of |uᵀΦ|² at a fixed u: two rows' worth of work, where the
-  # general rule for eigenvalues makes two products as large as the Gram matrix's.
-  squares, ends = extreme_eigenpairs(lax.stop_gradient(gram))
-  energy = jnp.sum(jnp.square(jnp.matmul(ends, wide, precision=lax.Precision.HIGHEST)), axis=1)
-  slope = energy[0] - energy[1]
-  gap = squares[0] - squares[1] + (slope - lax.stop_gradient(slope))
-  return scale * (scale * gap) * poison
+  return scale * (scale * _eigenvalue_gap(wide)) * poison
 
 
 @jax.jit

@@ -410,6 +410,17 @@ def test_narrow_dtypes_are_computed_in_float32(dtype):
   assert rank.singular_values(x).dtype == rank.lp_penalty(x).dtype == jnp.float32
 
 
+@pytest.mark.parametrize('dtype', [np.int64, np.uint64])
+def test_wide_integers_are_not_cut_to_32_bits(dtype):
+  """Without float64 JAX would wrap them: 2**40 would be 0."""
+  x = np.diag(np.array([2**40, 2**33 + 7, 2**35], dtype)) + dtype(2**32)
+  for features in (x, x.tolist()):
+    assert rank.srank(features) == rank.srank(x.astype(np.float64)) == 3
+    np.testing.assert_allclose(rank.singular_values(features), reference_svd(x), rtol=1e-5)
+  assert rank.srank(np.full((3, 3), 2**40, dtype)) == 1
+  assert rank.srank_from_singular_values(np.array([2**40, 2**40], dtype)) == 2
+
+
 def test_float64_stays_float64():
   x = make_matrix(np.random.default_rng(12), 20, 20, 1e7).astype(np.float64)
   with jax.enable_x64(True):
