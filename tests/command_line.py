@@ -75,13 +75,22 @@ def run(base_dir, *gin_files, **settings):
 
 
 def refusal(base_dir, *gin_files, **settings):
-  """The one line that ends a run which can't start."""
+  """The one line that ends a run which can't start, and leaves the directory as it was."""
+  before = _files(base_dir)
   with pytest.raises(SystemExit) as stopped:
     run(base_dir, *gin_files, **settings)
   message = str(stopped.value)
   assert message.startswith('run_experiment.py: ') and '\n' not in message
-  assert not (pathlib.Path(base_dir) / 'metrics.jsonl').exists()
+  assert _files(base_dir) == before
   return message
+
+
+def _files(directory):
+  """What is in a directory, by content; None if it is not there."""
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    return None
+  return {str(one): one.read_bytes() for one in directory.rglob('*') if one.is_file()}
 
 
 def strip_speed(rows):

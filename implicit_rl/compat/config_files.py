@@ -11,8 +11,8 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
 
 import gin
 from gin import config as gin_config
@@ -22,6 +22,8 @@ _PACKAGE = pathlib.Path(__file__).parent.parent
 _SHIPPED = (_PACKAGE.parent, _PACKAGE)
 _INCLUDE = re.compile(r"""^(\s*include\s+)(["'])(.+?)\2""", re.MULTILINE)
 _MARK = 'implicit_rl:'  # What follows is read by `_open`.
+_reading: list[str] = []  # Files, the outermost first.
+_included: dict[tuple[str, str, str], Any] = {}  # {(scope, selector, parameter): value}
 
 
 def find(path: str, said: str = '--gin_files: ', beside: str | None = None) -> str:
@@ -60,13 +62,21 @@ def find(path: str, said: str = '--gin_files: ', beside: str | None = None) -> s
   raise FileNotFoundError(message if os.path.isabs(path) else f'{message} Looked for {places}.')
 
 
-def parse(path: str) -> None:
-  """Has gin parse a file, with its includes found as `find` does.
+def parse(paths: Iterable[str]) -> None:
+  """Has gin parse files, with their includes found as `find` does.
 
   Raises:
-    ValueError, FileNotFoundError: see `find`; or what gin raises of the file's lines.
+    ValueError, FileNotFoundError: see `find`; or what gin raises of the files' lines.
   """
-  gin.parse_config_file(_MARK + find(path))
+  _included.clear()
+  for path in paths:
+    gin.parse_config_file(_MARK + find(path))
+
+
+def is_included(scope: str, selector: str, parameter: str) -> bool:
+  """Whether what gin has for a parameter comes from an included file, of those parsed last."""
+  key = (scope, selector, parameter)
+  return key in _included and _included[key] is gin_config._CONFIG[scope, selector][parameter]
 
 
 @contextlib.contextmanager
@@ -76,11 +86,33 @@ def _open(marked: str) -> Iterator[IO[str]]:
 
   def resolved(match: re.Match) -> str:
     before, _, included = match.groups()
-    return f'{before}{_MARK + find(included, f"{path} includes ", path)!r}'
+    found = find(included, f'{path} includes ', path)
+    return f'{before}{_MARK + found!r}'
 
   file = io.StringIO(_INCLUDE.sub(resolved, pathlib.Path(path).read_text(encoding='utf-8')))
   file.name = path  # Gin's messages name it.
-  yield file
+  before = _bound()
+  _reading.append(path)
+  try:
+    yield file
+  finally:
+    _reading.pop()
+  if _reading:
+    _included.update(
+      {
+        key: value
+        for key, value in _bound().items()
+        if key not in before or value is not before[key]
+      }
+    )
+
+
+def _bound() -> dict[tuple[str, str, str], Any]:
+  return {
+    (*owner, parameter): value
+    for owner, parameters in gin_config._CONFIG.items()
+    for parameter, value in parameters.items()
+  }
 
 
 # Before gin's own readers: the one that looks in packages logs an error for what it does not find.

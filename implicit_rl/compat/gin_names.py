@@ -41,12 +41,17 @@ class Configurable(NamedTuple):
   @property
   def ours(self) -> bool:
     """Whether this project names it: a class of its own, or a library's that its files use."""
-    return not self.selector.startswith(_OTHERS)
+    return is_ours(self.selector)
 
   @property
   def summary(self) -> str:
     """The first line of its docstring."""
     return (inspect.getdoc(self.function) or '').partition('\n')[0]
+
+
+def is_ours(selector: str) -> bool:
+  """Whether this project, or a user, names a configurable: not Dopamine, not gin."""
+  return not selector.startswith(_OTHERS)
 
 
 def load(everything: bool = False) -> None:

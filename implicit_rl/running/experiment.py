@@ -19,7 +19,7 @@ import jax
 from absl import logging
 
 from implicit_rl import sharding
-from implicit_rl.compat import config_files, gin_names
+from implicit_rl.compat import config_files, gin_names, unread_bindings
 from implicit_rl.cpu import allocator
 from implicit_rl.logs import collectors, wandb_collector
 from implicit_rl.running import run_directory, seeds
@@ -37,6 +37,11 @@ wandb_collector.register()
 _DEFAULTS = """
 collector_dispatcher.CollectorDispatcher.collectors = ('tensorboard',)
 """
+
+# Read, but our runners decide otherwise: recorded, it would mislead, and not run again.
+_OVERRIDDEN = re.compile(
+  r'^(Agent\.updates_per_step|(run_experiment\.)?Runner\.\w+) = .*\n', re.MULTILINE
+)
 
 _RECORDED_PACKAGES = (
   'implicit_rl jax jaxlib flax optax numpy dopamine-rl gin-config tensorflow tensorflow-datasets '
@@ -65,8 +70,7 @@ def parse_gin(
   gin_names.load()
   gin.clear_config()
   gin.parse_config(_DEFAULTS)
-  for path in gin_files:
-    config_files.parse(path)
+  config_files.parse(gin_files)
   bindings = [line for binding in gin_bindings for line in binding.splitlines() if line.strip()]
   _check_macros(bindings)
   if data_dir is not None:
@@ -76,11 +80,6 @@ def parse_gin(
       gin.parse_config(binding)
     except SyntaxError as error:
       raise ValueError(f'--gin_bindings: {binding!r} is not gin: {error.msg}') from error
-  for name in gin_names.settings():
-    if name.startswith(('Runner.', 'run_experiment.Runner.')):
-      raise ValueError(
-        f"{name} is Dopamine's and has no effect here; say OfflineRunner.{name.split('.')[-1]}."
-      )
   _check_collectors()
   gin.finalize()
 
@@ -154,7 +153,8 @@ def create_runner(
   if way == 'processes' and jax.process_count() > 1:
     raise ValueError(f"{name}.seeds_as can't be 'processes' on several hosts; take 'vmap'.")
   if way == 'vmap':
-    return seeds.VmappedSeeds(base_dir, chosen, make)
+    with run_directory.nothing_left_if_refused(base_dir):
+      return seeds.VmappedSeeds(base_dir, chosen, make)
   iterations = gin_names.bound(runner, 'num_iterations')
   return seeds.ProcessSeeds(base_dir, chosen, iterations, create_runner)
 
@@ -169,8 +169,8 @@ def _create_one(
   source: Callable[..., Any] | None = None,
 ) -> Any:
   """The runner of one seed; `source`, if given, in place of the one that gin names."""
-  run_directory.acquire(base_dir)
-  try:
+  with run_directory.nothing_left_if_refused(base_dir):
+    run_directory.acquire(base_dir)
     made = environment(seed=seed)
 
     def create_agent(sess, environment, summary_writer=None):
@@ -185,17 +185,18 @@ def _create_one(
       )
 
     created = runner(base_dir, create_agent, lambda: made)
+    unread_bindings.refuse_dopamines()
+    if source is None:
+      unread_bindings.name_others()
     record(base_dir, seed, created.describe())
-  except BaseException:
-    run_directory.release(base_dir)
-    raise
   return created
 
 
 def record(base_dir: str, seed: int, description: dict[str, Any]) -> None:
   """Writes operative_config.gin, and adds this start to run.json: data, versions, git, machine."""
   directory = pathlib.Path(base_dir)
-  (directory / 'operative_config.gin').write_text(gin.operative_config_str())
+  config = _OVERRIDDEN.sub('', gin.operative_config_str())
+  (directory / 'operative_config.gin').write_text(config)
   path = directory / 'run.json'
   starts = _earlier_starts(path)
   start = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pathlib
+import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from typing import IO
 
 _LOCK = '.lock'
@@ -68,3 +71,27 @@ def release(base_dir: str | os.PathLike) -> None:
   file = _held.pop(pathlib.Path(base_dir).resolve(), None)
   if file is not None:
     file.close()
+
+
+@contextlib.contextmanager
+def nothing_left_if_refused(base_dir: str | os.PathLike) -> Iterator[None]:
+  """Removes what the block made in the directory, and the directory, if the block raises.
+
+  What was there before stays, and so does a directory that another process holds.
+  """
+  path = pathlib.Path(base_dir).absolute()
+  there = set(os.listdir(path)) if path.is_dir() else set()
+  made = [one for one in (path, *path.parents) if not one.exists()]
+  try:
+    yield
+  except BaseException:
+    ours = [one for one in _held if path.resolve() in (one, *one.parents)]
+    for name in set(os.listdir(path)) - there if ours else ():  # Else it may be another's.
+      new = path / name
+      shutil.rmtree(new) if new.is_dir() else new.unlink()
+    for one in ours:
+      release(one)
+    with contextlib.suppress(OSError):  # Another run may have begun beside it.
+      for one in made:
+        one.rmdir()
+    raise

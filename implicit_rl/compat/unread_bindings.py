@@ -1,0 +1,117 @@
+"""Bindings that a run has not read once it is built, and so never will: most are mistakes.
+
+Gin takes a binding of everything that is imported, also of Dopamine's own classes and functions.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from gin import config as gin_config
+
+from implicit_rl.compat import config_files, gin_names
+
+# Bound for every run, also for those that need no collector.
+_ALWAYS_BOUND = 'dopamine.metrics.collector_dispatcher.CollectorDispatcher'
+
+
+class Binding(NamedTuple):
+  """One `name = value` of the configuration.
+
+  Attributes:
+    name: as gin writes it, with its scope.
+    parameter: the last part of it.
+    ours: whether this project, a user or optax has defined what it is of; else Dopamine or gin.
+    included: whether it comes from a file that another one includes.
+  """
+
+  name: str
+  parameter: str
+  ours: bool
+  included: bool
+
+
+def unread() -> list[Binding]:
+  """The bindings that nothing called so far has read, by name.
+
+  Those of a class or function that was handed on without being called, as `@NatureCNN` is, count
+  as read: it may be called later. So do macros.
+  """
+  read = {
+    (scope, selector, parameter)
+    for (called_in, selector), parameters in gin_config._OPERATIVE_CONFIG.items()
+    for scope in _outer(called_in)
+    for parameter in parameters
+  }
+  later = {_ALWAYS_BOUND, *_handed_on()}
+  found = []
+  for (scope, selector), parameters in gin_config._CONFIG.items():
+    if selector in later or selector.startswith('gin.'):
+      continue
+    short = gin_config._REGISTRY.minimal_selector(selector)
+    for parameter in parameters:
+      if (scope, selector, parameter) not in read:
+        name = f'{scope}/{short}.{parameter}' if scope else f'{short}.{parameter}'
+        included = config_files.is_included(scope, selector, parameter)
+        found.append(Binding(name, parameter, gin_names.is_ours(selector), included))
+  return sorted(found)
+
+
+def refuse_dopamines() -> None:
+  """Raises ValueError for a binding of Dopamine's that the run never reads."""
+  for binding in unread():
+    if not binding.ours:
+      raise ValueError(
+        f'{binding.name} is of Dopamine, and this run never reads it.{_hint(binding.parameter)}'
+      )
+
+
+def name_others() -> None:
+  """Prints one line to stderr that names the other bindings that the run never reads, if any.
+
+  An included file may bind more than a run needs: what includes it may choose another agent.
+  """
+  names = [binding.name for binding in unread() if binding.ours and not binding.included]
+  if names:
+    print(f'No effect in this run, which never reads: {", ".join(names)}.', file=sys.stderr)
+
+
+def _outer(scope: str) -> Iterator[str]:
+  """The scopes whose bindings hold in a scope: '' and each of its beginnings."""
+  parts = scope.split('/') if scope else []
+  return ('/'.join(parts[:length]) for length in range(len(parts) + 1))
+
+
+def _handed_on() -> set[str]:
+  """Selectors of what the run got without gin calling it, and of what those are bound to."""
+  found: set[str] = set()
+  values: list[Any] = [dict(gin_config._OPERATIVE_CONFIG)]
+  while values:
+    for value in gin_config._iterate_flattened_values(values.pop()):
+      selector = _selector(value)
+      if selector is not None and selector not in found:
+        found.add(selector)
+        values += [bound for (_, one), bound in gin_config._CONFIG.items() if one == selector]
+  return found
+
+
+def _selector(value: Any) -> str | None:
+  """Of what gin can bind parameters of, if the value is such a thing and not a call of it."""
+  if isinstance(value, gin_config.ConfigurableReference):
+    return None if value.evaluate else value.configurable.selector
+  configurable = gin_config._inverse_lookup(value) if callable(value) else None
+  return configurable and configurable.selector
+
+
+def _hint(parameter: str) -> str:
+  """Which settings that the run has read have such a name, or one near it."""
+  called = {selector for _, selector in gin_config._OPERATIVE_CONFIG}
+  ours: dict[str, list[str]] = {}
+  for configurable in gin_names.configurables():
+    if configurable.ours and configurable.selector in called:
+      for one in configurable.parameters:
+        ours.setdefault(one, []).append(f'{configurable.name}.{one}')
+  near = gin_names.nearest(parameter, ours)
+  return gin_names.did_you_mean(' or '.join(ours[near]) if near else None)
