@@ -17,8 +17,6 @@ import numpy as np
 from flax import linen as nn
 
 from implicit_rl.agents import checks, schedules
-from implicit_rl.data.replay.device_replay import DeviceReplay
-from implicit_rl.data.replay.online_replay import OnlineReplay
 from implicit_rl.data.source import DataSource
 from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
@@ -43,8 +41,8 @@ class Agent:
   """A value-based agent; a subclass gives it a loss.
 
   The learning curve of an agent depends on its arguments, its data source and its seed alone. With
-  an `OnlineReplay` it trains while it acts; with any other source it is offline, and acting never
-  changes its parameters.
+  a source that has a `recorder`, such as `OnlineReplay`, it trains while it acts; with any other it
+  is offline, and acting never changes its parameters.
 
   Args:
     num_actions: number of actions A.
@@ -169,6 +167,8 @@ class Agent:
         'actions: they are not the same game.'
       )
 
+    self._recorder = None if self.source is None else self.source.recorder
+
     self.learnt = TrainingSums()
     self.acted = 0
     self._steps = 0  # environment steps of training
@@ -237,51 +237,43 @@ class Agent:
 
   def _updates(self, num_updates: int, chunk: int, sums: TrainingSums) -> Iterator[int]:
     """Does the updates, in chunks; yields the size of each when all about it is settled."""
-    source: Any = self.source
-    if hasattr(source, 'update_priorities'):  # What one update reports decides the next batch.
-      for _ in range(num_updates):
-        first = self.updates
-        batches = source.sample(first, 1, self.batch_size)
-        self.state, info = self.learner.update_many(self.state, batches)
-        sums.add(info.metrics, 1, first)
-        source.update_priorities(np.asarray(info.priority[0]))
-        yield 1
-    elif getattr(source, 'device_rows', None) is not None:
-      for start, count in schedules.chunks(self.updates, num_updates, chunk):
-        rows = source.draw(start, count, self.batch_size)
-        self.state, info = self.learner.update_from(
-          source.fetch, self.state, source.device_rows, rows
-        )
-        sums.add(info.metrics, count, start)
-        yield count
-    else:
-      first = self.updates
-      for batches in self._batches(num_updates, chunk):
-        self.state, info = self.learner.update_many(self.state, batches)
-        count = len(info.priority)
-        sums.add(info.metrics, count, first)
-        first += count
-        yield count
+    source = self.source
+    assert source is not None
+    rows = source.device_rows
+    for start, count, drawn in self._drawn(source, num_updates, chunk):
+      if rows is None:
+        self.state, info = self.learner.update_many(self.state, drawn)
+      else:
+        self.state, info = self.learner.update_from(source.fetch, self.state, rows, drawn)
+      sums.add(info.metrics, count, start)
+      source.update_priorities(info.priority)
+      yield count
 
   def train_step(self) -> None:
     """One gradient update."""
     self.train(1)
 
-  def _batches(self, num_updates: int, chunk: int) -> Iterator[Batch]:
-    """Batches from the host; the next chunk is sampled while the current one trains."""
-    source: Any = self.source
-    todo = schedules.chunks(self.updates, num_updates, chunk)
+  def _drawn(
+    self, source: DataSource, num_updates: int, chunk: int
+  ) -> Iterator[tuple[int, int, Any]]:
+    """First update and size of each chunk, and its batches, or its rows if they are on a device.
 
-    def sample_next() -> futures.Future[Batch] | None:
-      for start, count in todo:
-        return self._sampler.submit(source.sample, start, count, self.batch_size)
-      return None
-
-    pending = sample_next()
-    while pending is not None:
-      batches = pending.result()
-      pending = sample_next()
-      yield batches
+    The next chunk is drawn while the current one trains, unless that decides what is drawn.
+    """
+    draw = source.sample if source.device_rows is None else source.draw
+    chunks = schedules.chunks(self.updates, num_updates, 1 if source.prioritized else chunk)
+    if source.prioritized:
+      for start, count in chunks:
+        yield start, count, draw(start, count, self.batch_size)
+      return
+    pending = None
+    for start, count in chunks:
+      following = start, count, self._sampler.submit(draw, start, count, self.batch_size)
+      if pending is not None:
+        yield *pending[:2], pending[2].result()
+      pending = following
+    if pending is not None:
+      yield *pending[:2], pending[2].result()
 
   def measure(self, batch: Batch) -> Mapping[str, jax.Array]:
     """Rank metrics, TD error and Q of the current parameters on a fixed batch [B, ...]."""
@@ -310,8 +302,8 @@ class Agent:
 
   def begin_episode(self, observation: np.ndarray) -> Any:
     """Starts an episode; returns the first action."""
-    if isinstance(self.source, OnlineReplay) and not self.eval_mode:
-      self.source.end_episode()  # Does nothing unless the last episode was left unfinished.
+    if self._recorder is not None and not self.eval_mode:
+      self._recorder.end_episode()  # Does nothing unless the last episode was left unfinished.
     self._stack[:] = 0
     return self._act(observation)
 
@@ -344,9 +336,9 @@ class Agent:
     return self.select_actions(params, stack[None], key, epsilon)[0]
 
   def _experience(self, reward: float, terminal: bool, episode_end: bool) -> None:
-    if self.eval_mode or not isinstance(self.source, OnlineReplay):
+    if self.eval_mode or self._recorder is None:
       return
-    self.source.add(self._stack[-1], self._action, reward, terminal, episode_end)
+    self._recorder.add(self._stack[-1], self._action, reward, terminal, episode_end)
     self._steps += 1
     rate, after = schedules.update_rate(self.updates_per_step), self.min_replay_history
     due = [schedules.updates_due(rate, after, steps) for steps in (self._steps - 1, self._steps)]
@@ -370,9 +362,8 @@ class Agent:
       'stack': self._stack.copy(),
       'action': self._action,
       'learnt': self.learnt.state_dict(),
+      'source': {} if self.source is None else self.source.state_dict(),
     }
-    if isinstance(self.source, OnlineReplay | DeviceReplay):
-      bundle['source'] = self.source.state_dict()
     return bundle
 
   def unbundle(
@@ -393,6 +384,6 @@ class Agent:
     self._stack = np.array(bundle_dictionary['stack'])
     self._action = bundle_dictionary['action']
     self.learnt.load_state_dict(bundle_dictionary['learnt'])
-    if isinstance(self.source, OnlineReplay | DeviceReplay):
-      self.source.load_state_dict(bundle_dictionary['source'])
+    if self.source is not None:  # Checkpoints of finished data had no entry for it.
+      self.source.load_state_dict(bundle_dictionary.get('source', {}))
     return True

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from implicit_rl.data.source import DataSource, check_source
 from implicit_rl.logs import checkpoints
 from implicit_rl.types import Batch, LearnerState, Loss, Params
 
@@ -33,7 +34,9 @@ def trace(
   jax.eval_shape(loss, params, params, Batch._make(fields.values()), jax.random.PRNGKey(0))
 
 
-def make_source(source: Callable[..., Any], action_shape: tuple[int, ...], **settings: Any) -> Any:
+def make_source(
+  source: Callable[..., DataSource], action_shape: tuple[int, ...], **settings: Any
+) -> DataSource:
   """Makes an agent's data source, and checks that both mean the same actions.
 
   Args:
@@ -42,7 +45,7 @@ def make_source(source: Callable[..., Any], action_shape: tuple[int, ...], **set
     **settings: what every source is called with.
 
   Raises:
-    ValueError: if the source or its data is for actions of another kind.
+    ValueError: if it lacks a member, or it or its data is for actions of another kind.
   """
   if action_shape:
     parameters = inspect.signature(source).parameters.values()
@@ -53,11 +56,11 @@ def make_source(source: Callable[..., Any], action_shape: tuple[int, ...], **set
       )
     settings['action_shape'] = action_shape
   made = source(**settings)
-  found = getattr(made, 'action_shape', ())
-  if found != action_shape:
+  check_source(made)
+  if made.action_shape != action_shape:
     raise ValueError(
-      f'An action in the data has the shape {found}, one of the agent {action_shape}: they are not '
-      'of the same environment.'
+      f'An action in the data has the shape {made.action_shape}, one of the agent {action_shape}: '
+      'they are not of the same environment.'
     )
   return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -37,35 +38,55 @@ TERMINAL_CONVENTIONS = ('logged_row', 'rlds')
 RAW_BYTES = 1 << 30
 
 
-class DataSource(Protocol):
-  """A set of transitions that batches are drawn from, on the host."""
+class Recorder(Protocol):
+  """A replay that an agent adds its steps to as it acts, one environment at a time."""
 
-  def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
-    """Draws the batches of a run of updates, uniformly and with replacement.
-
-    What update u draws depends on the seed, u and the content alone, never on how updates are
-    grouped into calls.
-
-    Args:
-      first_update: number of the first update, from 0.
-      num_updates: K.
-      batch_size: B.
-
-    Returns:
-      A batch of NumPy arrays with leading axes [K, B].
-    """
+  @property
+  def capacity(self) -> int:
+    """Rows held at most."""
     ...
 
-  def fixed_batch(self, size: int) -> types.Batch:
-    """Returns `size` i.i.d. transitions for metrics: the same ones for the same seed and content.
-
-    Returns:
-      A batch of NumPy arrays with leading axis [size].
-    """
+  @property
+  def added(self) -> int:
+    """Rows ever added."""
     ...
 
-  def __len__(self) -> int:
-    """The number of complete transitions."""
+  def add(
+    self,
+    observation: np.ndarray,
+    action: Any,
+    reward: float,
+    terminal: bool,
+    episode_end: bool | None = None,
+  ) -> None:
+    """Appends one environment step; a step that ended its episode may be terminal or cut off."""
+    ...
+
+  def end_episode(self) -> None:
+    """Marks the newest step as the last of its episode, without ending it for good."""
+    ...
+
+  def rows(self, first: int, last: int) -> dict[str, np.ndarray]:
+    """Returns rows `first` to `last`, without it: arrays [1, T, ...] by the names of `add`."""
+    ...
+
+
+class CompiledMemory(Protocol):
+  """A replay that a compiled online loop fills and draws from, as `DeviceReplay`.
+
+  Attributes:
+    memory: the content, a pytree that `data.replay.device_replay` works on; the loop replaces it.
+    num_environments: E, the streams of steps that it keeps.
+    settings: how transitions are cut: `stack_size`, `update_horizon`, `gamma`.
+  """
+
+  memory: Any
+  num_environments: int
+  settings: Any
+
+  @property
+  def added(self) -> int:
+    """Rows ever added to each stream."""
     ...
 
   @property
@@ -78,26 +99,127 @@ class DataSource(Protocol):
     """Data type of a frame."""
     ...
 
+  def update_key(self, update: Any) -> types.PRNGKey:
+    """The key that decides what an update draws."""
+    ...
+
+
+class DataSource(Protocol):
+  """A set of transitions that batches are drawn from: what the agents and runners ask of any.
+
+  Subclass it and write `sample`, `fixed_batch`, `__len__`, `observation_shape`,
+  `observation_dtype`, `stack_size` and `describe`. The rest has defaults, which suit finished data
+  in host memory.
+
+  Attributes:
+    prioritized: whether what an update reports decides what later ones draw; updates are then done
+      one by one, each followed by `update_priorities`.
+    device_rows: the store in device memory, a pytree; None if batches are cut on the host. With it,
+      the learner is given `draw`'s rows and cuts batches by `fetch` in its compiled program.
+  """
+
+  prioritized: bool = False
+  device_rows: Any = None
+
+  @abc.abstractmethod
+  def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
+    """Draws the batches of a run of updates, with replacement.
+
+    What update u draws depends on the seed, u and the content alone, never on how updates are
+    grouped into calls.
+
+    Args:
+      first_update: number of the first update, from 0.
+      num_updates: K.
+      batch_size: B.
+
+    Returns:
+      A batch of NumPy arrays with leading axes [K, B].
+    """
+
+  @abc.abstractmethod
+  def fixed_batch(self, size: int) -> types.Batch:
+    """Returns `size` i.i.d. transitions for metrics: the same ones for the same seed and content.
+
+    Returns:
+      A batch of NumPy arrays with leading axis [size].
+    """
+
+  @abc.abstractmethod
+  def __len__(self) -> int:
+    """The number of complete transitions."""
+
   @property
+  @abc.abstractmethod
+  def observation_shape(self) -> tuple[int, ...]:
+    """Shape of one frame."""
+
+  @property
+  @abc.abstractmethod
+  def observation_dtype(self) -> np.dtype:
+    """Data type of a frame."""
+
+  @property
+  @abc.abstractmethod
   def stack_size(self) -> int:
     """Frames per state."""
-    ...
+
+  @abc.abstractmethod
+  def describe(self) -> dict[str, Any]:
+    """Returns what the data is, ready for JSON: the run records it beside its results.
+
+    `dataset`, a name, and `transitions`, their number, appear in the line that a run starts with.
+    """
+
+  @property
+  def action_shape(self) -> tuple[int, ...]:
+    """Shape of one action: () if they are numbered, (A,) if they are continuous."""
+    return ()
 
   @property
   def max_action(self) -> int:
-    """The largest action in the data; an agent needs more than this many actions."""
-    ...
-
-  def describe(self) -> dict[str, Any]:
-    """Returns what the data is, ready for JSON: the run records it beside its results."""
-    ...
+    """The largest action in the data, which an agent must have; −1 if unknown or continuous."""
+    return -1
 
   def identity(self) -> dict[str, Any]:
-    """Returns what a continued run must find again, ready for JSON; `game`, if the data has one."""
-    ...
+    """Returns what a resumed run must find again, ready for JSON; `game`, if the data has one."""
+    return self.describe()
+
+  def with_seed(self, seed: int) -> DataSource | None:
+    """This data with another seed, not copied; None if a source must be made anew."""
+    return None
+
+  def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:
+    """Returns the rows [K, B] int32 that `sample` would gather; only with `device_rows`."""
+    raise NotImplementedError(f'{type(self).__name__} has no draw().')
+
+  @property
+  def fetch(self) -> Callable[[Any, types.Array], types.Batch]:
+    """Pure `fetch(device_rows, rows [B]) -> batch`, always the same object; as `draw`."""
+    raise NotImplementedError(f'{type(self).__name__} has no fetch().')
+
+  @property
+  def recorder(self) -> Recorder | None:
+    """What an agent adds its steps to while it acts; None for finished data."""
+    return None
+
+  @property
+  def compiled_memory(self) -> CompiledMemory | None:
+    """The replay in device memory that a compiled online loop fills; None for any other source."""
+    return None
+
+  def update_priorities(self, priority: types.Array) -> None:
+    """Takes what the last updates reported of each transition drawn, [K, B]; here nothing."""
+
+  def state_dict(self) -> dict[str, Any]:
+    """Returns what a checkpoint must hold of it, nested dicts of arrays; nothing if it is fixed."""
+    return {}
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Takes back what `state_dict` returned."""
 
 
-class RowSource(abc.ABC):
+class RowSource(DataSource):
   """What sources share that keep rows and frames: drawing, gathering, describing.
 
   A subclass says which rows a batch takes (`_draw`) and how many there are (`__len__`).
@@ -263,7 +385,7 @@ class StoredSource(RowSource):
       self._frames = device_store.DeviceFrames(self.device_rows.observation)
 
   def with_seed(self, seed: int) -> StoredSource:
-    """This source with another seed; rows and frames are shared, not copied."""
+    """This data with another seed; rows and frames are shared, not copied."""
     check_settings(self._stack_size, self._horizon, self._gamma, seed)
     self.fetch  # noqa: B018 - made now, for both to have one object and so one compiled program
     other = copy.copy(self)
@@ -326,6 +448,28 @@ class StoredSource(RowSource):
       **({'return_to_go': True} if self._return_to_go is not None else {}),
       **super().describe(),
     }
+
+
+def check_source(made: Any) -> None:
+  """Checks that an agent's source has all of `DataSource`.
+
+  Raises:
+    ValueError: if it lacks something; names it.
+  """
+  missing = [name for name in members() if inspect.getattr_static(made, name, members) is members]
+  if missing:
+    raise ValueError(
+      f'Agent.source: {type(made).__name__} lacks {", ".join(missing)}. Subclass '
+      'implicit_rl.data.source.DataSource, which has defaults for most.'
+    )
+
+
+def members() -> list[str]:
+  """The names that `DataSource` declares."""
+  methods = [
+    n for n, value in vars(DataSource).items() if callable(value) or hasattr(value, 'fget')
+  ]
+  return [*DataSource.__annotations__, '__len__', *(n for n in methods if not n.startswith('_'))]
 
 
 def check_convention(terminal_convention: str) -> None:

@@ -7,70 +7,205 @@ implicit_rl.environments` lists the games.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from implicit_rl.types import Array, PRNGKey
+from implicit_rl.types import Array, Params, PRNGKey
 
 Progress = Callable[[int], Any]
 
 
 class Environment(Protocol):
-  """What the runners and agents ask of an environment: Dopamine's interface and a few facts.
+  """What every environment must have: Dopamine's interface and a few facts.
 
-  With `state_dict()` and `load_state_dict(state)`, nested dicts of arrays and numbers, a run can be
-  stopped within an episode; without, it stops where an episode ends, and the games' randomness
-  starts afresh from there.
-
-  With `evaluate(policy, params, key, num_steps, max_steps_per_episode, progress) -> (returns [n],
-  lengths [n])` it plays evaluations itself, several episodes side by side; without, the runner
-  plays one after the other.
+  `check` verifies it once, when a run starts. What an environment can do beyond this stands in
+  `Capabilities`. The class or function that makes one is called with `seed`, an int.
 
   Attributes:
-    name: the game, as the user named it.
+    name: the game, as the user named it; datasets of the game carry the same name.
+    num_actions: size of the discrete action set, or length of a continuous action.
     observation_shape: shape of one observation as agents stack it: (84, 84), (10, 10, C) or (D,).
     observation_dtype: NumPy dtype of observations.
     stack_size: observations in an agent's state.
-    dataset: name of the dataset that its logged replays are written as.
-    num_actions: size of the discrete action set, or length of a continuous action.
-    max_steps_per_episode: agent steps after which an episode is cut off.
-    game_over: True after a step that ended the game.
-    truncated: True after a step that reached `max_steps_per_episode` with the game still on.
-    action_space: has `n`, for Dopamine, where actions are discrete.
-    observation_space: has `shape` and `dtype` of what `step` returns.
+    max_steps_per_episode: agent steps after which the runner cuts an episode off.
+    game_over: True after a step that ended the game, False from `reset` on.
   """
 
   name: str
+  num_actions: int
   observation_shape: tuple[int, ...]
   observation_dtype: Any
   stack_size: int
-  dataset: str
-  num_actions: int
   max_steps_per_episode: int
   game_over: bool
-  truncated: bool
-
-  @property
-  def action_space(self) -> Any:
-    """The action space."""
-    ...
-
-  @property
-  def observation_space(self) -> Any:
-    """The space of what `step` returns."""
-    ...
 
   def reset(self) -> np.ndarray:
     """Starts an episode and returns its first observation."""
     ...
 
   def step(self, action: Any) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
-    """Takes one agent step: (observation, reward, is_terminal, info)."""
+    """Takes one agent step: (observation, reward, is_terminal, info).
+
+    `is_terminal` says that no reward follows, which ends the agent's episode; where only a life was
+    lost, `game_over` stays False and the game goes on.
+    """
     ...
+
+
+class Rules(Protocol):
+  """A game as pure functions, for acting and learning in one compiled loop."""
+
+  def start(self, key: PRNGKey) -> Any:
+    """Returns the first moment of an episode, a pytree with the attribute `observation`."""
+    ...
+
+  def advance(
+    self, moment: Any, action: jax.Array, key: PRNGKey
+  ) -> tuple[Any, jax.Array, jax.Array]:
+    """Returns the next moment, the reward [] float32, and whether the game is over [] bool."""
+    ...
+
+
+class Evaluate(Protocol):
+  """How an environment plays an evaluation."""
+
+  def __call__(
+    self,
+    policy: Callable[[Any, Any, PRNGKey], jax.Array],
+    params: Params,
+    key: PRNGKey,
+    num_steps: int,
+    max_steps_per_episode: int,
+    progress: Progress,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Plays whole episodes until at least `num_steps` steps were played.
+
+    Args:
+      policy: (params, states [E, S, *observation_shape], key) -> actions [E]. Pure, and the same
+        object every time: compile it once.
+      params: handed to `policy`.
+      key: decides all that is random.
+      num_steps: environment steps to play at the least.
+      max_steps_per_episode: cuts episodes off there.
+      progress: call it often with the steps since the last call. It may raise, to stop.
+
+    Returns:
+      returns [n] and lengths [n] of the episodes.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+  """What an environment can do beyond `Environment`; it declares each by having the member.
+
+  Attributes:
+    truncated: the member is a bool, True after a step that cut the episode off with the game still
+      on, such as at a time limit. Without it, only `max_steps_per_episode` cuts episodes off.
+    seed: `seed(n)`, 0 ≤ n < 2³², starts the randomness afresh: the same episodes follow as in a new
+      environment. Without it, a run that resumes plays other episodes than one that never stopped.
+    evaluate: plays evaluations itself, several episodes side by side; see `Evaluate`. Without it,
+      episodes are played one after the other.
+    state_dict: `state_dict()` returns where the episode stands, as nested dicts of arrays and
+      numbers, so that a run can stop within it. Without it, a run stops where an episode ends.
+    load_state_dict: `load_state_dict(state)` goes on from there. Both or neither.
+    rules: pure functions, see `Rules`. Without them, there is no compiled loop (`DeviceReplay`).
+    dataset: name of the dataset that logged replays are written as, such as 'my_games'. Without it,
+      `OnlineRunner.log_replay` is refused.
+    action_shape: (A,) where actions are continuous, within [−1, 1]. Without it, they are numbered.
+    about: facts, ready for JSON, that a logged replay records beside the game's name.
+  """
+
+  truncated: bool = False
+  seed: Callable[[int], None] | None = None
+  evaluate: Evaluate | None = None
+  state_dict: Callable[[], dict[str, Any]] | None = None
+  load_state_dict: Callable[[Mapping[str, Any]], None] | None = None
+  rules: Rules | None = None
+  dataset: str | None = None
+  action_shape: tuple[int, ...] = ()
+  about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def over(self, environment: Any) -> bool:
+    """Whether the environment's last step ended the game or cut the episode off."""
+    return bool(environment.game_over or (self.truncated and environment.truncated))
+
+
+def make(environment: Callable[..., Any], seed: int) -> Any:
+  """Makes an environment for one run.
+
+  Raises:
+    ValueError: if it takes no seed.
+  """
+  parameters = inspect.signature(environment).parameters.values()
+  if not any(p.name == 'seed' or p.kind is p.VAR_KEYWORD for p in parameters):
+    raise ValueError(
+      f'Experiment.environment: {_name(environment)} takes no seed. Add a parameter seed, an int.'
+    )
+  return environment(seed=seed)
+
+
+def check(environment: Any) -> Capabilities:
+  """Checks an environment when a run starts, and returns what it can do.
+
+  Unless the environment plays evaluations itself, it calls `reset` once, to compare an observation
+  with what the environment says of it.
+
+  Raises:
+    ValueError: if it lacks something, or contradicts itself; names all that is missing.
+  """
+  who = f'Experiment.environment: {type(environment).__name__}'
+  missing = [name for name in members(Environment) if not hasattr(environment, name)]
+  if missing:
+    raise ValueError(f'{who} lacks {", ".join(missing)}; docs/extending.md says what each is.')
+  for name in ('reset', 'step', 'seed', 'evaluate', 'state_dict', 'load_state_dict'):
+    if not callable(getattr(environment, name, check)):
+      raise ValueError(f'{who}.{name} must be a method, got {getattr(environment, name)!r}.')
+  for name in ('num_actions', 'stack_size', 'max_steps_per_episode'):
+    value = getattr(environment, name)
+    if not isinstance(value, int | np.integer) or value < 1:
+      raise ValueError(f'{who}.{name} must be an int of at least 1, got {value!r}.')
+  found = {
+    field.name: getattr(environment, field.name)
+    for field in dataclasses.fields(Capabilities)
+    if getattr(environment, field.name, None) is not None
+  }
+  able = Capabilities(**found | {'truncated': 'truncated' in found})
+  if (able.state_dict is None) != (able.load_state_dict is None):
+    raise ValueError(f'{who} has one of state_dict and load_state_dict; it needs both or neither.')
+  if able.rules is not None and not (
+    hasattr(able.rules, 'start') and hasattr(able.rules, 'advance')
+  ):
+    raise ValueError(f'{who}.rules must have start and advance, got {able.rules!r}.')
+  if tuple(able.action_shape) not in ((), (environment.num_actions,)):
+    raise ValueError(
+      f'{who}.action_shape must be () or (num_actions,) = ({environment.num_actions},), got '
+      f'{able.action_shape!r}.'
+    )
+  shape, dtype = tuple(environment.observation_shape), np.dtype(environment.observation_dtype)
+  seen = np.zeros(shape, dtype) if able.evaluate else np.asarray(environment.reset())
+  if not shape or seen.size != np.prod(shape) or not np.can_cast(seen.dtype, dtype, 'same_kind'):
+    raise ValueError(
+      f'{who}.reset() returned {seen.dtype} of shape {seen.shape}, but observation_dtype and '
+      f'observation_shape say {dtype} of shape {shape}.'
+    )
+  return able
+
+
+def members(protocol: type) -> list[str]:
+  """The names that a protocol or dataclass declares: attributes first, then methods."""
+  methods = [name for name, value in vars(protocol).items() if inspect.isfunction(value)]
+  return [*protocol.__annotations__, *(name for name in methods if not name.startswith('_'))]
+
+
+def _name(what: Any) -> str:
+  return getattr(what, '__name__', repr(what))
 
 
 def no_progress(steps: int) -> None:

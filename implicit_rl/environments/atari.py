@@ -42,7 +42,7 @@ class AtariEnvironment:
   * ALE's own limit of 100 000 frames is off. It would end an episode 2 000 agent steps before the
     protocol's 27 000 and report that end as game over.
 
-  Attributes are `environments.Environment`'s.
+  Attributes are `environments.Environment`'s and `Capabilities`'.
 
   Args:
     game: ALE's name for the game: 'Pong', 'MsPacman', ...

@@ -145,7 +145,7 @@ class Rules:
 class MinAtarEnvironment:
   """One MinAtar game with Dopamine's interface; `evaluate` plays many copies at once.
 
-  Attributes are `environments.Environment`'s.
+  Attributes are `environments.Environment`'s and `Capabilities`'.
 
   Args:
     game: one of `GAMES`.

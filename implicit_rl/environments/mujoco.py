@@ -39,8 +39,8 @@ Act = Callable[[Params, np.ndarray, PRNGKey], jax.Array]
 class MuJoCoEnvironment:
   """One locomotion task; `evaluate` plays several copies side by side with one policy call a step.
 
-  Attributes are `environments.Environment`'s; `num_actions` is A, the length of an action, whose
-  components lie in [−1, 1].
+  Attributes are `environments.Environment`'s and `Capabilities`'; `num_actions` is A, the length of
+  an action, whose components lie in [−1, 1].
 
   Args:
     task: one of `TASKS`.
@@ -78,6 +78,8 @@ class MuJoCoEnvironment:
     self.observation_space: Any = self._simulator.observation_space
     self.observation_shape = tuple(self.observation_space.shape)
     self.num_actions = int(self.action_space.shape[0])
+    self.action_shape = (self.num_actions,)
+    self.about = {'environment': f'{task}-v{VERSION}'}
     self.game_over = False
     self.truncated = False
     self._steps = 0

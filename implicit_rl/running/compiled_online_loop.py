@@ -106,8 +106,7 @@ class OnlineLoop:
 
   Args:
     agent: its state, replay and settings are used; its state and replay are replaced by `run`.
-    environment: has `rules` with `start(key) -> moment` and `advance(moment, action, key) ->
-      (moment, reward, terminal)`, and `moment.observation`; see `environments.minatar.Rules`.
+    environment: has `rules`, see `environments.Rules`.
     clip_rewards: give the agent rewards clipped to [−1, 1].
     keep_observations: report the observations too, for a log of the replay.
   """
@@ -120,12 +119,13 @@ class OnlineLoop:
     clip_rewards: bool = False,
     keep_observations: bool = False,
   ):
-    assert isinstance(agent.source, device_replay.DeviceReplay)
-    self._agent, self._replay, self._rules = agent, agent.source, environment.rules
+    replay = None if agent.source is None else agent.source.compiled_memory
+    assert replay is not None
+    self._agent, self._replay, self._rules = agent, replay, environment.rules
     self._limit = environment.max_steps_per_episode
     self._clip, self._keep = clip_rewards, keep_observations
     self._key = agent.training_key
-    self._environments = agent.source.num_environments
+    self._environments = replay.num_environments
     self._epsilon = optax.schedules.linear_schedule(
       1.0, agent.epsilon_train, agent.epsilon_decay_period, agent.min_replay_history
     )
@@ -139,6 +139,11 @@ class OnlineLoop:
       donate_argnums=(0, 1, 2),
       compiler_options=allocator.compiler_options(),
     )
+
+  @property
+  def num_environments(self) -> int:
+    """E, environments side by side."""
+    return self._environments
 
   @property
   def steps(self) -> int:
@@ -211,7 +216,7 @@ class OnlineLoop:
   def _first_games(self) -> Games:
     keys = jax.random.split(jax.random.fold_in(self._key, np.uint32(2**32 - 1)), self._environments)
     moments = jax.jit(jax.vmap(self._rules.start))(keys)
-    shape = (self._environments, self._replay.stack_size, *self._replay.observation_shape)
+    shape = (self._environments, self._replay.settings.stack_size, *self._replay.observation_shape)
     blank = jnp.zeros(shape, self._replay.observation_dtype)
     return Games(
       moments=moments,

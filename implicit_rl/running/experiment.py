@@ -18,7 +18,7 @@ import gin
 import jax
 from absl import logging
 
-from implicit_rl import sharding
+from implicit_rl import environments, sharding
 from implicit_rl.compat import config_files, gin_names, unread_bindings
 from implicit_rl.cpu import allocator
 from implicit_rl.logs import collectors, wandb_collector
@@ -171,7 +171,7 @@ def _create_one(
   """The runner of one seed; `source`, if given, in place of the one that gin names."""
   with run_directory.nothing_left_if_refused(base_dir):
     run_directory.acquire(base_dir)
-    made = environment(seed=seed)
+    made = environments.make(environment, seed)
 
     def create_agent(sess, environment, summary_writer=None):
       del sess, summary_writer

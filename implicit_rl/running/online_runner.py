@@ -12,10 +12,8 @@ import numpy as np
 
 from implicit_rl.agents import schedules
 from implicit_rl.compat import gin_names
-from implicit_rl.data.formats import vector_files
 from implicit_rl.data.replay import replay_log
-from implicit_rl.data.replay.device_replay import DeviceReplay
-from implicit_rl.data.replay.online_replay import OnlineReplay
+from implicit_rl.data.source import Recorder
 from implicit_rl.running import runners, signals
 from implicit_rl.running.compiled_online_loop import LoopReport, OnlineLoop, Turns
 from implicit_rl.types import Batch
@@ -28,9 +26,9 @@ from dopamine.discrete_domains import iteration_statistics
 class OnlineRunner(runners.Runner):
   """Trains an agent while it acts.
 
-  With a replay in host memory (`OnlineReplay`, `PrioritizedReplay`) the agent acts step by step,
-  any environment will do, and an iteration ends with the episode that reaches its length, as in
-  Dopamine. With a `DeviceReplay` acting and learning are one compiled loop over several
+  With a source that has a `recorder` (`OnlineReplay`, `PrioritizedReplay`) the agent acts step by
+  step, any environment will do, and an iteration ends with the episode that reaches its length, as
+  in Dopamine. With a `DeviceReplay` acting and learning are one compiled loop over several
   environments side by side: the environment needs pure `rules`, as MinAtar's has, an iteration has
   exactly its length, and episodes go on across iterations.
 
@@ -45,8 +43,8 @@ class OnlineRunner(runners.Runner):
     updates_per_step: n, gradient updates per environment step; 0.25 is one every fourth step, as in
       DQN.
     log_replay: keep every step of the run, forgotten by the replay or not, and write them as a
-      dataset into `base_dir/replay` once the run is complete: DQN Replay's format, or for MuJoCo
-      D4RL's.
+      dataset into `base_dir/replay` once the run is complete: images in DQN Replay's format,
+      vectors in D4RL's.
     replay_run: the dataset's run number; Atari's format knows 1 to 5.
     **kwargs: `Runner`'s; gin binds them as `OnlineRunner.*`.
 
@@ -61,6 +59,9 @@ class OnlineRunner(runners.Runner):
   _returns: list[float]
   _first_row: int | None  # The replay's first row of this iteration.
   _finals: list[np.ndarray]  # What the episodes' last steps led to.
+
+  _recorder: Recorder  # Unless there is a compiled loop.
+  _dataset: replay_log.Dataset  # If the replay is logged.
 
   def __init__(
     self,
@@ -84,18 +85,21 @@ class OnlineRunner(runners.Runner):
       base_dir, *args, num_iterations=num_iterations, training_steps=training_steps, **kwargs
     )
 
+  def _check_environment(self, environment: Any) -> None:
+    if self._log_replay:
+      self._dataset = replay_log.Dataset.of(environment, self._able, self._replay_run)
+
   def _initialize_checkpointer_and_maybe_resume(self, checkpoint_file_prefix: str) -> None:
     # Dopamine's constructor calls this once agent and environment are there.
-    source = self._agent.source
     self._agent.updates_per_step = self._updates_per_step
-    if self._log_replay:
-      self._writer = replay_log.writer(self._environment.dataset)
-      self._writer.check_config(self._environment.dataset, self._config)
-    if isinstance(source, DeviceReplay):
-      if not hasattr(self._environment, 'rules'):
+    source = self._agent.source
+    recorder = None if source is None else source.recorder
+    memory = None if source is None else source.compiled_memory
+    if memory is not None:
+      if self._able.rules is None:
         raise ValueError(
-          f'{self._environment.name} does not run in a compiled loop: bind Agent.source to '
-          '@OnlineReplay or @PrioritizedReplay instead of @DeviceReplay.'
+          f'{self._environment.name} does not run in a compiled loop, since it has no rules: bind '
+          'Agent.source to @OnlineReplay or @PrioritizedReplay instead of @DeviceReplay.'
         )
       if self._agent.learner.devices != 1:
         raise ValueError('Learner.devices is 1 for a compiled online loop (DeviceReplay).')
@@ -106,12 +110,13 @@ class OnlineRunner(runners.Runner):
         keep_observations=self._log_replay,
       )
       self._loop.check(self._training_steps)
-    elif isinstance(source, OnlineReplay):
+    elif recorder is not None:
+      self._recorder = recorder
       most = self._training_steps + self._environment.max_steps_per_episode
-      if self._log_replay and source.capacity < most:
+      if self._log_replay and recorder.capacity < most:
         raise ValueError(
           f'OnlineRunner.log_replay needs a replay that holds a whole iteration, {most} rows with '
-          f'its last episode; OnlineReplay.capacity is {source.capacity}.'
+          f'its last episode; OnlineReplay.capacity is {recorder.capacity}.'
         )
     else:
       raise ValueError(
@@ -168,9 +173,8 @@ class OnlineRunner(runners.Runner):
     return report.sums.means(), report.sums.updates
 
   def _train_on_host(self, iteration: int) -> tuple[dict[str, float], int]:
-    source = self._agent.source
     if self._first_row is None:
-      self._first_row = source.added
+      self._first_row = self._recorder.added
     if self._episode is None:  # What follows can't be told by a state of the games' randomness.
       key = jax.random.fold_in(self._agent.training_key, iteration)
       self._seed_environment(jax.random.fold_in(key, len(self._lengths)) if self._lengths else key)
@@ -182,8 +186,8 @@ class OnlineRunner(runners.Runner):
     updates = self._agent.learnt.updates
     metrics = self._agent.take_metrics()
     if self._log_replay:
-      rows = replay_log.Rows(**source.rows(self._first_row, source.added))
-      if self._writer is vector_files:
+      rows = replay_log.Rows(**self._recorder.rows(self._first_row, self._recorder.added))
+      if self._dataset.vectors:
         rows = rows._replace(final_observation=np.stack(self._finals))
       self._log.write(iteration, rows)
     return metrics, updates
@@ -203,7 +207,7 @@ class OnlineRunner(runners.Runner):
     state |= {'first_row': self._first_row, 'finals': list(self._finals)}
     if self._episode is not None:
       state['episode'] = dataclasses.asdict(self._episode)
-      state['environment'] = self._environment.state_dict()
+      state['environment'] = self._able.state_dict and self._able.state_dict()
     return state
 
   def _restore_training(self, state: dict[str, Any]) -> None:
@@ -214,12 +218,13 @@ class OnlineRunner(runners.Runner):
     self._first_row, self._finals = state['first_row'], list(state['finals'])
     if 'episode' in state:
       self._episode = runners.Episode(**state['episode'])
-      self._environment.load_state_dict(state['environment'])
+      assert self._able.load_state_dict is not None  # It was saved, so it has one.
+      self._able.load_state_dict(state['environment'])
 
   @property
   def _streams(self) -> int:
     """Environments side by side in the compiled loop."""
-    return 0 if self._loop is None else self._agent.source.num_environments
+    return 0 if self._loop is None else self._loop.num_environments
 
   def _run_one_step(self, action: Any) -> tuple[np.ndarray, float, bool]:
     stepped = super()._run_one_step(action)
@@ -233,7 +238,7 @@ class OnlineRunner(runners.Runner):
 
   @property
   def _environment_steps(self) -> int:
-    return self._agent.source.added if self._loop is None else self._loop.steps
+    return self._recorder.added if self._loop is None else self._loop.steps
 
   def _transitions_to_measure(self) -> Batch:
     return self._agent.source.fixed_batch(self._measure_size)
@@ -251,16 +256,14 @@ class OnlineRunner(runners.Runner):
 
   def _finish(self, ran: bool) -> None:
     """Writes the replay's dataset if it is asked for."""
+    if not self._log_replay:
+      return
     data_dir = os.path.join(self._base_dir, 'replay')
-    written = os.path.exists(os.path.join(data_dir, self._environment.dataset, self._config))
-    if self._log_replay and (ran or not written):  # It may have been killed before it wrote.
-      path = self._log.export(data_dir, self._environment.dataset, self._config)
-      hint = '' if self._writer is vector_files else f'; --data_dir={data_dir}'
-      print(f'The replay of the whole run is in {path}{hint}')
-
-  @property
-  def _config(self) -> str:
-    return f'{self._environment.name}_run_{self._replay_run}'
+    if ran or not self._dataset.is_in(data_dir):  # It may have been killed before it wrote.
+      path = self._log.export(data_dir, self._dataset)
+      print(
+        f'The replay of the whole run is in {path}; {self._dataset.how_to_read(data_dir, path)}'
+      )
 
   def _what_it_learns_from(self) -> str:
     n = self._updates_per_step

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import copy
 import dataclasses
+import functools
 import inspect
 import time
 from collections.abc import Callable
@@ -20,7 +21,9 @@ import jax
 import numpy as np
 import tqdm.auto as tqdm
 
+from implicit_rl import environments
 from implicit_rl.cpu import allocator
+from implicit_rl.environments import one_by_one
 from implicit_rl.logs import jsonl
 from implicit_rl.logs.running_means import check_finite
 from implicit_rl.running import progress, saving_runner, signals
@@ -132,10 +135,17 @@ class Runner(saving_runner.SavingRunner):
       )
     self._progress: tqdm.tqdm | None = None
     self._episode: Episode | None = None
+
+    def create_environment() -> Any:
+      made = create_environment_fn()
+      self._able = environments.check(made)
+      self._check_environment(made)  # Before the agent reads its data.
+      return made
+
     super().__init__(
       base_dir,
       create_agent_fn,
-      create_environment_fn,
+      create_environment,
       num_iterations=num_iterations,
       training_steps=training_steps,
       evaluation_steps=evaluation_steps,
@@ -144,9 +154,27 @@ class Runner(saving_runner.SavingRunner):
       keep_checkpoints=keep_checkpoints,
       fine_grained_print_to_console=False,
     )
+    self._check_actions()
     self._agent.learner.check_batch(self._agent.batch_size)
     self._max_steps_per_episode = max_steps_per_episode or self._environment.max_steps_per_episode
     self._measure_size = measure_size
+    self._evaluate_policy = self._able.evaluate or functools.partial(
+      one_by_one.evaluate, self._environment, self._able
+    )
+
+  def _check_environment(self, environment: Any) -> None:
+    """Raises ValueError, before the agent is made, for what a run would need and `_able` lacks."""
+
+  def _check_actions(self) -> None:
+    """Raises ValueError unless agent and environment mean the same actions."""
+    agents, environments_own = tuple(self._agent.action_shape), tuple(self._able.action_shape)
+    if agents != environments_own:
+      raise ValueError(
+        f'{type(self._agent).__name__} chooses actions of shape {agents}, and '
+        f'{type(self._environment).__name__} takes those of shape {environments_own}; () is for '
+        'numbered actions. Bind Experiment.agent or Experiment.environment to another one, or '
+        'declare action_shape in your environment.'
+      )
 
   # --- phases -----------------------------------------------------------------------------------
 
@@ -208,41 +236,18 @@ class Runner(saving_runner.SavingRunner):
   def _evaluate(
     self, iteration: int, statistics: iteration_statistics.IterationStatistics
   ) -> dict[str, Any]:
-    """The evaluation phase, by the environment where it offers that."""
+    """The evaluation phase: the environment's own, or one episode after the other."""
     if not self._evaluation_steps:
       return {'eval_return': None, 'eval_episodes': 0}
     self._agent.eval_mode = True
     start = time.monotonic()
-    if hasattr(self._environment, 'evaluate'):
-      returns = self._evaluate_side_by_side(iteration, statistics)
-    else:
-      self._seed_environment(jax.random.fold_in(self._agent.evaluation_key, iteration))
-      acted = self._agent.acted
-      with self._bar('evaluating', self._evaluation_steps, 'steps') as self._progress:
-        try:
-          self._run_eval_phase(statistics)
-        except signals.StoppedError:  # All of it is played again.
-          self._agent.acted, self._episode = acted, None
-          raise
-      self._progress = None
-      returns = statistics.data_lists['eval_episode_returns']
-    return {
-      'eval_return': float(np.mean(returns)),
-      'eval_return_std': float(np.std(returns)),
-      'eval_episodes': len(returns),
-      'eval_seconds': time.monotonic() - start,
-    }
-
-  def _evaluate_side_by_side(
-    self, iteration: int, statistics: iteration_statistics.IterationStatistics
-  ) -> np.ndarray:
     with self._bar('evaluating', self._evaluation_steps, 'steps') as bar:
 
       def progress(steps: int) -> None:
         bar.update(steps)
         signals.check()  # All of it is played again.
 
-      returns, lengths = self._environment.evaluate(
+      returns, lengths = self._evaluate_policy(
         self._agent.policy,
         self._agent.state.params,
         jax.random.fold_in(self._agent.evaluation_key, iteration),
@@ -255,19 +260,25 @@ class Runner(saving_runner.SavingRunner):
         {'eval_episode_lengths': int(length), 'eval_episode_returns': float(episode_return)}
       )
     statistics.append({'eval_average_return': float(np.mean(returns))})
-    return np.asarray(returns)
+    return {
+      'eval_return': float(np.mean(returns)),
+      'eval_return_std': float(np.std(returns)),
+      'eval_episodes': len(returns),
+      'eval_seconds': time.monotonic() - start,
+    }
 
   def _seed_environment(self, key: jax.Array) -> None:
     """Seeds the games, so that a resumed run plays what it would have played."""
-    self._environment.seed(int(jax.random.bits(key, dtype='uint32')))
+    if self._able.seed is not None:  # Else later episodes depend on where the run was resumed.
+      self._able.seed(int(jax.random.bits(key, dtype='uint32')))
 
   def _run_one_episode(self) -> tuple[int, float]:
-    """Plays an episode, or the rest of the one that was interrupted, to its end."""
+    """Plays a training episode, or the rest of the one that was interrupted, to its end."""
     if self._episode is None:
       self._episode = Episode(action=self._initialize_episode())
     episode = self._episode
     while True:
-      if self._can_stop_anywhere:
+      if self._able.state_dict is not None:
         signals.check()
       observation, reward, terminal = self._run_one_step(episode.action)
       episode.steps += 1
@@ -276,7 +287,7 @@ class Runner(saving_runner.SavingRunner):
         self._progress.update(1)
       if self._clip_rewards:
         reward = float(np.clip(reward, -1, 1))
-      if self._environment.game_over or episode.steps == self._max_steps_per_episode:
+      if self._able.over(self._environment) or episode.steps >= self._max_steps_per_episode:
         break
       if terminal:  # A life was lost, where that ends the agent's episode but not the game.
         self._end_episode(reward, terminal)
@@ -286,11 +297,6 @@ class Runner(saving_runner.SavingRunner):
     self._end_episode(reward, terminal)
     self._episode = None
     return episode.steps, episode.episode_return
-
-  @property
-  def _can_stop_anywhere(self) -> bool:
-    """Whether the run can be saved within an episode: evaluations are played again anyway."""
-    return self._agent.eval_mode or hasattr(self._environment, 'state_dict')
 
   def _end_episode(self, reward: float, terminal: bool = True) -> None:
     # Dopamine tells only its own JaxDQNAgent whether an episode ended or was cut.

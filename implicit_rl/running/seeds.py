@@ -7,6 +7,7 @@ run of that seed leaves, and can be resumed or extended.
 from __future__ import annotations
 
 import copy
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -24,9 +25,10 @@ import tqdm.auto as tqdm
 from implicit_rl.agents import schedules
 from implicit_rl.compat import gin_names
 from implicit_rl.cpu import cores
+from implicit_rl.data.source import DataSource
 from implicit_rl.logs.running_means import TrainingSums
 from implicit_rl.running import launch, run_directory, signals
-from implicit_rl.types import Batch
+from implicit_rl.types import Array, Batch
 
 WAYS = ('auto', 'vmap', 'processes')
 Make = Callable[..., Any]  # (base_dir, seed, source=None) -> a runner of one seed
@@ -63,24 +65,80 @@ def directory(base_dir: str, seed: int) -> str:
 # --- one program ----------------------------------------------------------------------------------
 
 
-class SeedsSource:
+class SeedsSource(DataSource):
   """The sources of several seeds as one: batches [K, N, B, ...] and rows [K, N, B].
 
   Args:
-    sources: of each seed.
-
-  Attributes:
-    device_rows: the store in device memory that they share, or None.
+    sources: of each seed, N of one kind; a store in device memory is one that they share.
   """
 
-  def __init__(self, sources: Sequence[Any]):
+  def __init__(self, sources: Sequence[DataSource]):
     self._sources = sources
-    self.device_rows = getattr(sources[0], 'device_rows', None)
+    self.device_rows = sources[0].device_rows
+    self.prioritized = any(source.prioritized for source in sources)
 
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> Batch:
     """Each seed's own batches, beside each other."""
     drawn = [source.sample(first_update, num_updates, batch_size) for source in self._sources]
     return jax.tree.map(lambda *parts: np.stack(parts, axis=1), *drawn)
+
+  def fixed_batch(self, size: int) -> Batch:
+    """Each seed's own, [N, size, ...]."""
+    return jax.tree.map(
+      lambda *parts: np.stack(parts), *(source.fixed_batch(size) for source in self._sources)
+    )
+
+  def __len__(self) -> int:
+    """The least number of transitions."""
+    return min(map(len, self._sources))
+
+  @property
+  def observation_shape(self) -> tuple[int, ...]:
+    """Shape of one frame."""
+    return self._sources[0].observation_shape
+
+  @property
+  def observation_dtype(self) -> np.dtype:
+    """Data type of a frame."""
+    return self._sources[0].observation_dtype
+
+  @property
+  def stack_size(self) -> int:
+    """Frames per state."""
+    return self._sources[0].stack_size
+
+  @property
+  def action_shape(self) -> tuple[int, ...]:
+    """Shape of one action."""
+    return self._sources[0].action_shape
+
+  @property
+  def max_action(self) -> int:
+    """The largest action of any."""
+    return max(source.max_action for source in self._sources)
+
+  def describe(self) -> dict[str, Any]:
+    """What each is, by its place."""
+    return {str(n): source.describe() for n, source in enumerate(self._sources)}
+
+  def identity(self) -> dict[str, Any]:
+    """What a resumed run of each must find again, by its place."""
+    return {str(n): source.identity() for n, source in enumerate(self._sources)}
+
+  def update_priorities(self, priority: Array) -> None:
+    """Tells each its own [K, B] of [K, N, B]."""
+    if self.prioritized:
+      for number, source in enumerate(self._sources):
+        source.update_priorities(priority[:, number])
+
+  def state_dict(self) -> dict[str, Any]:
+    """The state of each, by its place."""
+    return {str(n): source.state_dict() for n, source in enumerate(self._sources)}
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Takes back what `state_dict` returned."""
+    for number, source in enumerate(self._sources):
+      source.load_state_dict(state[str(number)])
 
   def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:
     """Each seed's own rows, beside each other."""
@@ -91,6 +149,12 @@ class SeedsSource:
   def fetch(self) -> Callable[..., Batch]:
     """Gathers one seed's rows [B]."""
     return self._sources[0].fetch
+
+
+def _shared(source: DataSource, **settings: Any) -> DataSource:
+  """The source; the settings that an agent gives are the first seed's."""
+  del settings
+  return source
 
 
 class _Sums:
@@ -167,12 +231,11 @@ class VmappedSeeds:
   def __init__(self, base_dir: str, seeds: Sequence[int], make: Make):
     self._directories = [directory(base_dir, seed) for seed in seeds]
     first = make(self._directories[0], seeds[0])
-    share = getattr(first.agent.source, 'with_seed', None)
-    source = share and (lambda seed, **settings: share(seed))  # The settings are the first one's.
-    self.runners = [first] + [
-      make(path, seed, source=source)
-      for path, seed in zip(self._directories[1:], seeds[1:], strict=True)
-    ]
+    self.runners = [first]
+    for path, seed in zip(self._directories[1:], seeds[1:], strict=True):
+      shared = first.agent.source.with_seed(seed)
+      source = None if shared is None else functools.partial(_shared, shared)
+      self.runners.append(make(path, seed, source=source))
     self._together = Together([runner.agent for runner in self.runners])
     self._speed: dict[str, float] = {}
 

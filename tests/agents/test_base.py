@@ -264,10 +264,21 @@ def test_an_agent_without_a_loss_or_data_says_so():
 
 
 def test_actions_beyond_the_environments_are_refused():
-  class Source:
-    max_action = 5
+  def source(**settings):
+    replay = OnlineReplay(**settings, capacity=10)
+    replay.add(np.zeros(SHAPE), 5, 0.0, False)
+    return replay
 
   with pytest.raises(ValueError, match=r'action 5.*has 3'):
+    DQNAgent(3, SHAPE, np.float32, 2, network=MLP, source=source)
+
+
+def test_a_source_that_lacks_something_is_refused():
+  class Source:
+    def sample(self):
+      """Not enough."""
+
+  with pytest.raises(ValueError, match=r'Source lacks .*fixed_batch.*Subclass .*DataSource'):
     DQNAgent(3, SHAPE, np.float32, 2, network=MLP, source=lambda **_: Source())
 
 

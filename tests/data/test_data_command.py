@@ -76,7 +76,7 @@ def test_errors_are_one_line(raw, tmp_path, capsys):
   assert 'There is no store' in error('info', tmp_path / 'a')
   assert 'There is no store' in error('verify', tmp_path / 'a')
   assert '--name is missing' in error('export', store, tmp_path, '--format=tfds')
-  assert 'Unknown dataset' in error('export', store, tmp_path, '--format=tfds', '--name=x/y')
+  assert 'such as Maze_run_1' in error('export', store, tmp_path, '--format=tfds', '--name=x/y')
   assert '--capacity must be' in error(
     'export', store, tmp_path, '--format=dopamine', '--capacity=2'
   )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -149,21 +150,24 @@ def _cuts(
 def write_flat(
   path: pathlib.Path, episodes: Iterable[VectorEpisode], about: Mapping[str, Any]
 ) -> None:
-  """Writes episodes of T+1 observations in the flat layout, compressed without loss.
+  """Writes episodes in the flat layout, compressed without loss.
+
+  Where all have T+1 observations, it has `next_observations`; else a cut episode's last step can
+  start no transition.
 
   Raises:
-    ValueError: if there is no episode, or one lacks the observation after its last action.
+    ValueError: if there is no episode.
   """
   episodes = list(episodes)
-  _check_whole(episodes)
   if not episodes:
     raise ValueError(f'{path}: there is no episode to write.')
+  whole = all(len(e.observation) == len(e.reward) + 1 for e in episodes)
   last = [np.arange(len(e.reward)) == len(e.reward) - 1 for e in episodes]
   columns = {
-    'observations': [e.observation[:-1] for e in episodes],
+    'observations': [e.observation[: len(e.reward)] for e in episodes],
     'actions': [e.action for e in episodes],
     'rewards': [e.reward for e in episodes],
-    'next_observations': [e.observation[1:] for e in episodes],
+    **({'next_observations': [e.observation[1:] for e in episodes]} if whole else {}),
     'terminals': [at & e.terminal for at, e in zip(last, episodes, strict=True)],
     'timeouts': [at & (not e.terminal) for at, e in zip(last, episodes, strict=True)],
   }
@@ -190,8 +194,11 @@ def _check_whole(episodes: Sequence[VectorEpisode]) -> None:
 
 def check_config(name: str, config: str) -> None:
   """Raises ValueError if `write_dataset` could not write a dataset of this name and config."""
-  if name != mujoco.DATASET or config.rpartition('_run_')[0] not in mujoco.TASKS:
-    raise ValueError(f'{name}/{config} is not {mujoco.DATASET}/Task_run_n, as Hopper_run_1.')
+  if not re.fullmatch(r'[\w.-]+', name) or not re.fullmatch(r'[\w.-]+_run_\d+', config):
+    raise ValueError(
+      f'Dataset {name!r} and configuration {config!r} must be names of letters, digits, "_", "-" '
+      'and ".", such as mujoco and Hopper_run_1; they come from the environment and its name.'
+    )
 
 
 def write_dataset(
@@ -200,16 +207,18 @@ def write_dataset(
   config: str,
   episodes: Iterable[tuple[int, Mapping[str, Any]]],
   overwrite: bool = False,
+  about: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
   """Writes a replay; as `tfds_writer.write_dataset`, for vectors.
 
   Args:
     directory: holds datasets.
-    name: `mujoco.DATASET`.
+    name: the dataset's, as 'mujoco'.
     config: as 'Hopper_run_1'.
     episodes: (stage, rows) in logged order; rows hold `observation` [T, D], `action`, `reward`,
-      `terminal` [T] and `final_observation` [D].
+      `terminal` [T] and, if all have it, `final_observation` [D].
     overwrite: replace a dataset that is already there.
+    about: what to record beside the game's name, such as gymnasium's id as `environment`.
 
   Returns:
     The folder written.
@@ -222,14 +231,17 @@ def write_dataset(
   if (folder / FILE).exists() and not overwrite:
     raise FileExistsError(f'{folder / FILE} exists already; pass overwrite=True to replace it.')
   game, _, run = config.rpartition('_run_')
-  about = {'environment': f'{game}-v{mujoco.VERSION}', 'game': game, 'run': int(run)}
-  write_flat(folder / FILE, (_episode(rows) for _, rows in episodes), about)
+  facts = {**(about or {}), 'game': game, 'run': int(run)}
+  write_flat(folder / FILE, (_episode(rows) for _, rows in episodes), facts)
   return folder
 
 
 def _episode(rows: Mapping[str, Any]) -> VectorEpisode:
+  observation = rows['observation']
+  if 'final_observation' in rows:
+    observation = np.concatenate([observation, rows['final_observation'][None]])
   return VectorEpisode(
-    np.concatenate([rows['observation'], rows['final_observation'][None]]),
+    observation,
     rows['action'],
     rows['reward'],
     bool(rows['terminal'][-1]),

@@ -191,7 +191,7 @@ _COMPLETE = jax.jit(device_store.complete, static_argnames=('stack_size', 'updat
 
 
 @gin.configurable(denylist=source.FROM_AGENT)
-class DeviceReplay:
+class DeviceReplay(source.DataSource):
   """The source of an agent that learns in a compiled loop; see `compiled_online_loop`.
 
   Args:
@@ -296,6 +296,11 @@ class DeviceReplay:
       update_horizon=self.settings.update_horizon,
     )
     return int(found.sum())
+
+  @property
+  def compiled_memory(self) -> DeviceReplay:
+    """Itself: a compiled loop adds and draws within its program."""
+    return self
 
   @property
   def added(self) -> int:

@@ -139,6 +139,11 @@ class OnlineReplay(source.RowSource):
     return self._counted[1]
 
   @property
+  def recorder(self) -> OnlineReplay:
+    """Itself: agents add their steps as they act."""
+    return self
+
+  @property
   def size(self) -> int:
     """Rows held now."""
     return self._added - self._oldest

@@ -38,6 +38,8 @@ class PrioritizedReplay(online_replay.OnlineReplay):
     ValueError: for a negative exponent.
   """
 
+  prioritized = True
+
   def __init__(self, *args, priority_exponent: float = 1.0, weight_exponent: float = 0.5, **kwargs):
     super().__init__(*args, **kwargs)
     for name, value in (
@@ -67,7 +69,7 @@ class PrioritizedReplay(online_replay.OnlineReplay):
     weight = weight / weight.max(-1, keepdims=True)
     return self._gather(self._drawn)._replace(weight=weight.astype(np.float32))
 
-  def update_priorities(self, priority: np.ndarray) -> None:
+  def update_priorities(self, priority: types.Array) -> None:
     """Takes what the learner remembers of the transitions that `sample` returned last.
 
     Args:

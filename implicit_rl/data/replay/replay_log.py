@@ -7,11 +7,12 @@ images in the format of DQN Replay, which TFDS and `TFDSReplay` read, vectors in
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from implicit_rl.data.formats import tfds_writer, vector_files
 from implicit_rl.data.store import frame_store, store_files
-from implicit_rl.environments import mujoco
+from implicit_rl.environments import Capabilities, Environment
 
 _NAME = re.compile(r'iteration_(\d{6})')
 STAGES = 50  # As in DQN Replay: stages of equal length, one split each.
@@ -49,9 +50,63 @@ class Rows(NamedTuple):
 COLUMNS = ('observation', 'action', 'reward', 'terminal', 'episode_end')
 
 
-def writer(dataset: str) -> ModuleType:
-  """The module that writes datasets of this name: `check_config` and `write_dataset`."""
-  return vector_files if dataset == mujoco.DATASET else tfds_writer
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """What a logged replay is written as.
+
+  Attributes:
+    name: the dataset's.
+    config: '{Game}_run_{n}'.
+    vectors: whether it is flat HDF5, for vector observations, instead of TFDS's records.
+    about: facts that flat HDF5 records beside the game's name.
+  """
+
+  name: str
+  config: str
+  vectors: bool
+  about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def of(cls, environment: Environment, able: Capabilities, run: int) -> Dataset:
+    """The dataset that fits an environment's observations and actions.
+
+    Raises:
+      ValueError: if there is none, or the environment does not name it; before anything is played.
+    """
+    who = f'OnlineRunner.log_replay: {type(environment).__name__}'
+    if able.dataset is None:
+      raise ValueError(
+        f"{who} names no dataset. Give it the attribute dataset, such as dataset = 'my_games'."
+      )
+    shape = tuple(environment.observation_shape)
+    if len(shape) > 1 and able.action_shape:
+      raise ValueError(
+        f'{who} has continuous actions and observations of shape {shape}; with continuous actions '
+        'only vectors, of shape (D,), can be logged.'
+      )
+    found = cls(able.dataset, f'{environment.name}_run_{run}', len(shape) == 1, able.about)
+    found._writer.check_config(found.name, found.config)
+    return found
+
+  @property
+  def _writer(self) -> ModuleType:
+    """The module that writes it: `check_config` and `write_dataset`."""
+    return vector_files if self.vectors else tfds_writer
+
+  def is_in(self, data_dir: str | os.PathLike) -> bool:
+    """Whether it was written there."""
+    return (pathlib.Path(data_dir) / self.name / self.config).exists()
+
+  def write(self, data_dir: str | os.PathLike, episodes: Iterable[Any]) -> pathlib.Path:
+    """Writes (stage, episode) pairs; replaces what is there. Returns the folder."""
+    more = {'about': self.about} if self.vectors else {}
+    return self._writer.write_dataset(
+      data_dir, self.name, self.config, episodes, overwrite=True, **more
+    )
+
+  def how_to_read(self, data_dir: str | os.PathLike, path: pathlib.Path) -> str:
+    """What to bind or pass for an offline run on it."""
+    return f"VectorReplay.path = '{path}'" if self.vectors else f'--data_dir={data_dir}'
 
 
 class ReplayLog:
@@ -122,20 +177,19 @@ class ReplayLog:
       if parts:
         yield began[stream], _joined(parts)
 
-  def export(self, data_dir: str | os.PathLike, dataset: str, config: str) -> pathlib.Path:
+  def export(self, data_dir: str | os.PathLike, dataset: Dataset) -> pathlib.Path:
     """Writes the log as a dataset; of TFDS, with a split for each of 50 equal stages of the run.
 
     Args:
       data_dir: the `data_dir` of TFDS and of `TFDSReplay`.
-      dataset: `tfds_writer.ATARI`, `tfds_writer.MINATAR` or `mujoco.DATASET`.
-      config: as 'Breakout_run_1'.
+      dataset: what to write it as.
 
     Returns:
       The folder written. A dataset that is there already is replaced.
     """
     total = sum(self._read(i).reward.size for i in self._iterations())
     episodes = ((began * STAGES // total, rows) for began, rows in self.episodes())
-    return writer(dataset).write_dataset(data_dir, dataset, config, episodes, overwrite=True)
+    return dataset.write(data_dir, episodes)
 
   def _iterations(self) -> list[int]:
     if not self._directory.is_dir():

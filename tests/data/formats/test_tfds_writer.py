@@ -180,8 +180,9 @@ def test_episodes_that_do_not_fit_are_refused_and_leave_nothing(tmp_path, episod
 def test_names_are_checked(tmp_path, written_dir):
   with pytest.raises(ValueError, match='has no configuration'):
     tfds_writer.write_dataset(tmp_path, ATARI, 'Pnog_run_1', [(0, episode_of())])
-  with pytest.raises(ValueError, match='Unknown dataset'):
-    tfds_writer.write_dataset(tmp_path, 'atari', 'Pong_run_1', [(0, episode_of())])
+  for name, config in (('My games', 'Pong_run_1'), ('../games', 'Pong_run_1'), ('games', 'Pong')):
+    with pytest.raises(ValueError, match='must be lower-case letters'):
+      tfds_writer.write_dataset(tmp_path, name, config, [(0, episode_of())])
   with pytest.raises(ValueError, match='numbered 0 to 99'):
     tfds_writer.write_dataset(tmp_path, ATARI, 'Pong_run_1', [(100, episode_of())])
   with pytest.raises(ValueError, match='no episodes'):

@@ -5,12 +5,14 @@ import minari
 import numpy as np
 import pytest
 
+from implicit_rl import environments
 from implicit_rl.agents.dqn import DQNAgent
 from implicit_rl.data.__main__ import main
 from implicit_rl.data.formats import vector_files
 from implicit_rl.data.replay import online_replay, replay_log
 from implicit_rl.data.source import DataSource
 from implicit_rl.data.sources import vector_replay
+from implicit_rl.environments import mujoco
 from implicit_rl.networks import MLP
 
 
@@ -189,12 +191,22 @@ def test_the_log_of_a_run_becomes_a_dataset(tmp_path, hopper_episodes):
   batch = replay.fixed_batch(200)
   assert batch.action.shape == (200, 3) and batch.next_action.dtype == np.float32
   assert set(batch.discount.tolist()) == {0.0, 1.0}
-  folder = log.export(tmp_path / 'replay', 'mujoco', 'Hopper_run_1')
+  hopper = mujoco.MuJoCoEnvironment('Hopper')
+  dataset = replay_log.Dataset.of(hopper, environments.check(hopper), run=1)
+  assert not dataset.is_in(tmp_path / 'replay')
+  folder = log.export(tmp_path / 'replay', dataset)
+  assert dataset.is_in(tmp_path / 'replay') and folder.name == 'Hopper_run_1'
+  assert vector_files.read(folder).about == {
+    'dataset': 'Hopper-v5',
+    'environment': 'Hopper-v5',
+    'game': 'Hopper',
+    'run': 1,
+  }
   assert_transitions(vector_replay.VectorReplay(path=folder, fraction=1.0), hopper_episodes)
   with pytest.raises(FileExistsError, match='overwrite'):
     vector_files.write_dataset(tmp_path / 'replay', 'mujoco', 'Hopper_run_1', [])
-  with pytest.raises(ValueError, match='Hopper_run_1'):
-    vector_files.check_config('mujoco', 'Hoper_run_1')
+  with pytest.raises(ValueError, match='must be names'):
+    vector_files.check_config('mujoco', '../Hopper_run_1')
 
 
 def test_agents_and_data_of_different_kinds_are_refused(hopper_replay):
