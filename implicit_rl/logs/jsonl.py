@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from implicit_rl.logs.errors import DamagedLogError
+
 
 def append(path: str | os.PathLike, row: Mapping[str, Any]) -> None:
   """Appends one row in a single write; non-finite numbers become null, which JSON can hold."""
@@ -19,10 +21,6 @@ def append(path: str | os.PathLike, row: Mapping[str, Any]) -> None:
     file.write(line.encode())
     file.flush()
     os.fsync(file.fileno())
-
-
-class DamagedLogError(ValueError):
-  """A log holds something else than rows; the message names the file and the line."""
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:

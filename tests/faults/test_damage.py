@@ -9,6 +9,7 @@ from absl import flags
 import run_experiment
 from implicit_rl.analysis import runs
 from implicit_rl.logs import checkpoints, jsonl
+from implicit_rl.logs.errors import DamagedLogError
 from tests.command_line import ROOT, refusal, run, strip_speed
 from tests.faults.processes import MINATAR, SMALL, more
 
@@ -66,7 +67,7 @@ def test_a_damaged_log_is_named_with_the_line(ran, tmp_path):
   with pytest.raises(SystemExit, match=r'metrics\.jsonl is damaged at line 2 .*take that line out'):
     more(tmp_path, 2)
   assert path.read_bytes() == before
-  with pytest.raises(jsonl.DamagedLogError, match='line 2'):
+  with pytest.raises(DamagedLogError, match='line 2'):
     runs.read(tmp_path)
 
 

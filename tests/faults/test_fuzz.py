@@ -18,6 +18,7 @@ from implicit_rl.data.formats import dopamine_files, gzip_arrays
 from implicit_rl.data.sources.dopamine_logs import DopamineLogs
 from implicit_rl.data.store import store_files
 from implicit_rl.logs import checkpoints, jsonl
+from implicit_rl.logs.errors import DamagedLogError
 from tests.data import dopamine_reference
 
 INPUTS = 10_000
@@ -99,7 +100,7 @@ def test_jsonl(folder):
     if rng.random() < 0.1:  # Writes, which takes longer.
       jsonl.keep_before(path, 2)
 
-  assert_sound(read, (harmed(rng, sound) for _ in range(INPUTS)), jsonl.DamagedLogError)
+  assert_sound(read, (harmed(rng, sound) for _ in range(INPUTS)), DamagedLogError)
 
 
 def test_checkpoints(folder):
@@ -189,4 +190,4 @@ def test_raw_logs(folder):
       path.write_bytes(sound[path])
 
   assert dopamine_files.list_logs(folder)
-  assert_sound(read, (one() for _ in range(INPUTS)), gzip_arrays.DamagedLogError)
+  assert_sound(read, (one() for _ in range(INPUTS)), DamagedLogError)

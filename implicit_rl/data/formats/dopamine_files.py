@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from implicit_rl.data.formats import gzip_arrays, recordings
-from implicit_rl.data.formats.gzip_arrays import DamagedLogError
+from implicit_rl.logs.errors import DamagedLogError
 
 COLUMNS = ('action', 'reward', 'terminal')
 _REQUIRED = ('observation', *COLUMNS, 'add_count', 'invalid_range')

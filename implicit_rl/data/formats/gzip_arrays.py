@@ -5,19 +5,18 @@ from __future__ import annotations
 import io
 import os
 import pathlib
-import pickle
 import zlib
 from collections.abc import Iterator
 
 import numpy as np
 
+from implicit_rl.logs import pickles
+from implicit_rl.logs.errors import DamagedLogError
+
 _HEADER = 1 << 12  # Bytes that an array's header fits in.
 _COMPRESSED = 1 << 18  # Bytes read at once.
+_INTEGERS = {int, np.int32, np.int64, np.uint32, np.uint64}  # As positions of rows are pickled.
 _PLAIN = 1 << 20  # Bytes decompressed at once, at most.
-
-
-class DamagedLogError(ValueError):
-  """A file is cut short, altered or not what its name says; the message names it."""
 
 
 class GzipArray:
@@ -106,8 +105,7 @@ class GzipArray:
 def read_index_set(path: str | os.PathLike) -> np.ndarray:
   """Reads a pickled set of integers without running anything that the file asks for.
 
-  Dopamine pickles the positions of episodes' ends. Only a set, integers and NumPy's integers are
-  understood; any other content is refused.
+  Dopamine pickles the positions of episodes' ends.
 
   Returns:
     [n] int64, increasing.
@@ -119,44 +117,12 @@ def read_index_set(path: str | os.PathLike) -> np.ndarray:
   with path.open('rb') as stream:
     content = b''.join(_inflate(stream, path))
   try:
-    found = _IntegersOnly(io.BytesIO(content)).load()
-    if not isinstance(found, set) or not all(type(value) is int for value in found):
-      raise pickle.UnpicklingError('it holds something else')
+    found = pickles.load(io.BytesIO(content))
+    if type(found) is not set or {type(n) for n in found} - _INTEGERS:
+      raise ValueError('it holds something else')
     return np.array(sorted(found), np.int64)
-  except Exception as error:  # Whatever a damaged pickle leads to.
+  except (ValueError, OverflowError) as error:
     raise DamagedLogError(f'{path} does not hold a set of integers ({error}).') from error
-
-
-class _Type:
-  """Stands for NumPy's dtype of an integer."""
-
-  def __init__(self, name: str, *rest: object):
-    if name not in ('i8', 'i4', 'u8', 'u4'):
-      raise pickle.UnpicklingError(f'numbers of type {name}')
-    self.signed, self.order = name[0] == 'i', 'little'
-
-  def __setstate__(self, state: tuple) -> None:
-    self.order = 'big' if state[1] == '>' else 'little'
-
-
-def _number(kind: _Type, content: bytes) -> int:
-  return int.from_bytes(content, 'big' if kind.order == 'big' else 'little', signed=kind.signed)
-
-
-class _IntegersOnly(pickle.Unpickler):
-  """Builds integers and sets; every other name ends in an error."""
-
-  def find_class(self, module: str, name: str) -> object:
-    known = {
-      ('numpy', 'dtype'): _Type,
-      ('numpy.core.multiarray', 'scalar'): _number,
-      ('numpy._core.multiarray', 'scalar'): _number,
-      ('builtins', 'set'): set,
-      ('__builtin__', 'set'): set,
-    }
-    if (module, name) not in known:
-      raise pickle.UnpicklingError(f'{module}.{name} is not allowed')
-    return known[module, name]
 
 
 def _inflate(stream: io.BufferedReader, path: pathlib.Path) -> Iterator[bytes]:

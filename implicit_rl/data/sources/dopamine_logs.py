@@ -28,7 +28,7 @@ import numpy as np
 
 from implicit_rl.data.formats import dopamine_files, gzip_arrays, recordings
 from implicit_rl.data.formats.dopamine_files import COLUMNS
-from implicit_rl.data.formats.gzip_arrays import DamagedLogError
+from implicit_rl.logs.errors import DamagedLogError
 
 _ROWS = 256  # Rows of frames read at once.
 # A dictionary is made from this many logs, of so many frames each at most, every so many rows.

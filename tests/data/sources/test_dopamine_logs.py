@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from implicit_rl.data.formats import gzip_arrays
 from implicit_rl.data.sources import dopamine_logs, store_replay
 from implicit_rl.data.store import export, prepare
+from implicit_rl.logs.errors import DamagedLogError
 from tests.data import dopamine_reference, reference
 
 SETTINGS = dict(stack_size=4, gamma=0.99, fraction=1.0)
@@ -286,7 +287,7 @@ def edit(path, change):
 def test_files_that_do_not_fit_are_named(copy, name, change, said):
   path = copy / 'replay_logs' / f'{name}_ckpt.3.gz'
   edit(path, change)
-  with pytest.raises(gzip_arrays.DamagedLogError, match=said) as caught:
+  with pytest.raises(DamagedLogError, match=said) as caught:
     read_all(dopamine_logs.DopamineLogs(copy))
   assert f'{name}_ckpt.3.gz' in str(caught.value)
   recording = dopamine_logs.DopamineLogs(copy, skip_missing=True)
@@ -311,9 +312,7 @@ def test_damaged_files_are_named_or_left_out(copy, name, damage):
   )
   if damage == 'removed':
     path.unlink()
-  with pytest.raises(
-    (gzip_arrays.DamagedLogError, FileNotFoundError), match='skip_missing'
-  ) as said:
+  with pytest.raises((DamagedLogError, FileNotFoundError), match='skip_missing') as said:
     read_all(dopamine_logs.DopamineLogs(copy))
   assert f'{name}_ckpt.1.gz' in str(said.value)
   recording = dopamine_logs.DopamineLogs(copy, skip_missing=True)
@@ -360,11 +359,11 @@ def test_nothing_is_unpickled(tmp_path):
   np.testing.assert_array_equal(gzip_arrays.read_index_set(path), [1, 7, 2**40])
   for content in ([1, 2], {'a'}, {1.5}, Evil(), {np.float64(1)}):
     path.write_bytes(gzip.compress(pickle.dumps(content)))
-    with pytest.raises(gzip_arrays.DamagedLogError, match='set of integers'):
+    with pytest.raises(DamagedLogError, match='set of integers'):
       gzip_arrays.read_index_set(path)
   with gzip.open(tmp_path / 'objects.gz', 'wb') as stream:
     np.save(stream, np.array([Evil()], object), allow_pickle=True)
-  with pytest.raises(gzip_arrays.DamagedLogError, match='pickled objects'):
+  with pytest.raises(DamagedLogError, match='pickled objects'):
     gzip_arrays.GzipArray(tmp_path / 'objects.gz')
   assert not (tmp_path / 'was_run').exists()
 
@@ -385,11 +384,11 @@ def test_arrays_in_parts(tmp_path):
   path.write_bytes(gzip.compress(whole[:90]) + gzip.compress(whole[90:]) + b'\0' * 9)
   np.testing.assert_array_equal(gzip_arrays.GzipArray(path).read(), array)
   path.write_bytes(gzip.compress(whole + b'x'))
-  with pytest.raises(gzip_arrays.DamagedLogError, match='more than the 57 rows'):
+  with pytest.raises(DamagedLogError, match='more than the 57 rows'):
     gzip_arrays.GzipArray(path).read()
   path.write_bytes(gzip.compress(whole[:-3]))
-  with pytest.raises(gzip_arrays.DamagedLogError, match='less than the 57 rows'):
+  with pytest.raises(DamagedLogError, match='less than the 57 rows'):
     gzip_arrays.GzipArray(path).read()
   path.write_bytes(content[:-4])
-  with pytest.raises(gzip_arrays.DamagedLogError, match='cut short'):
+  with pytest.raises(DamagedLogError, match='cut short'):
     gzip_arrays.GzipArray(path).read()
