@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import numpy as np
@@ -184,9 +184,66 @@ def by_name(subset: str | Subset) -> tuple[str, Subset]:
   return subset, SUBSETS[subset]
 
 
-def fingerprint(selected: np.ndarray) -> str:
-  """Returns a hash that tells whether two runs selected the same rows: [N] bool -> 32 digits."""
-  return hashlib.sha256(np.packbits(selected).tobytes()).hexdigest()[:32]
+def check(subset: str | Subset, fraction: float) -> None:
+  """Raises ValueError if `choose` could not use these; a function may ignore the fraction."""
+  by_name(subset)
+  if not callable(subset):
+    check_fraction(fraction)
+
+
+class Chosen(NamedTuple):
+  """What a subset takes of a dataset.
+
+  Attributes:
+    rows: [N] bool, where a transition may start.
+    description: name and arguments of the subset, and how many rows it took; ready for JSON.
+  """
+
+  rows: np.ndarray
+  description: dict[str, Any]
+
+
+def choose(
+  subset: str | Subset,
+  episodes: Episodes,
+  fraction: float,
+  seed: int,
+  counted: np.ndarray | None = None,
+) -> Chosen:
+  """Applies a subset to a dataset.
+
+  Args:
+    subset: one of `SUBSETS`, or a function of one's own with the same arguments.
+    episodes: the whole dataset.
+    fraction: in (0, 1].
+    seed: which random subset.
+    counted: [N] bool, which of the stored rows are rows of the dataset; None if all are.
+
+  Raises:
+    ValueError: if the subset is unknown, empty, or not one bool for each row of the dataset.
+  """
+  name, function = by_name(subset)
+  total = int(episodes.length.sum())
+  chosen = np.asarray(function(episodes, fraction, seed))
+  if chosen.shape != (total,) or chosen.dtype != bool:
+    raise ValueError(f'Subset {name} must return [{total}] bool, one per row.')
+  if not chosen.any():
+    raise ValueError(f'Subset {name} is empty: it takes none of the {total} rows.')
+  rows = chosen
+  if counted is not None:
+    rows = np.zeros(len(counted), bool)
+    rows[counted] = chosen
+  description = {
+    'subset': name,
+    'fraction': fraction,
+    'subset_seed': seed,
+    'dataset_rows': total,
+    'dataset_episodes': len(episodes.length),
+    'selected_rows': int(chosen.sum()),
+    'realised_fraction': float(chosen.mean()),
+    'selection_sha256': hashlib.sha256(np.packbits(rows).tobytes()).hexdigest()[:32],
+  }
+  return Chosen(rows, description)
 
 
 def check_fraction(fraction: float) -> None:

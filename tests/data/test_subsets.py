@@ -94,3 +94,33 @@ def test_names():
     subsets.first_n(SMALL, 1.0, n=0)
   with pytest.raises(ValueError, match='rows must be at least 1'):
     subsets.prefix_rows_per_checkpoint(SMALL, 1.0, rows=0)
+
+
+def test_what_is_chosen_is_described():
+  chosen = subsets.choose('first_n', SMALL, 0.1, 7)
+  assert rows(chosen.rows) == [0, 1, 2]
+  assert chosen.description | {'selection_sha256': ''} == {
+    'subset': 'first_n',
+    'fraction': 0.1,
+    'subset_seed': 7,
+    'dataset_rows': 30,
+    'dataset_episodes': 5,
+    'selected_rows': 3,
+    'realised_fraction': 0.1,
+    'selection_sha256': '',
+  }
+  stored = np.arange(33) % 11 > 0  # Rows 0, 11 and 22 of the store are no rows of the dataset.
+  spread = subsets.choose('first_n', SMALL, 12 / 30, 7, stored)
+  assert rows(spread.rows) == [*range(1, 11), 12, 13]
+  assert spread.description['selected_rows'] == 12
+
+
+def test_subsets_of_ones_own_are_checked():
+  for wrong in (np.ones(3, bool), np.ones(30)):
+    with pytest.raises(ValueError, match=r'Subset <lambda> must return \[30\] bool'):
+      subsets.choose(lambda *_, wrong=wrong: wrong, SMALL, 1.0, 0)
+  with pytest.raises(ValueError, match='takes none of the 30 rows'):
+    subsets.choose(lambda *_: np.zeros(30, bool), SMALL, 1.0, 0)
+  subsets.check(rows, 7)  # A function may ignore the fraction.
+  with pytest.raises(ValueError, match='fraction must lie'):
+    subsets.check('first_n', 5)

@@ -75,9 +75,7 @@ class StoreReplay(source.StoredSource):
   ):
     del observation_dtype
     source.check_settings(stack_size, update_horizon, gamma, seed)
-    subset_name, choose = subsets.by_name(subset)
-    if subset in subsets.SUBSETS:
-      subsets.check_fraction(fraction)
+    subsets.check(subset, fraction)
     source.check_convention(terminal_convention)
     if frames not in FRAMES:
       raise ValueError(f'Unknown frames {frames!r}; choose one of {", ".join(FRAMES)}.')
@@ -89,14 +87,8 @@ class StoreReplay(source.StoredSource):
         f'{tuple(observation_shape)}: they are not the same game.'
       )
     terminal, episode_end, counted = endings(arrays, terminal_convention, time_limit)
-    selected = np.zeros(len(counted), bool)
-    selected[counted] = _choose(choose, subset_name, arrays, counted, fraction, subset_seed)
-    realised = {
-      'selected_rows': int(selected.sum()),
-      'realised_fraction': float(selected.sum() / counted.sum()),
-      'selection_sha256': subsets.fingerprint(selected),
-    }
-    selected &= _with_history(arrays, stack_size)
+    chosen = subsets.choose(subset, _episodes(arrays, counted), fraction, subset_seed, counted)
+    selected = chosen.rows & _with_history(arrays, stack_size)
 
     keep = transitions.rows_needed(episode_end, selected, stack_size, update_horizon)
     stored, keep = _load(folder, settings, arrays, keep, frames)
@@ -127,18 +119,13 @@ class StoreReplay(source.StoredSource):
         'dataset': made_from['dataset'],
         **{name: made_from[name] for name in ('game', 'version') if name in made_from},
         'store': os.fspath(folder),
-        'subset': subset_name,
-        'fraction': fraction,
-        'subset_seed': subset_seed,
+        **chosen.description,
         'terminal_convention': terminal_convention,
         **({'clip_rewards': True} if clip_rewards else {}),
         **({'time_limit': time_limit} if time_limit else {}),
         **({'rotation': rotation.describe()} if rotation else {}),
         'frames': 'raw' if isinstance(stored, frame_store.RawFrames) else settings['codec'],
         'stored_bytes': stored.nbytes,
-        'dataset_rows': int(counted.sum()),
-        'dataset_episodes': settings['episodes'],
-        **realised,
         **({'skipped': settings['skipped']} if settings['skipped'] else {}),
         'fingerprint': settings['content_sha256'][:16],
       },
@@ -235,32 +222,15 @@ def endings(
   return terminal, episode_end, counted
 
 
-def _choose(
-  choose: subsets.Subset,
-  name: str,
-  arrays: Mapping[str, np.ndarray],
-  counted: np.ndarray,
-  fraction: float,
-  seed: int,
-) -> np.ndarray:
-  """Returns which of the counted rows a subset takes."""
+def _episodes(arrays: Mapping[str, np.ndarray], counted: np.ndarray) -> subsets.Episodes:
+  """Returns the episodes of a store, of which the rows `counted` [N] bool are counted."""
   ends = np.flatnonzero(arrays['episode_end'])
   begins = np.append(0, ends[:-1] + 1)
-  total = int(counted.sum())
-  chosen = np.asarray(
-    choose(
-      subsets.Episodes(
-        np.add.reduceat(counted, begins, dtype=np.int64),
-        np.asarray(arrays['checkpoint'][begins], np.int64),
-        np.asarray(arrays['checkpoint'])[counted],
-      ),
-      fraction,
-      seed,
-    )
+  return subsets.Episodes(
+    np.add.reduceat(counted, begins, dtype=np.int64),
+    np.asarray(arrays['checkpoint'][begins], np.int64),
+    np.asarray(arrays['checkpoint'])[counted],
   )
-  if chosen.shape != (total,) or chosen.dtype != bool:
-    raise ValueError(f'Subset {name} must return [{total}] bool, one per row.')
-  return chosen
 
 
 def _with_history(arrays: Mapping[str, np.ndarray], stack_size: int) -> np.ndarray:

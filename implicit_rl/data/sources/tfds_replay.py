@@ -89,9 +89,7 @@ class TFDSReplay(source.StoredSource):
     source.check_settings(stack_size, update_horizon, gamma, seed)
     if codec != 'auto':
       frame_store.check_codec(codec)
-    subset_name, choose = subsets.by_name(subset)
-    if subset in subsets.SUBSETS:
-      subsets.check_fraction(fraction)
+    subsets.check(subset, fraction)
     source.check_convention(terminal_convention)
     config = f'{game}_run_{run}'
     files = _open_embedded(dataset, config) if data_dir is None else None
@@ -99,7 +97,7 @@ class TFDSReplay(source.StoredSource):
       assert data_dir is not None
       files = tfds_files.open_dataset(data_dir, dataset, config)
     else:
-      subset_name, fraction, choose = 'embedded', 1.0, _everything
+      subset, fraction = embedded, 1.0
     if observation_shape is not None and tuple(observation_shape) != files.frame_shape:
       raise ValueError(
         f'{files.name} has observations of shape {files.frame_shape}, the environment '
@@ -110,17 +108,11 @@ class TFDSReplay(source.StoredSource):
     index = _index(files, cache)
     if terminal_convention == 'rlds':  # The last row of a finished episode is not a transition.
       index = index._replace(length=index.length - index.terminal)
-    total = int(index.length.sum())
-    episode_end = tfds_recording.episode_ends(index)
-    selected = np.asarray(
-      choose(subsets.Episodes(index.length, index.checkpoint), fraction, subset_seed)
+    episodes = subsets.Episodes(index.length, index.checkpoint)
+    selected, chosen = subsets.choose(subset, episodes, fraction, subset_seed)
+    keep = transitions.rows_needed(
+      tfds_recording.episode_ends(index), selected, stack_size, update_horizon
     )
-    if selected.shape != (total,) or selected.dtype != bool:
-      raise ValueError(f'Subset {subset_name} must return [{total}] bool, one per row.')
-    keep = transitions.rows_needed(episode_end, selected, stack_size, update_horizon)
-    if not keep.any():
-      raise ValueError(f'Subset {subset_name} of {files.path} is empty: raise the fraction.')
-
     if codec == 'auto':
       frame_bytes = int(np.prod(files.frame_shape)) * np.dtype(files.observation.np_dtype).itemsize
       codec = 'raw' if keep.sum() * frame_bytes <= source.RAW_BYTES else 'zstd'
@@ -141,18 +133,11 @@ class TFDSReplay(source.StoredSource):
         'game': game,
         'version': files.version,
         'embedded': data_dir is None,
-        'subset': subset_name,
-        'fraction': fraction,
-        'subset_seed': subset_seed,
+        **chosen,
         'terminal_convention': terminal_convention,
         'codec': codec,
         'stored_bytes': frames.nbytes,
         'splits': len(files.splits),
-        'dataset_rows': total,
-        'dataset_episodes': len(index.length),
-        'selected_rows': int(selected.sum()),
-        'realised_fraction': float(selected.mean()),
-        'selection_sha256': subsets.fingerprint(selected),
         'fingerprint': _fingerprint(columns, index),
       },
     )
@@ -173,8 +158,8 @@ def _open_embedded(dataset: str, config: str) -> tfds_files.Dataset:
   return files
 
 
-def _everything(episodes: subsets.Episodes, fraction: float, seed: int) -> np.ndarray:
-  """The subset of data that is a subset already."""
+def embedded(episodes: subsets.Episodes, fraction: float, seed: int) -> np.ndarray:
+  """Chooses everything: what ships with the package is a subset already."""
   del fraction, seed
   return np.ones(int(episodes.length.sum()), bool)
 

@@ -61,8 +61,7 @@ class VectorReplay(source.StoredSource):
     return_to_go: bool = False,
   ):
     del observation_dtype
-    name, choose = subsets.by_name(subset)
-    subsets.check_fraction(fraction)
+    subsets.check(subset, fraction)
     data = vector_files.read(path, time_limit)
     found = data.episodes[0].observation.shape[1:], data.episodes[0].action.shape[1:]
     wanted = observation_shape or found[0], found[1] if action_shape is None else action_shape
@@ -73,10 +72,8 @@ class VectorReplay(source.StoredSource):
       )
     observation, columns, counted = _rows(data.episodes)
     lengths = np.array([len(episode.reward) for episode in data.episodes])
-    selected = np.zeros(len(counted), bool)
-    selected[counted] = choose(
-      subsets.Episodes(lengths, np.zeros(len(lengths), np.int64)), fraction, subset_seed
-    )
+    episodes = subsets.Episodes(lengths, np.zeros(len(lengths), np.int64))
+    chosen = subsets.choose(subset, episodes, fraction, subset_seed, counted)
     returns = None
     if return_to_go:
       returns = transitions.returns_to_go(
@@ -89,19 +86,13 @@ class VectorReplay(source.StoredSource):
       update_horizon=update_horizon,
       gamma=gamma,
       seed=seed,
-      selected=selected,
+      selected=chosen.rows,
       return_to_go=returns,
       on_device=on_device,
       description={
         **data.about,
         'path': os.fspath(path),
-        'subset': name,
-        'fraction': fraction,
-        'subset_seed': subset_seed,
-        'dataset_rows': int(counted.sum()),
-        'dataset_episodes': len(lengths),
-        'selected_rows': int(selected.sum()),
-        'selection_sha256': subsets.fingerprint(selected),
+        **chosen.description,
         'fingerprint': _fingerprint(observation, columns),
       },
     )
