@@ -247,6 +247,10 @@ class RowSource(DataSource):
     seed: int,
   ):
     check_settings(stack_size, update_horizon, gamma, seed)
+    if isinstance(frames, types.Array):
+      raise ValueError(
+        'frames is a plain array: pass implicit_rl.data.store.frame_store.RawFrames(frames).'
+      )
     if len(columns.action) != frames.shape[0]:
       raise ValueError(f'{len(columns.action)} rows but {frames.shape[0]} frames.')
     self._columns, self._frames = columns, frames
@@ -332,7 +336,7 @@ class StoredSource(RowSource):
     selected: [N] bool, rows that may start a transition; every row if None.
     return_to_go: [N] float32, from `transitions.returns_to_go`; None if nobody needs it. Rows
       without a return (NaN) start no transition.
-    description: what the data is; `describe` adds the counts.
+    description: what the data is; `describe` adds the counts. `dataset` is the name a run shows.
     on_device: keep frames and columns in device memory; batches are then gathered within the
       learner's compiled program. The same rows are drawn, so training differs by rounding at most.
 
@@ -377,7 +381,7 @@ class StoredSource(RowSource):
       )
     self._valid = compact.RowRuns(valid)
     self._return_to_go = return_to_go
-    self._description = dict(description or {})
+    self._description = {'dataset': 'unnamed data', **(description or {})}
     self._max_action = -1 if columns.action.ndim > 1 else int(columns.action.max())
     self.device_rows: device_store.DeviceRows | None = None
     if on_device:

@@ -2,6 +2,7 @@
 
 import json
 
+import gin
 import jax
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy import stats
 
 from implicit_rl.data import source, transitions
 from implicit_rl.data.store import frame_store
+from implicit_rl.running import experiment
 from tests.data import reference
 
 
@@ -126,3 +128,37 @@ def test_settings_out_of_range_are_named(wrong):
   settings = {'stack_size': 4, 'update_horizon': 1, 'gamma': 0.9, 'seed': 0, **wrong}
   with pytest.raises(ValueError, match=next(iter(wrong))):
     source.check_settings(**settings)
+
+
+def test_frames_that_are_a_plain_array_are_refused():
+  """Its `take` would return single numbers instead of frames."""
+  episodes = reference.random_episodes(np.random.default_rng(0), [9], [True])
+  observation, *rest = reference.columns_of(episodes)
+  settings = dict(stack_size=1, update_horizon=1, gamma=0.9)
+  for array in (observation, jax.numpy.asarray(observation)):
+    with pytest.raises(ValueError, match=r'frames is a plain array: pass .*RawFrames\(frames\)'):
+      source.StoredSource(transitions.make_columns(*rest), array, **settings)
+
+
+@gin.configurable
+def nameless(observation_shape, observation_dtype, **settings):
+  """A source of one's own whose description has no `dataset`."""
+  rng = np.random.default_rng(0)
+  episodes = reference.random_episodes(rng, [40], [True], observation_shape, observation_dtype)
+  observation, action, *rest = reference.columns_of(episodes)
+  columns, frames = transitions.make_columns(action % 3, *rest), frame_store.RawFrames(observation)
+  return source.StoredSource(columns, frames, description={'origin': 'here'}, **settings)
+
+
+def test_a_run_needs_no_name_of_its_data(tmp_path, capsys):
+  bindings = {
+    'Agent.source': '@nameless',
+    'OfflineRunner.num_iterations': 1,
+    'OfflineRunner.training_steps': 2,
+    'OfflineRunner.evaluation_steps': 10,
+  }
+  experiment.parse_gin(
+    ['gin_configs/minatar/offline_dqn.gin'], [f'{k} = {v}' for k, v in bindings.items()]
+  )
+  experiment.create_runner(str(tmp_path)).run_experiment()
+  assert '40 transitions of unnamed data' in capsys.readouterr().out
