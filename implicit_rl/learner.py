@@ -7,26 +7,36 @@ the way the target network follows.
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gin
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from implicit_rl import optimizers, rank  # noqa: F401  # The optimisers' gin names.
-from implicit_rl.cpu import allocator
+from implicit_rl.context import Context, add_new, named_key
 from implicit_rl.logs.running_means import SKIPPED
+from implicit_rl.remedies import base as remedies_base
+from implicit_rl.remedies.base import Remedy
 from implicit_rl.sharding import Placement
-from implicit_rl.types import Batch, LearnerState, Loss, Params, PRNGKey, UpdateInfo
+from implicit_rl.types import (
+  Batch,
+  LearnerState,
+  Loss,
+  Params,
+  PRNGKey,
+  UpdateInfo,
+)
 
 Update = Callable[[LearnerState, Batch], tuple[LearnerState, UpdateInfo]]
 Penalty = Callable[[jax.Array], jax.Array]
 Fetch = Callable[[Any, jax.Array], Batch]  # (store on the device, rows [B]) -> batch [B, ...]; pure
 
-_LARGE = 1 << 20  # weights of a kernel that no cache holds
+_INIT_KEYS = 2**32 - 1  # Sets the keys of remedies' first states apart from those of updates.
 
 # `rank` imports jax alone, so its penalty gets its gin name here.
 gin.external_configurable(rank.lp_penalty, module='rank')
@@ -40,12 +50,15 @@ def make_update(
   penalty_weight: float = 0.0,
   target_update_period: int = 1,
   target_update_rate: float = 1.0,
+  remedies: Mapping[str, Remedy] | None = None,
+  context: Context | None = None,
 ) -> Update:
   """Builds the pure update of one gradient step.
 
   The minimised objective is loss + penalty_weight · Σ penalty(Φ) over the leaves Φ of the outputs'
-  `features` (two for twin critics). With weight 0 the penalty is not part of the program at all, so
-  the parameters equal those of a learner without one bit for bit.
+  `features` (two for twin critics), plus the remedies' terms. With weight 0 the penalty is not part
+  of the program at all, nor is a remedy that is not active, so the parameters equal those of a
+  learner without it bit for bit.
 
   Args:
     loss: the agent's loss.
@@ -54,12 +67,16 @@ def make_update(
     penalty_weight: α in the paper, section 5.
     target_update_period: updates between two changes of the target network.
     target_update_rate: τ in target ← τ·online + (1−τ)·target; 1 copies.
+    remedies: by name; their terms are added and their operations applied in this order.
+    context: what remedies are told of the agent; loss and optimiser are filled in here.
 
   Returns:
     update(state, batch) -> (state, UpdateInfo).
   """
+  active = _active(remedies)
+  context = dataclasses.replace(context or Context(), loss=loss, optimizer=optimizer)
 
-  def objective(params, target_params, batch, key):
+  def objective(params, target_params, batch, key, extra):
     loss_value, aux = loss(params, target_params, batch, key)
     metrics = dict(aux.metrics)
     total = loss_value
@@ -67,6 +84,14 @@ def make_update(
       penalty_value = sum(map(penalty, jax.tree.leaves(aux.outputs.features)), jnp.zeros(()))
       metrics['Losses/Penalty'] = penalty_value
       total = loss_value + penalty_weight * penalty_value
+    for name, remedy in active.items():
+      if type(remedy).loss_term is Remedy.loss_term:
+        continue  # Adding its zero would be another program.
+      term, found = remedy.loss_term(
+        context, params, target_params, batch, aux, named_key(key, name), extra.get(name)
+      )
+      total = total + term
+      add_new(metrics, found, f'Remedies.{name}')
     metrics['Losses/Total'] = total
     priority = jnp.abs(aux.td_error) if aux.priority is None else aux.priority
     return total, UpdateInfo(metrics, jax.lax.stop_gradient(priority))
@@ -74,9 +99,11 @@ def make_update(
   def update(state: LearnerState, batch: Batch) -> tuple[LearnerState, UpdateInfo]:
     key = jax.random.fold_in(state.key, state.updates)
     gradients, info = jax.grad(objective, has_aux=True)(
-      state.params, state.target_params, batch, key
+      state.params, state.target_params, batch, key, state.extra
     )
-    info.metrics['Gradient/Norm'] = _norm(gradients)
+    # Behind a barrier: else XLA keeps the squares that it computes for Adam, as large as the
+    # network, until the norm has been summed.
+    info.metrics['Gradient/Norm'] = optax.tree.norm(jax.lax.optimization_barrier(gradients))
     changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
     if isinstance(optimizer_state, optax.ApplyIfFiniteState):
       info = _without_skipped(info, ~optimizer_state.last_finite)
@@ -89,34 +116,65 @@ def make_update(
     target_params = jax.lax.cond(
       updates % target_update_period == 0, lambda: followed, lambda: state.target_params
     )
-    return LearnerState(params, target_params, optimizer_state, state.key, updates), info
+    state = state._replace(
+      params=params,
+      target_params=target_params,
+      optimizer_state=optimizer_state,
+      updates=updates,
+    )
+    for name, remedy in active.items():
+      own: Any = state._replace(extra=state.extra.get(name))  # type: ignore[arg-type]
+      own, found = remedy.after_update(context, own, batch, _operation_key(key, name))
+      extra = {**state.extra, name: own.extra} if name in state.extra else state.extra
+      state = own._replace(extra=extra)
+      add_new(info.metrics, found, f'Remedies.{name}')
+    return state, info
 
   return update
 
 
-def _norm(gradients: Params) -> jax.Array:
-  """The global norm of gradients, [], in float32 at least.
+def init_state(
+  params: Params,
+  key: PRNGKey,
+  optimizer: optax.GradientTransformation,
+  *,
+  remedies: Mapping[str, Remedy] | None = None,
+  context: Context | None = None,
+) -> LearnerState:
+  """Returns the state before the first update; the target network starts as a copy.
 
-  Behind a barrier: else XLA computes the squares once for Adam and for this and keeps them, 15 MB
-  for an Atari network, whose allocation then costs a quarter of an update on the CPU. The squares
-  of large leaves of a shape are added before they are summed, and by fours, behind a rounding to
-  the digits that they have: so the gradient of a noisy kernel, the other's times the noise, is not
-  written out for the sum alone, and both are read once.
+  Args:
+    params: the online network's parameters.
+    key: everything random in the updates derives from it.
+    optimizer: as `make_update`'s, and so are the rest.
+    remedies: by name; each that has a state of its own gets it in `extra`.
+    context: what remedies are told of the agent.
   """
-  gradients = jax.lax.optimization_barrier(gradients)
-  squares: dict[tuple[int, ...], jax.Array] = {}
-  total = jnp.zeros(())
-  for leaf in jax.tree.leaves(gradients):
-    x = jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))
-    if x.ndim == 2 and len(x) % 4 == 0 and x.size > _LARGE:
-      squares[x.shape] = squares[x.shape] + x if x.shape in squares else x
-    else:
-      total += jnp.sum(x)
-  for x in squares.values():
-    a, b, c, d = jnp.split(x, 4)
-    digits = jnp.finfo(x.dtype)
-    total += jnp.sum(jax.lax.reduce_precision((a + b) + (c + d), digits.nexp, digits.nmant))
-  return jnp.sqrt(total)
+  context = dataclasses.replace(context or Context(), optimizer=optimizer)
+  keys = jax.random.fold_in(key, np.uint32(_INIT_KEYS))
+  extra = {
+    name: remedy.init(context, params, named_key(keys, name))
+    for name, remedy in _active(remedies).items()
+  }
+  extra = {name: own for name, own in extra.items() if jax.tree.leaves(own)}
+  return LearnerState(
+    params=params,
+    # Copies: donated buffers must not be shared.
+    target_params=jax.tree.map(jnp.copy, params),
+    optimizer_state=optimizer.init(params),
+    key=key,
+    updates=jnp.zeros((), jnp.int32),
+    extra=jax.tree.map(jnp.copy, extra),
+  )
+
+
+def _active(remedies: Mapping[str, Remedy] | None) -> dict[str, Remedy]:
+  return {name: remedy for name, remedy in (remedies or {}).items() if remedy.active}
+
+
+def _operation_key(key: PRNGKey, name: str) -> PRNGKey:
+  """A remedy's key for its operation; the one for its loss term is another."""
+  return jax.random.fold_in(named_key(key, name), 1)
 
 
 def _without_skipped(info: UpdateInfo, skipped: jax.Array) -> UpdateInfo:
@@ -124,6 +182,33 @@ def _without_skipped(info: UpdateInfo, skipped: jax.Array) -> UpdateInfo:
   metrics = {name: jnp.where(skipped, 0.0, value) for name, value in info.metrics.items()}
   priority = jnp.where(jnp.isfinite(info.priority), info.priority, 0.0)
   return UpdateInfo({**metrics, SKIPPED: skipped.astype(jnp.float32)}, priority)
+
+
+class _Program:
+  """A function under `jax.jit` that takes its state's memory, unless the caller transforms it.
+
+  Args:
+    function: is pure.
+    donated: number of the argument whose buffers the results may take.
+    static: number of an argument that is no array, or none.
+  """
+
+  def __init__(self, function: Callable[..., Any], *, donated: int, static: int | None = None):
+    statics = () if static is None else (static,)
+    self._donating = jax.jit(function, static_argnums=statics, donate_argnums=donated)
+    self._plain = jax.jit(function, static_argnums=statics)
+
+  def __call__(self, *arguments: Any) -> Any:
+    return (self._plain if _are_traced(arguments) else self._donating)(*arguments)
+
+  def has_convolution(self, *arguments: Any) -> bool:
+    """Whether what it computes contains a convolution; a later call does not trace it again."""
+    return has_convolution(self._donating, *arguments)
+
+
+def _are_traced(arguments: Any) -> bool:
+  """Whether a caller's transformation, such as `jax.jit` or `jax.grad`, is at work."""
+  return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
 
 
 def has_convolution(program: Any, *args) -> bool:
@@ -152,8 +237,8 @@ def _equations(jaxpr) -> Iterator:
 class Learner:
   """Compiles an update and runs it once or many times.
 
-  Call `pure_update` within a function under `jax.jit`; the others have compiler options on a CPU,
-  which JAX allows for no inner function.
+  `update`, `update_many` and `pure_update` may stand within functions that the caller transforms:
+  `jax.jit`, `jax.lax.scan`, `jax.vmap`, `jax.grad`. There nothing is donated.
 
   Args:
     loss: the agent's pure loss.
@@ -172,9 +257,13 @@ class Learner:
     on_nonfinite: what an infinite gradient, or one that is no number, does: 'stop' ends the run
       with a word on where; 'skip' leaves the parameters and the optimiser as they were, and
       `Updates/Skipped` tells how often.
+    remedies: interventions by name; None takes those that gin binds as `Remedies.NAME`.
+    context: what remedies are told of the agent, which fills it.
 
   Attributes:
     devices: as given.
+    context: as given, with loss and optimiser.
+    remedies: those that are active, by name.
     pure_update: update(state, batch) -> (state, UpdateInfo), not compiled, for a loop of one's own.
 
   Raises:
@@ -194,6 +283,8 @@ class Learner:
     loop: str = 'auto',
     max_gradient_norm: float | None = None,
     on_nonfinite: str = 'stop',
+    remedies: Mapping[str, Remedy] | None = None,
+    context: Context | None = None,
   ):
     if penalty_weight < 0:
       raise ValueError(f'Learner.penalty_weight is at least 0, not {penalty_weight}.')
@@ -220,6 +311,10 @@ class Learner:
     if on_nonfinite == 'skip':  # Without end: who trains notices if nothing else is left.
       self._optimizer = optax.apply_if_finite(self._optimizer, 2**31 - 1)
     self._loop = loop
+    if remedies is None:
+      remedies = remedies_base.bound_remedies()
+    self.remedies = _active(remedies_base.check_remedies(dict(remedies)))
+    self.context = dataclasses.replace(context or Context(), loss=loss, optimizer=self._optimizer)
     self.pure_update = make_update(
       loss,
       self._optimizer,
@@ -227,6 +322,8 @@ class Learner:
       penalty_weight=penalty_weight,
       target_update_period=target_update_period,
       target_update_rate=target_update_rate,
+      remedies=self.remedies,
+      context=self.context,
     )
     self.devices = devices
     self._compile(seeds=None)
@@ -239,24 +336,23 @@ class Learner:
       self._placement = Placement(self.devices, seeds)
     elif jax.process_count() > 1:
       raise ValueError('On several hosts bind Learner.devices = None: else each trains for itself.')
-    jit = functools.partial(jax.jit, compiler_options=allocator.compiler_options())
-    self._one = jit(self._update, donate_argnums=0)
-    self._next = jit(
+    self._one = _Program(self._update, donated=0)
+    self._next = _Program(
       lambda state, batches, start: self._update(
         state, jax.tree.map(lambda x: x[_count(state.updates) - start], batches)
       ),
-      donate_argnums=0,
+      donated=0,
     )
-    self._scan = jit(
-      lambda state, batches: jax.lax.scan(self._update, state, batches), donate_argnums=0
+    self._scan = _Program(
+      lambda state, batches: jax.lax.scan(self._update, state, batches), donated=0
     )
-    self._one_from = jit(self._fetch_and_update, static_argnums=0, donate_argnums=1)
-    self._scan_from = jit(
+    self._one_from = _Program(self._fetch_and_update, donated=1, static=0)
+    self._scan_from = _Program(
       lambda fetch, state, store, rows: jax.lax.scan(
         lambda state, rows: self._fetch_and_update(fetch, state, store, rows), state, rows
       ),
-      static_argnums=0,
-      donate_argnums=1,
+      donated=1,
+      static=0,
     )
 
   def over_seeds(self, seeds: int) -> Learner:
@@ -275,14 +371,8 @@ class Learner:
     return state if self._placement is None else self._placement.gathered(state)
 
   def init(self, params: Params, key: PRNGKey) -> LearnerState:
-    """The state before the first update; the target network starts as a copy."""
-    return LearnerState(
-      params=params,
-      target_params=jax.tree.map(jnp.copy, params),  # A copy: donated buffers must not be shared.
-      optimizer_state=self._optimizer.init(params),
-      key=key,
-      updates=jnp.zeros((), jnp.int32),
-    )
+    """The state before the first update; see `init_state`."""
+    return init_state(params, key, self._optimizer, remedies=self.remedies, context=self.context)
 
   def update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, UpdateInfo]:
     """One gradient update on a batch [B, ...]; `state` is donated and must not be used again."""
@@ -346,7 +436,7 @@ class Learner:
     else:
       # All have done as many updates. Told so, XLA branches where the target network is due; else
       # it would write one at every update, and select.
-      axes = LearnerState._make((0, 0, 0, 0, None))
+      axes = LearnerState._make((0, 0, 0, 0, None, 0))
       update = jax.vmap(self.pure_update, in_axes=(axes, 0), out_axes=(axes, 0))
       state, info = update(state._replace(updates=state.updates[0]), batch)
       state = state._replace(updates=jnp.broadcast_to(state.updates, (self._seeds,)))
@@ -355,9 +445,11 @@ class Learner:
       info = info._replace(metrics=metrics)
     return state, info
 
-  def _choose_loop(self, scan: Any, *arguments: Any) -> str:
+  def _choose_loop(self, scan: _Program, *arguments: Any) -> str:
+    if _are_traced(arguments):
+      return 'scan'  # Dispatch would unroll the loop.
     if self._loop == 'auto':
-      slow = jax.default_backend() == 'cpu' and has_convolution(scan, *arguments)
+      slow = jax.default_backend() == 'cpu' and scan.has_convolution(*arguments)
       self._loop = 'dispatch' if slow else 'scan'
     return self._loop
 

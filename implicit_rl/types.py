@@ -177,6 +177,7 @@ class LearnerState(NamedTuple):
     optimizer_state: optax state.
     key: PRNG key; update u uses `fold_in(key, u)`, so a resumed run draws what it would have drawn.
     updates: [] int32, gradient updates done.
+    extra: the states of the remedies that have one, by name.
   """
 
   params: Params
@@ -184,6 +185,7 @@ class LearnerState(NamedTuple):
   optimizer_state: Any
   key: PRNGKey
   updates: jax.Array
+  extra: Mapping[str, Any] = {}  # Never written to.
 
 
 Metrics = Mapping[str, jax.Array]

@@ -1,4 +1,4 @@
-"""Eight devices, and two processes, compute the update that one device does."""
+"""Eight devices, and two processes, compute the update that one device does, remedies included."""
 
 import os
 import pathlib
@@ -17,13 +17,27 @@ import functools, sys
 import jax, jax.numpy as jnp, numpy as np
 from implicit_rl import losses, networks, rank, sharding, types
 from implicit_rl.learner import Learner
+from implicit_rl.remedies import LossTerm, PeriodicRemedy
 
 network = networks.MLP(num_actions=3, hidden_units=(16, 8))
+
+class Anchor(LossTerm):
+  def init(self, context, params, key):
+    return params
+
+  def term(self, context, params, target_params, batch, aux, key, extra):
+    return sum(jnp.sum(jnp.square(p - q)) for p, q in zip(*map(jax.tree.leaves, (params, extra))))
+
+class Shrink(PeriodicRemedy):
+  def operate(self, context, state, batch, key):
+    shrunk = jax.tree.map(lambda x: 0.9 * x, state.params)
+    return state._replace(params=shrunk), {'Shrink/Done': jnp.ones(())}
 
 def learner(count):
   return Learner(
     functools.partial(losses.dqn_loss, apply=network.apply, discount=0.9),
-    penalty=rank.lp_penalty, penalty_weight=0.01, target_update_period=2, devices=count)
+    penalty=rank.lp_penalty, penalty_weight=0.01, target_update_period=2, devices=count,
+    remedies={'anchor': Anchor(0.01), 'shrink': Shrink(2)})
 
 def start(seed):
   key = jax.random.PRNGKey(seed)

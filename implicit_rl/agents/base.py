@@ -17,7 +17,9 @@ import numpy as np
 from flax import linen as nn
 
 from implicit_rl.agents import checks, schedules
+from implicit_rl.context import Context, add_new
 from implicit_rl.data.source import DataSource
+from implicit_rl.diagnostics.base import Diagnostic, Measurements, bound_diagnostics
 from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
 from implicit_rl.logs import checkpoints
@@ -62,8 +64,9 @@ class Agent:
     epsilon_train: online only, final ε of ε-greedy acting.
     epsilon_eval: ε while `eval_mode` is set.
     epsilon_decay_period: online only, environment steps over which ε falls to its final value.
-    learner: the learner's class; called with the loss.
+    learner: the learner's class; called with the loss and the agent's `Context`.
     srank_delta: δ of the measured srank.
+    diagnostics: measurements by name; None takes those that gin binds as `Diagnostics.NAME`.
     eval_mode: whether the agent starts in evaluation.
     seed: everything random in the agent derives from it.
     summary_writer: ignored; Dopamine's Runner passes it. The runner writes the logs.
@@ -105,6 +108,7 @@ class Agent:
     epsilon_decay_period: int = 250_000,  # environment steps
     learner: type[Learner] = Learner,
     srank_delta: float = 0.01,
+    diagnostics: Mapping[str, Diagnostic] | None = None,
     eval_mode: bool = False,
     seed: int = 0,
     summary_writer: Any = None,
@@ -142,9 +146,20 @@ class Agent:
     loss = self.make_loss()
     # Before the data is read, which may take long.
     checks.trace(loss, params, self._stack, batch_size, self.action_shape)
-    self.learner = learner(loss)
+    context = Context(
+      apply=self.apply,
+      init=lambda key: self.network.init(key, self._stack[None]),
+      loss=loss,
+      discount=self.gamma_n,
+      num_actions=num_actions,
+      network=self.network,
+      layers=checks.layer_names(self.network, self._stack),
+    )
+    self.learner = learner(loss, context=context)
     self.state = self.learner.init(params, learner_key)
     self._measure = make_measure(loss, srank_delta)
+    diagnostics = bound_diagnostics() if diagnostics is None else diagnostics
+    self._measurements = Measurements(diagnostics, self.learner.context)
     self._select = jax.jit(self._select_next, static_argnames='evaluating')
     self.policy = self.make_policy()
     self.evaluation_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 1))
@@ -275,9 +290,21 @@ class Agent:
     if pending is not None:
       yield *pending[:2], pending[2].result()
 
-  def measure(self, batch: Batch) -> Mapping[str, jax.Array]:
-    """Rank metrics, TD error and Q of the current parameters on a fixed batch [B, ...]."""
-    return self._measure(self.state.params, self.state.target_params, batch, self.state.key)
+  def measure(self, batch: Batch, iteration: int = 0) -> dict[str, Any]:
+    """Measures the current parameters on a fixed batch [B, ...].
+
+    Args:
+      batch: transitions.
+      iteration: number of the iteration, from 0, which decides what diagnostics are due.
+
+    Returns:
+      Rank metrics, TD error and Q, and what the diagnostics return.
+    """
+    measured = dict(
+      self._measure(self.state.params, self.state.target_params, batch, self.state.key)
+    )
+    add_new(measured, self._measurements.take(iteration, self.state, batch), 'A diagnostic')
+    return measured
 
   # --- acting, in Dopamine's words --------------------------------------------------------------
 

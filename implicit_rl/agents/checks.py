@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from implicit_rl.data.source import DataSource, check_source
 from implicit_rl.logs import checkpoints
@@ -80,8 +81,17 @@ def restore(state: LearnerState, saved: dict[str, Any], iteration: int) -> Learn
   """A checkpoint's learner in the place of `state`, as host arrays.
 
   Raises:
-    ValueError: if it belongs to another network or agent.
+    ValueError: if it belongs to another network or agent, or lacks the state of a remedy.
   """
+  saved = {'extra': {}, **saved}  # Checkpoints from before there were remedies.
+  missing, unknown = state.extra.keys() - saved['extra'], saved['extra'].keys() - state.extra
+  if missing or unknown:
+    what = 'has no state of' if missing else 'holds the state of'
+    names = ', '.join(f'Remedies.{name}' for name in sorted(missing or unknown))
+    raise ValueError(
+      f'Checkpoint {iteration} {what} {names}; use a new --base_dir or the gin settings it was made '
+      'with.'
+    )
   try:
     return checkpoints.from_arrays(state, saved)
   except (KeyError, ValueError) as error:

@@ -16,7 +16,8 @@ from gin import config as gin_config
 
 import implicit_rl
 
-_ALWAYS = ('agents',)  # Packages every module of which a gin line may name without an import.
+# Packages every module of which a gin line may name without an import.
+_ALWAYS = ('agents', 'remedies', 'diagnostics')
 _ALL = (*_ALWAYS, 'data', 'environments', 'gridworld')
 _OTHERS = ('gin.', 'dopamine.', 'run_experiment.')  # Modules whose names are listed last.
 # Whose parameter is meant if several have it.

@@ -224,14 +224,16 @@ class Runner(saving_runner.SavingRunner):
     """`measure_size` transitions that rank, TD error and Q are measured on."""
 
   def _measure(self, iteration: int) -> dict[str, Any]:
-    """Rank, TD error and Q; the spectrum goes to a file of its own."""
-    measured = dict(self._agent.measure(self._transitions_to_measure()))
+    """Rank, TD error, Q and the diagnostics; arrays go to a file of their own."""
+    measured = self._agent.measure(self._transitions_to_measure(), iteration)
     checked = {name: np.asarray(measured[name]) for name in _FINITE if name in measured}
     check_finite(checked, self._agent.updates)
     spectrum = {'iteration': iteration, 'updates': self._agent.updates}
-    spectrum['singular_values'] = measured.pop('singular_values')
-    jsonl.append(self._spectra_path, spectrum)
-    return {name: np.asarray(value).item() for name, value in measured.items()}
+    arrays = {name: value for name, value in measured.items() if np.ndim(value)}
+    jsonl.append(self._spectra_path, spectrum | arrays)
+    return {
+      name: np.asarray(value).item() for name, value in measured.items() if name not in arrays
+    }
 
   def _evaluate(
     self, iteration: int, statistics: iteration_statistics.IterationStatistics

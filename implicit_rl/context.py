@@ -1,0 +1,80 @@
+"""What remedies and diagnostics may know of the agent that they act on."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from implicit_rl.types import Apply, Loss, Params, PRNGKey
+
+
+def _missing(what: str) -> Callable[..., Any]:
+  """Returns a function that says which part of the context was not given."""
+
+  def fail(*args: Any, **kwargs: Any) -> Any:
+    del args, kwargs
+    raise ValueError(
+      f'This remedy or diagnostic needs `context.{what}`: construct the learner as '
+      f'Learner(loss, context=Context({what}=...)).'
+    )
+
+  return fail
+
+
+_NO_APPLY, _NO_INIT, _NO_LOSS = map(_missing, ('apply', 'init', 'loss'))
+_NO_OPTIMIZER = optax.identity()
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """The agent's pure functions and constants. An `Agent` fills all of it.
+
+  Attributes:
+    apply: `apply(params, states [B, S, ...]) -> outputs`; of actor-critic networks also with
+      `method='actor'` or `'critics'`.
+    init: `init(key) -> params`, a fresh network.
+    loss: the agent's loss, without penalty and remedies.
+    optimizer: the optimiser with all that the learner wraps around it; its state is
+      `LearnerState.optimizer_state`.
+    discount: γⁿ.
+    num_actions: number of actions A, or the length of a continuous one.
+    network: the Flax module, or None.
+    layers: names of the hidden layers from input to output, the keys of `outputs.layers`; empty if
+      the network does not name them.
+  """
+
+  apply: Apply = _NO_APPLY
+  init: Callable[[PRNGKey], Params] = _NO_INIT
+  loss: Loss = _NO_LOSS
+  optimizer: optax.GradientTransformation = _NO_OPTIMIZER
+  discount: float = 0.99
+  num_actions: int = 0
+  network: Any = None
+  layers: tuple[str, ...] = ()
+
+
+def named_key(key: PRNGKey, name: str) -> PRNGKey:
+  """Returns a key that depends on a name, not on what other names there are."""
+  return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def add_new(metrics: dict[str, Any], found: Mapping[str, Any], who: str) -> None:
+  """Adds what was found to metrics.
+
+  Args:
+    metrics: by name; changed.
+    found: likewise.
+    who: reports `found`, for the error.
+
+  Raises:
+    ValueError: for a name that is there already.
+  """
+  for name in found:
+    if name in metrics:
+      raise ValueError(f'{who} reports {name!r}, which is reported already: rename it.')
+  metrics.update(found)

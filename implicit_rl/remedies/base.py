@@ -1,0 +1,198 @@
+"""What a remedy is: a term of the loss, an operation after an update, and a state of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+
+from implicit_rl.context import Context
+from implicit_rl.types import Batch, LearnerState, LossAux, Metrics, Params, PRNGKey
+
+
+class Remedy:
+  """An intervention in training. Subclass it; every method's default changes nothing.
+
+  All methods are pure and are traced into the compiled update. A remedy is best a frozen dataclass
+  under `@gin.configurable`. Metrics are scalars by name: their means over an iteration's updates
+  stand in `metrics.jsonl` under these names.
+  """
+
+  @property
+  def active(self) -> bool:
+    """Whether it does anything; an inactive remedy leaves the compiled program untouched."""
+    return True
+
+  def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
+    """Returns this remedy's own state, such as a copy of the initial parameters.
+
+    Args:
+      context: see `Context`.
+      params: the initial online parameters.
+      key: a PRNG key of this remedy's own.
+
+    Returns:
+      A pytree of arrays, None for no state. It is kept in `LearnerState.extra[NAME]`, saved in
+      checkpoints, and has a leading axis where seeds are trained side by side.
+    """
+    del context, params, key
+    return None
+
+  def loss_term(
+    self,
+    context: Context,
+    params: Params,
+    target_params: Params,
+    batch: Batch,
+    aux: LossAux,
+    key: PRNGKey,
+    extra: Any,
+  ) -> tuple[jax.Array, Metrics]:
+    """Returns what is added to the loss, within the gradient.
+
+    Args:
+      context: see `Context`; `context.apply(params, batch.next_state)` gives outputs on s′.
+      params: online parameters, which the gradient is taken of.
+      target_params: the target network's parameters.
+      batch: see `Batch`.
+      aux: the agent's own; `aux.outputs` are the outputs on s, with `features` and, by layer,
+        `layers`.
+      key: a PRNG key of this remedy's own, another one at every update.
+      extra: what `init` returned, or `after_update` has made of it since.
+
+    Returns:
+      The weighted term [], and metrics.
+    """
+    del context, params, target_params, batch, aux, key, extra
+    return jnp.zeros(()), {}
+
+  def after_update(
+    self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+  ) -> tuple[LearnerState, Metrics]:
+    """Returns the learner's state as it shall be after an update, and metrics.
+
+    It comes after the optimiser's step and the target network's, so that parameters, target and the
+    optimiser's moments can be rewritten together.
+
+    Args:
+      context: see `Context`.
+      state: `updates` counts this update already; `extra` is this remedy's own.
+      batch: the update's batch.
+      key: a PRNG key of this remedy's own, another one at every update.
+    """
+    del context, batch, key
+    return state, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class LossTerm(Remedy):
+  """A remedy that is one weighted term of the loss; a subclass writes `term`.
+
+  Attributes:
+    weight: of the term, at least 0; 0 takes it out of the program.
+
+  Raises:
+    ValueError: for a negative weight, or one that is not a number.
+  """
+
+  weight: float
+
+  def __post_init__(self):
+    """Checks the weight."""
+    if not isinstance(self.weight, int | float) or not self.weight >= 0:
+      raise ValueError(f'{type(self).__name__}.weight must be at least 0, got {self.weight!r}.')
+
+  @property
+  def active(self) -> bool:
+    """Whether the weight is above 0."""
+    return self.weight > 0
+
+  def term(
+    self,
+    context: Context,
+    params: Params,
+    target_params: Params,
+    batch: Batch,
+    aux: LossAux,
+    key: PRNGKey,
+    extra: Any,
+  ) -> jax.Array:
+    """Returns the term [] before its weight; arguments as in `Remedy.loss_term`."""
+    raise NotImplementedError(f'{type(self).__name__} has no term(); see docs/extending.md.')
+
+  def loss_term(self, *arguments: Any) -> tuple[jax.Array, Metrics]:
+    """See `Remedy.loss_term`; the term before its weight is logged as Losses/CLASS."""
+    value = self.term(*arguments)
+    return self.weight * value, {f'Losses/{type(self).__name__}': value}
+
+
+@dataclasses.dataclass(frozen=True)
+class PeriodicRemedy(Remedy):
+  """A remedy that acts after every `period`-th update; a subclass writes `operate`.
+
+  Attributes:
+    period: gradient updates between two operations; None takes it out of the program.
+
+  Raises:
+    ValueError: for a period below 1, or one that is not a whole number.
+  """
+
+  period: int | None
+
+  def __post_init__(self):
+    """Checks the period."""
+    whole = isinstance(self.period, int) and not isinstance(self.period, bool)
+    if self.period is not None and not (whole and self.period >= 1):
+      raise ValueError(
+        f'{type(self).__name__}.period must be a whole number of updates, at least 1, or None; '
+        f'got {self.period!r}.'
+      )
+
+  @property
+  def active(self) -> bool:
+    """Whether there is a period."""
+    return self.period is not None
+
+  def operate(
+    self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+  ) -> tuple[LearnerState, Metrics]:
+    """Returns the new state and metrics; arguments as in `Remedy.after_update`."""
+    raise NotImplementedError(f'{type(self).__name__} has no operate(); see docs/extending.md.')
+
+  def after_update(
+    self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+  ) -> tuple[LearnerState, Metrics]:
+    """See `Remedy.after_update`; metrics are 0 at the updates in between."""
+    assert self.period is not None  # An inactive remedy is not called.
+    operate = lambda: self.operate(context, state, batch, key)
+    _, metrics = jax.eval_shape(operate)
+    idle = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+    return jax.lax.cond(state.updates % self.period == 0, operate, lambda: (state, idle))
+
+
+@gin.configurable('Remedies')
+def bound_remedies(**by_name: Remedy | None) -> dict[str, Remedy]:
+  """Returns the remedies that gin binds as `Remedies.NAME = @Class()`, sorted by name.
+
+  Files add up, since each binds names of its own; None removes what an earlier file bound.
+
+  Raises:
+    ValueError: for what is not a `Remedy`.
+  """
+  return check_remedies(by_name)
+
+
+def check_remedies(by_name: dict[str, Any]) -> dict[str, Remedy]:
+  """Returns those that are not None, sorted by name.
+
+  Raises:
+    ValueError: for what is not a `Remedy`, naming its gin binding.
+  """
+  for name, remedy in by_name.items():
+    if remedy is not None and not isinstance(remedy, Remedy):
+      hint = f': say @{remedy.__name__}().' if isinstance(remedy, type) else '.'
+      raise ValueError(f'Remedies.{name} must be a Remedy or None, got {remedy!r}{hint}')
+  return {name: by_name[name] for name in sorted(by_name) if by_name[name] is not None}
