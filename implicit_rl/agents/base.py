@@ -25,7 +25,7 @@ from implicit_rl.learner import Learner
 from implicit_rl.logs import checkpoints
 from implicit_rl.logs.running_means import TrainingSums
 from implicit_rl.metrics import make_measure
-from implicit_rl.networks import NatureCNN
+from implicit_rl.networks import NatureCNN, hidden_layers
 from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
 
 
@@ -153,7 +153,7 @@ class Agent:
       discount=self.gamma_n,
       num_actions=num_actions,
       network=self.network,
-      layers=checks.layer_names(self.network, self._stack),
+      layers=hidden_layers(self.network, self._stack[None]),
     )
     self.learner = learner(loss, context=context)
     self.state = self.learner.init(params, learner_key)

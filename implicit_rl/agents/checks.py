@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from implicit_rl.data.source import DataSource, check_source
 from implicit_rl.logs import checkpoints
@@ -89,8 +88,8 @@ def restore(state: LearnerState, saved: dict[str, Any], iteration: int) -> Learn
     what = 'has no state of' if missing else 'holds the state of'
     names = ', '.join(f'Remedies.{name}' for name in sorted(missing or unknown))
     raise ValueError(
-      f'Checkpoint {iteration} {what} {names}; use a new --base_dir or the gin settings it was made '
-      'with.'
+      f'Checkpoint {iteration} {what} {names}; use a new --base_dir or the gin settings it was '
+      'made with.'
     )
   try:
     return checkpoints.from_arrays(state, saved)

@@ -1,8 +1,12 @@
 """Remedies and diagnostics of a file outside the repository, through the command line."""
 
+import itertools
 import os
+import re
 import sys
+import textwrap
 
+import jax
 import numpy as np
 import pytest
 
@@ -87,8 +91,8 @@ Remedies.shrink = None
 Diagnostics.norms = None
 """
 OFF = """
-Anchor.weight = 0.0
-ShrinkAndPerturb.period = None
+readers_own.Anchor.weight = 0.0
+readers_own.ShrinkAndPerturb.period = None
 Diagnostics.norms = None
 """
 PATHS = {
@@ -208,6 +212,29 @@ def test_seeds_as_one_program_are_separate_runs(outside, tmp_path):
     one.pop('condition_number'), other.pop('condition_number')  # Of a σ_min that is rounding.
     assert other == pytest.approx(one, rel=1e-4, abs=1e-5, nan_ok=True)
     assert one['Losses/Anchor'] > 0
+
+
+def test_the_remedy_and_the_diagnostic_of_the_docs_run(tmp_path, monkeypatch):
+  page = (ROOT / 'docs/extending.md').read_text()
+  blocks = re.findall(r'(?:^    .*\n|^\n(?=    |\n    ))+', page, re.M)
+  files, lines = {}, []
+  for file, binding in itertools.pairwise(map(textwrap.dedent, blocks)):
+    if named := re.match(r'\n*import (my_remedies|my_measures)\n', binding):
+      files[named[1]] = file
+      lines.append(binding)
+  assert set(files) == {'my_remedies', 'my_measures'}
+  monkeypatch.syspath_prepend(tmp_path)
+  for name, text in files.items():
+    (tmp_path / f'{name}.py').write_text(text)
+    assert len(text.strip().splitlines()) < 30
+  (tmp_path / 'mine.gin').write_text('\n'.join(lines))
+  gin_file, bindings = PATHS['offline']
+  (row,) = run(tmp_path / 'run', gin_file, tmp_path / 'mine.gin', **bindings)
+  assert row['Losses/L2Init'] > 0
+  assert row['weight_norm'] > 1
+  params = jax.tree.leaves(learner_of(tmp_path / 'run')['params'])
+  norm = np.sqrt(sum(np.sum(np.square(x, dtype=np.float64)) for x in params))
+  np.testing.assert_allclose(row['weight_norm'], norm, rtol=1e-5)
 
 
 def start(folder, base_dir, gin_file, bindings):
