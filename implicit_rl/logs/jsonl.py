@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per iteration, whole or absent, never twice."""
+"""Writes and reads metrics.jsonl: one JSON object per iteration, written whole and once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from implicit_rl.logs.errors import DamagedLogError
 
 
 def append(path: str | os.PathLike, row: Mapping[str, Any]) -> None:
-  """Appends one row in a single write; non-finite numbers become null, which JSON can hold."""
+  """Appends one row in a single write; non-finite numbers become null, as JSON has none."""
   line = json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + '\n'
   with open(path, 'ab') as file:
     file.write(line.encode())
@@ -24,10 +24,10 @@ def append(path: str | os.PathLike, row: Mapping[str, Any]) -> None:
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """The whole rows, in order; a line that was cut short is left out.
+  """Returns the rows in order, without a last line that was cut short.
 
   Raises:
-    DamagedLogError: if a whole line is no row.
+    DamagedLogError: if a complete line is not a JSON object.
     OSError: if the file can't be read.
   """
   rows = []
@@ -51,7 +51,7 @@ def _row(path: str | os.PathLike, number: int, line: bytes) -> dict[str, Any]:
 
 
 def keep_before(path: str | os.PathLike, iteration: int) -> None:
-  """Drops the rows of `iteration` and later, which a resumed run is about to write again.
+  """Removes the rows of `iteration` and later, which a resumed run is about to write again.
 
   Raises:
     DamagedLogError: as `read`, or if a row has no iteration; the file stays as it is.

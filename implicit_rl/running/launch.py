@@ -1,4 +1,4 @@
-"""What a process that does a run starts with: its environment variables, JAX and its log."""
+"""Prepares a process for a run: environment variables, JAX, the log file, its end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _ONE_THREAD = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1
 def environment(
   compilation_cache: str | os.PathLike | None = None, *, one_thread: bool = True
 ) -> dict[str, str]:
-  """What to set in a run's process before JAX loads, when several runs share a machine.
+  """Returns environment variables for a run that shares its machine; set them before JAX loads.
 
   Args:
-    compilation_cache: directory where XLA's programs are kept for the next run; None keeps none.
-    one_thread: whether the run computes on one core.
+    compilation_cache: directory of compiled programs, which later runs reuse; None keeps none.
+    one_thread: compute on one core.
   """
   variables = xla_flags.wide_vectors()
   if one_thread:
@@ -37,11 +37,10 @@ def environment(
 
 
 def start_jax() -> None:
-  """Starts JAX in a run's process; where `environment` said so, with one thread to compute on.
+  """Starts JAX, with one compute thread if `environment(one_thread=True)` was set.
 
-  XLA's flags for that leave a pool with a thread for each core that the process may use as JAX
-  starts, so for that moment it may use one. Where runs are as many as cores, two small networks
-  trained a quarter faster for it.
+  XLA's flags alone leave a pool of one thread for each core that the process may use when JAX
+  starts. This function therefore restricts the process to one core while JAX starts.
   """
   if _ONE_THREAD not in os.environ.get('XLA_FLAGS', '') or not hasattr(os, 'sched_setaffinity'):
     return
@@ -52,14 +51,14 @@ def start_jax() -> None:
   try:
     jax.devices()
   finally:
-    for thread in os.listdir('/proc/self/task'):  # The new ones have inherited it.
+    for thread in os.listdir('/proc/self/task'):  # JAX's threads inherited the restriction.
       with contextlib.suppress(ProcessLookupError):
         os.sched_setaffinity(int(thread), cores)
 
 
 @contextlib.contextmanager
 def log_of(base_dir: str | os.PathLike) -> Iterator[None]:
-  """What is printed within goes to run.log in a directory that is there."""
+  """Sends printed output to `base_dir/run.log`; the directory must exist."""
   with (
     open(pathlib.Path(base_dir) / 'run.log', 'a') as log,
     contextlib.redirect_stdout(log),
@@ -69,10 +68,9 @@ def log_of(base_dir: str | os.PathLike) -> Iterator[None]:
 
 
 def stop_with_parent() -> None:
-  """Sends this process SIGTERM when the one that started it ends, however it ends.
+  """Asks the system to send this process SIGTERM when its parent ends, even by SIGKILL.
 
-  Else runs would go on after `kill` of what shows their progress. Linux alone has it (prctl's
-  PR_SET_PDEATHSIG, 1).
+  Linux only (prctl's PR_SET_PDEATHSIG, 1); elsewhere the process outlives its parent.
   """
   if sys.platform == 'linux':
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -17,7 +17,7 @@ from dopamine.discrete_domains import iteration_statistics
 
 @gin.configurable(denylist=['base_dir', 'create_agent_fn', 'create_environment_fn', 'clip_rewards'])
 class OfflineRunner(runners.Runner):
-  """Trains an agent from its data source alone; the environment serves to evaluate it.
+  """Trains an agent from its data source alone; the environment only evaluates it.
 
   Args:
     *args: `Runner`'s.
@@ -27,7 +27,7 @@ class OfflineRunner(runners.Runner):
     **kwargs: `Runner`'s; gin binds them as `OfflineRunner.*`.
 
   Attributes:
-    train_agent: what a training phase calls: `Agent.train`, unless several seeds train together.
+    train_agent: called by a training phase; `Agent.train` unless several seeds train together.
   """
 
   def __init__(
@@ -63,7 +63,7 @@ class OfflineRunner(runners.Runner):
 
   @property
   def sums(self) -> TrainingSums:
-    """What the updates of the iteration reported so far."""
+    """Metrics of the iteration's updates so far."""
     return self._sums
 
   def _begin_training(self) -> None:

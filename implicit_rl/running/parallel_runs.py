@@ -1,4 +1,4 @@
-"""Many runs on this machine, one process a core; each is what `run_experiment.py` would run."""
+"""Runs many experiments on this machine, one process per core, each as `run_experiment.py` does."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 class Job(NamedTuple):
-  """One run.
+  """One run of `run_all`.
 
   Attributes:
     base_dir: the run's directory.
     gin_files: relative to the repository's root.
     bindings: lines of gin, which win over the files.
     seed: of the run.
-    iterations: what the bindings or files set; for progress, and to know that a run is finished.
+    iterations: as the bindings or files set it; for the progress bar and to skip finished runs.
   """
 
   base_dir: pathlib.Path
@@ -36,17 +36,17 @@ class Job(NamedTuple):
 
   @property
   def done(self) -> int:
-    """Iterations that its log holds, or those of its seeds together."""
+    """Iterations in its log, or in the logs of its seeds together."""
     return run_directory.iterations_done(self.base_dir)
 
   @property
   def finished(self) -> bool:
-    """Whether its log holds all of them."""
+    """Whether its log holds all iterations."""
     return self.done >= self.iterations
 
 
 def run(job: Job) -> None:
-  """Does or resumes one run in this process; its output goes to run.log in its directory."""
+  """Starts or resumes one run in this process; its output goes to `base_dir/run.log`."""
   if signals.requested():
     return
   import gin
@@ -67,15 +67,15 @@ def run_all(
   processes: int | None = None,
   compilation_cache: str | os.PathLike | None = None,
 ) -> None:
-  """Does the jobs in order, some at once, showing how many iterations are done.
+  """Runs the jobs in order, several at once, and shows how many iterations are done.
 
   Args:
-    jobs: what to run; those that are finished are left alone.
-    processes: how many at once; None is one per core.
-    compilation_cache: directory where XLA's programs are kept for the next run; None keeps none.
+    jobs: what to run; finished jobs are skipped.
+    processes: how many run at once; None is one per core.
+    compilation_cache: directory of compiled programs, which later runs reuse; None keeps none.
 
   Raises:
-    OSError, ValueError: what a run raised; runs that have not started then never do.
+    OSError, ValueError: what a run raised; jobs that have not started by then do not start.
   """
   left = [job for job in jobs if not job.finished]
   os.environ.update(launch.environment(compilation_cache))
@@ -88,16 +88,16 @@ def run_all(
     try:
       _watch(futures, jobs)
     except (OSError, ValueError, ArithmeticError):
-      # Waits, since leaving the pool's context would take the cancelling back.
+      # Without this, leaving the pool's context would run the jobs that are waiting.
       pool.shutdown(wait=True, cancel_futures=True)
       raise
-    except KeyboardInterrupt:  # The runs had it too: each saves what it has.
+    except KeyboardInterrupt:  # The runs received it too and save themselves.
       pool.shutdown(wait=True, cancel_futures=True)
-      raise SystemExit('Stopped; the same command goes on.') from None
+      raise SystemExit('Stopped. Run the same command again to resume.') from None
 
 
 def _watch(futures: Sequence[concurrent.futures.Future], jobs: Sequence[Job]) -> None:
-  """Shows how many iterations are done until all runs are; raises what a run raised."""
+  """Shows progress until all runs have ended; raises what a run raised."""
   total = sum(job.iterations for job in jobs)
   with tqdm(total=total, unit=' iterations', dynamic_ncols=True) as bar:
     waiting = True

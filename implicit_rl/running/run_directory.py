@@ -1,4 +1,4 @@
-"""A run's directory: one process holds it at a time, and its logs say how far the run is."""
+"""Locks a run's directory for one process, and counts the iterations in its logs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import IO
 
 _LOCK = '.lock'
-_held: dict[pathlib.Path, IO[str]] = {}  # What this process holds.
+_held: dict[pathlib.Path, IO[str]] = {}  # Locks of this process.
 
 
 class InUseError(OSError):
-  """Another process has the directory."""
+  """Another process holds the directory."""
 
 
 def iterations_done(base_dir: str | os.PathLike) -> int:
@@ -28,14 +28,14 @@ def iterations_done(base_dir: str | os.PathLike) -> int:
 
 
 def acquire(base_dir: str | os.PathLike) -> None:
-  """Makes the directory, checks that it can be written and locks it for this process.
+  """Creates the directory, checks that it is writable and locks it for this process.
 
-  The lock is the operating system's and ends with the process, however that ends.
+  The operating system releases the lock when the process ends, even by SIGKILL.
 
   Raises:
     ValueError: if it is a file.
-    InUseError: if another process has it; names the process.
-    OSError: if it can't be made or written.
+    InUseError: if another process holds it; names the process.
+    OSError: if it can't be created or written.
   """
   path = pathlib.Path(base_dir)
   if path.exists() and not path.is_dir():
@@ -67,7 +67,7 @@ def acquire(base_dir: str | os.PathLike) -> None:
 
 
 def release(base_dir: str | os.PathLike) -> None:
-  """Gives the directory free; does nothing if this process does not hold it."""
+  """Unlocks the directory; does nothing if this process does not hold it."""
   file = _held.pop(pathlib.Path(base_dir).resolve(), None)
   if file is not None:
     file.close()

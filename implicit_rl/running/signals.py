@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks a run to stop at the next good place, the second ends it."""
+"""Stops a run gracefully on the first SIGTERM or SIGINT, and at once on the second."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_requested: list[int] = []  # Signals that came and were not acted on yet.
+_requested: list[int] = []  # Signals received so far.
 
 
 class StoppedError(Exception):
-  """The run was asked to stop, and stands where it can be saved."""
+  """Raised where a run that was asked to stop can be saved."""
 
 
 def requested() -> bool:
-  """Whether this process was asked to stop. It stays so: what was to follow must not start."""
+  """Returns whether this process was asked to stop; stays true until `forget`."""
   return bool(_requested)
 
 
 def check() -> None:
-  """Raises StoppedError if the process was asked to stop; called where a run can be saved."""
+  """Raises StoppedError if the process was asked to stop. Call it where a run can be saved."""
   if _requested:
     raise StoppedError(f'by {signal.Signals(_requested[0]).name}')
 
 
 def forget() -> None:
-  """Takes requests back, for a process that goes on with something else."""
+  """Clears all requests, for a process that continues with something else."""
   _requested.clear()
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-  """Within it the first signal is a request; the second ends the process at once.
+  """Treats the first signal inside the block as a request; the second ends the process at once.
 
-  Outside the main thread, where Python sets no handlers, it changes nothing.
+  Does nothing outside the main thread, where Python can't set handlers.
   """
   if threading.current_thread() is not threading.main_thread():
     yield
@@ -55,11 +55,11 @@ def watched() -> Iterator[None]:
 def _handle(number: int, frame: FrameType | None) -> None:
   del frame
   if _requested:
-    os._exit(128 + number)  # Whatever hangs: checkpoints are whole or absent.
+    os._exit(128 + number)  # Safe even if something hangs: checkpoints are written atomically.
   _requested.append(number)
-  # Straight to the descriptor: the signal may have come within a print.
+  # Bypasses print, which the signal may have interrupted.
   name = signal.Signals(number).name
   os.write(
     sys.__stderr__.fileno() if sys.__stderr__ else 2,
-    f'\n{name}: saving, then stopping. Once more ends it at once.\n'.encode(),
+    f'\n{name}: saving, then stopping. Send it again to end at once.\n'.encode(),
   )
