@@ -15,8 +15,8 @@ import pytest
 from absl import flags
 
 import run_experiment
-from implicit_rl.logs import checkpoints, jsonl
-from implicit_rl.running import experiment, progress
+from implicit_rl.logs import checkpoints, jsonl, progress_bars
+from implicit_rl.running import experiment
 from tests.command_line import ROOT, refusal, run, strip_speed
 
 ATARI = 'gin_configs/atari/offline_dqn.gin'
@@ -308,7 +308,7 @@ def test_the_line_of_an_iteration_says_how_long_is_left(tmp_path, capsys):
   [(42.4, '42 s'), (90, '2 min'), (3599, '1 h 00 min'), (7500, '2 h 05 min')],
 )
 def test_durations_are_said_in_a_persons_units(seconds, expected):
-  assert progress.duration(seconds) == expected
+  assert progress_bars.duration(seconds) == expected
 
 
 def test_missing_files_are_named(tmp_path):

@@ -240,6 +240,9 @@ class OnlineRunner(runners.Runner):
   def _environment_steps(self) -> int:
     return self._recorder.added if self._loop is None else self._loop.steps
 
+  def _first_update_after(self) -> int:
+    return self._agent.min_replay_history
+
   def _transitions_to_measure(self) -> Batch:
     return self._agent.source.fixed_batch(self._measure_size)
 

@@ -9,9 +9,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from implicit_rl.cpu import cores
+from implicit_rl.logs import progress_bars
 from implicit_rl.running import launch, run_directory, signals
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -99,7 +98,7 @@ def run_all(
 def _watch(futures: Sequence[concurrent.futures.Future], jobs: Sequence[Job]) -> None:
   """Shows progress until all runs have ended; raises what a run raised."""
   total = sum(job.iterations for job in jobs)
-  with tqdm(total=total, unit=' iterations', dynamic_ncols=True) as bar:
+  with progress_bars.bar(total, 'all runs', 'iterations') as bar:
     waiting = True
     while waiting:
       waiting = bool(concurrent.futures.wait(futures, timeout=1).not_done)

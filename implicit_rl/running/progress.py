@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from implicit_rl.logs.progress_bars import duration
 
-def line(row: Mapping[str, Any], num_iterations: int, seconds: float) -> str:
+
+def line(
+  row: Mapping[str, Any], num_iterations: int, seconds: float, first_update_after: int = 0
+) -> str:
   """How an iteration went, and how long the rest will take if it goes on like that.
 
   Args:
     row: the iteration's row of metrics.jsonl.
     num_iterations: iterations in the whole run.
     seconds: that the iteration took, evaluation included.
+    first_update_after: environment steps before the first update; the line says that there was
+      none if the run has not come so far.
   """
   done = row['iteration'] + 1
   evaluated = row['eval_return']
+  waiting, steps = '', row.get('environment_steps', 0)
+  if not row['updates'] and 0 < steps <= first_update_after:
+    waiting = f' (none before step {first_update_after:,}, min_replay_history; now at {steps:,})'
   parts = [
     f'iteration {done}/{num_iterations}',
-    f'updates {row["updates"]:,}',
+    f'updates {row["updates"]:,}{waiting}',
     f'return {"-" if evaluated is None else f"{evaluated:.2f}"}',
     f'srank {row["srank"]:.0f}',
     f'TD error {row["td_error"]:.3g}',
@@ -28,11 +37,3 @@ def line(row: Mapping[str, Any], num_iterations: int, seconds: float) -> str:
   if done < num_iterations:
     parts.append(f'{duration((num_iterations - done) * seconds)} left')
   return '  '.join(parts)
-
-
-def duration(seconds: float) -> str:
-  """A span of time in the units that a person would say it in."""
-  if seconds < 60:
-    return f'{seconds:.0f} s'
-  minutes = round(seconds / 60)
-  return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02} min'

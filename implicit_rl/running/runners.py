@@ -1,6 +1,6 @@
 """Runners on Dopamine's Runner: train, evaluate, measure, log, checkpoint, each iteration.
 
-Dopamine's own loop calls the phases and writes its log pickles; what is different here is that rank
+An iteration is Dopamine's, and so are its log pickles; what is different here is that rank
 is measured, that a checkpoint is one atomic file, that a run can be stopped within an iteration and
 goes on from there, and that an environment may play the evaluation's episodes side by side. What a
 training phase is stands in `offline_runner` and `online_runner`.
@@ -24,7 +24,7 @@ import tqdm.auto as tqdm
 from implicit_rl import environments
 from implicit_rl.cpu import allocator
 from implicit_rl.environments import one_by_one
-from implicit_rl.logs import jsonl
+from implicit_rl.logs import jsonl, progress_bars
 from implicit_rl.logs.running_means import check_finite
 from implicit_rl.running import progress, saving_runner, signals
 from implicit_rl.types import Batch
@@ -133,7 +133,7 @@ class Runner(saving_runner.SavingRunner):
       raise ValueError(
         f'{type(self).__name__}.max_steps_per_episode is at least 1, not {max_steps_per_episode}.'
       )
-    self._progress: tqdm.tqdm | None = None
+    self._progress: Any = None  # The bar of what is being played on the host.
     self._episode: Episode | None = None
 
     def create_environment() -> Any:
@@ -191,7 +191,8 @@ class Runner(saving_runner.SavingRunner):
     row['updates'] = self._agent.updates
     row = {name: row[name] for name in _LEADING} | row
     jsonl.append(self._metrics_path, row)
-    tqdm.tqdm.write(progress.line(row, self._num_iterations, time.monotonic() - began))
+    seconds = time.monotonic() - began
+    tqdm.tqdm.write(progress.line(row, self._num_iterations, seconds, self._first_update_after()))
     scalars = {name: value for name, value in row.items() if value is not None}
     statistics.append(scalars)
     self._collector_dispatcher.write(
@@ -218,6 +219,10 @@ class Runner(saving_runner.SavingRunner):
     Returns:
       Its part of the row, `updates_per_second` among it.
     """
+
+  def _first_update_after(self) -> int:
+    """Environment steps in the whole run before its first update."""
+    return 0
 
   @abc.abstractmethod
   def _transitions_to_measure(self) -> Batch:
@@ -306,7 +311,6 @@ class Runner(saving_runner.SavingRunner):
 
   # --- what a person sees -----------------------------------------------------------------------
 
-  def _bar(self, what: str, total: int, unit: str, done: int = 0) -> tqdm.tqdm:
-    return tqdm.tqdm(
-      desc=what, total=total, initial=done, unit=f' {unit}', leave=False, dynamic_ncols=True
-    )
+  def _bar(self, what: str, total: int, unit: str, done: int = 0) -> Any:
+    what = f'iteration {self._iteration + 1}/{self._num_iterations}, {what}'
+    return progress_bars.bar(total, what, unit, done, leave=False)

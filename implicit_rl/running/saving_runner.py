@@ -1,6 +1,6 @@
 """What keeps a run: its checkpoints, going on from them, and stopping when it is asked to.
 
-Dopamine's own loop is within: iteration, log pickle, checkpoint.
+An iteration does what Dopamine's does: iteration, log pickle, checkpoint.
 """
 
 from __future__ import annotations
@@ -264,7 +264,9 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
   def _run_until_stopped(self) -> None:
     with signals.watched():
       try:
-        super().run_experiment()
+        for iteration in self.iterations:
+          self.iterate(iteration)
+        self._collector_dispatcher.close()
       except signals.StoppedError:
         self._checkpoint_interrupted()
         print(

@@ -20,12 +20,12 @@ import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm.auto as tqdm
 
 from implicit_rl.agents import schedules
 from implicit_rl.compat import gin_names
 from implicit_rl.cpu import cores
 from implicit_rl.data.source import DataSource
+from implicit_rl.logs import progress_bars
 from implicit_rl.logs.running_means import TrainingSums
 from implicit_rl.running import launch, run_directory, signals
 from implicit_rl.types import Array, Batch
@@ -341,7 +341,7 @@ class ProcessSeeds:
   def _wait(self, processes: Sequence[Any]) -> None:
     """Shows how many iterations are done until all processes have ended; passes on to stop."""
     told = False
-    with tqdm.tqdm(total=len(processes) * self._iterations, unit=' iterations') as bar:
+    with progress_bars.bar(len(processes) * self._iterations, 'all seeds', 'iterations') as bar:
       while any(process.is_alive() for process in processes):
         if signals.requested() and not told:
           told = True

@@ -10,7 +10,8 @@ import rich.console
 import rich.live
 import rich.table
 
-from implicit_rl.running import parallel_runs, progress
+from implicit_rl.logs.progress_bars import duration
+from implicit_rl.running import parallel_runs
 from implicit_rl.sweep import jobs
 from implicit_rl.sweep.spec import Planned
 
@@ -64,7 +65,7 @@ def shown(planned: Sequence[Planned], todo: Sequence[parallel_runs.Job]) -> Iter
     if new < 1:
       return ''
     seconds = (total - at_first - new) * (time.monotonic() - began) / new
-    return f'about {progress.duration(seconds)} left'
+    return f'about {duration(seconds)} left'
 
   if console.is_terminal:
     with rich.live.Live(console=console, refresh_per_second=1) as display:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 import time
 
 import jax
@@ -93,6 +94,7 @@ def _comparable(tree):
 
 def _main(base_dir, gin_file, bindings, seed):
   forks.print_into(f'{base_dir}.log', f'{base_dir}.log')
+  sys.stderr.isatty = lambda: True  # Its bars tell a test which phase has begun.
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   from absl import flags
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import tqdm
+
+from implicit_rl.logs import progress_bars
 
 T = TypeVar('T')
 _NAMED = 3  # Differences that a message names.
@@ -195,15 +196,6 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
   return '; '.join(found[:_NAMED]) + (f'; and {more} more' if more > 0 else '')
 
 
-def bar(total: int, what: str, unit: str = ' rows', start: int = 0) -> tqdm.tqdm:
+def bar(total: int, what: str, unit: str = 'rows', start: int = 0) -> Any:
   """Returns a progress bar that shows only if the work takes more than five seconds."""
-  return tqdm.tqdm(
-    total=total,
-    initial=start,
-    desc=what,
-    unit=unit,
-    unit_scale=True,
-    delay=5,
-    mininterval=0.5,
-    dynamic_ncols=True,
-  )
+  return progress_bars.bar(total, what, unit, start, unit_scale=True, delay=5, mininterval=0.5)
