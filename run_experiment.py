@@ -52,12 +52,12 @@ def one_line(error: Exception) -> str:
   return gin_names.one_line(error) if gin_names else ' '.join(str(error).split())
 
 
-def configurables(names: list[str]) -> str:
+def list_configurables(names: list[str]) -> str:
   """What gin can bind once the given gin files have been read."""
   from implicit_rl.compat import gin_names
-  from implicit_rl.running import experiment
+  from implicit_rl.running import configurables, experiment
 
-  gin_names.load(everything=True)
+  configurables.load(everything=True)
   if FLAGS.gin_files:  # They may import a user's own.
     experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings)
   return gin_names.listing(names)
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Dopamine and TFDS tell much; --verbosity=0 shows it.
   try:
     if FLAGS.list_configurables:
-      print(configurables(argv[1:]))
+      print(list_configurables(argv[1:]))
       return
     if len(argv) > 1:
       raise ValueError(f'Unexpected argument {argv[1]!r}: every argument is a --flag=value.')

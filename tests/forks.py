@@ -16,10 +16,12 @@ import tempfile
 import pytest  # noqa: F401 - what targets import is imported here, once
 import tensorflow_datasets  # noqa: F401
 
-from implicit_rl.compat import gin_names
-from implicit_rl.running import experiment  # noqa: F401
+from implicit_rl.running import (
+  configurables,
+  experiment,  # noqa: F401
+)
 
-gin_names.load()  # Not the environments: gymnax starts JAX when it is imported.
+configurables.load()  # Not the environments: gymnax starts JAX when it is imported.
 gc.freeze()  # Else each process would copy all of it, to look for garbage.
 context = multiprocessing.get_context('forkserver')
 context.set_forkserver_preload([__name__])

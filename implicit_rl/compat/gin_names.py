@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
-import pkgutil
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -16,9 +14,6 @@ from gin import config as gin_config
 
 import implicit_rl
 
-# Packages every module of which a gin line may name without an import.
-_ALWAYS = ('agents', 'remedies', 'diagnostics')
-_ALL = (*_ALWAYS, 'data', 'environments', 'gridworld')
 _OTHERS = ('gin.', 'dopamine.', 'run_experiment.')  # Modules whose names are listed last.
 # Whose parameter is meant if several have it.
 _SHARED = ('Agent', 'Learner', 'OfflineRunner', 'OnlineRunner')
@@ -53,16 +48,6 @@ class Configurable(NamedTuple):
 def is_ours(selector: str) -> bool:
   """Whether this project, or a user, names a configurable: not Dopamine, not gin."""
   return not selector.startswith(_OTHERS)
-
-
-def load(everything: bool = False) -> None:
-  """Imports what gin lines may name without an import: the agents, or all configurables."""
-  packages = _ALL if everything else _ALWAYS
-  for package in packages:
-    found = importlib.import_module(f'{implicit_rl.__name__}.{package}')
-    for module in pkgutil.walk_packages(found.__path__, f'{found.__name__}.'):
-      if not module.name.endswith('.__main__'):
-        importlib.import_module(module.name)
 
 
 def configurables() -> list[Configurable]:

@@ -22,7 +22,7 @@ from implicit_rl import environments, sharding
 from implicit_rl.compat import config_files, gin_names, unread_bindings
 from implicit_rl.cpu import allocator
 from implicit_rl.logs import collectors, wandb_collector
-from implicit_rl.running import run_directory, seeds
+from implicit_rl.running import configurables, run_directory, seeds
 from implicit_rl.running.offline_runner import OfflineRunner
 from implicit_rl.running.online_runner import OnlineRunner
 
@@ -67,7 +67,7 @@ def parse_gin(
   """
   if not gin_files:
     raise ValueError('Give at least one --gin_files, such as gin_configs/minatar/offline_dqn.gin.')
-  gin_names.load()
+  configurables.load()
   gin.clear_config()
   gin.parse_config(_DEFAULTS)
   config_files.parse(gin_files)

@@ -22,12 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from implicit_rl.agents import schedules
-from implicit_rl.compat import gin_names
 from implicit_rl.cpu import cores
 from implicit_rl.data.source import DataSource
 from implicit_rl.logs import progress_bars
 from implicit_rl.logs.running_means import TrainingSums
-from implicit_rl.running import launch, run_directory, signals
+from implicit_rl.running import configurables, launch, run_directory, signals
 from implicit_rl.types import Array, Batch
 
 WAYS = ('auto', 'vmap', 'processes')
@@ -358,7 +357,7 @@ def _run_seed(
   """Does or resumes the run of one seed in this process, with the settings of another's gin."""
   os.setsid()  # A signal at the terminal comes by way of the process that started this one.
   launch.start_jax()
-  gin_names.load()
+  configurables.load()
   gin.clear_config()
   gin.parse_config(config)
   for name in ('OfflineRunner', 'OnlineRunner'):

@@ -9,7 +9,7 @@ import pytest
 from gin import config as gin_config
 
 from implicit_rl.compat import gin_names
-from implicit_rl.running import experiment
+from implicit_rl.running import configurables, experiment
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CQL = str(ROOT / 'gin_configs/minatar/offline_cql.gin')
@@ -17,7 +17,7 @@ CQL = str(ROOT / 'gin_configs/minatar/offline_cql.gin')
 
 @pytest.fixture(scope='module')
 def known():
-  gin_names.load(everything=True)
+  configurables.load(everything=True)
   return {one.name: one for one in gin_names.configurables()}
 
 
@@ -26,10 +26,9 @@ def test_every_configurable_of_the_project_is_listed(known):
   headings = set(re.findall(r'^(\S+)$', listing, re.MULTILINE))
   for path in (ROOT / 'implicit_rl').rglob('*.py'):
     text = path.read_text()
-    for name in re.findall(
-      r'^@gin\.configurable.*?\n(?:@.*\n)*(?:class|def) (\w+)', text, re.MULTILINE
-    ):
-      name = {'create_runner': 'Experiment'}.get(name, name)
+    pattern = r"^@gin\.configurable(?:\('(\w+)')?.*?\n(?:@.*\n)*(?:class|def) (\w+)"
+    for given, defined in re.findall(pattern, text, re.MULTILINE):
+      name = given or defined
       assert any(heading.split('.')[-1] == name for heading in headings), (path, name)
   assert 'create_atari_environment' in listing  # Dopamine's are named at the end.
 
