@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from implicit_rl.environments import mujoco
-
 FILE = 'transitions.hdf5'
 MINARI_FILE = 'data/main_data.hdf5'
 _ATTRIBUTES = ('environment', 'game', 'run')
@@ -280,8 +278,8 @@ def read_minari(folder: str | os.PathLike) -> Dataset:
     )
   about: dict[str, Any] = {'dataset': str(dataset.spec.dataset_id)}
   spec = dataset.spec.env_spec
-  if spec is not None and spec.id.partition('-v')[0] in mujoco.TASKS:
-    about['game'] = spec.id.partition('-v')[0]
+  if spec is not None and str(spec.entry_point).startswith('gymnasium.envs.mujoco'):
+    about['game'] = spec.name  # As our environment is called: Hopper.
   return Dataset(episodes, about)
 
 

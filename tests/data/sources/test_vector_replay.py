@@ -1,5 +1,9 @@
 """Vector datasets: flat HDF5 and Minari, read, written and cut into transitions."""
 
+import pathlib
+import subprocess
+import sys
+
 import h5py
 import minari
 import numpy as np
@@ -14,6 +18,8 @@ from implicit_rl.data.source import DataSource
 from implicit_rl.data.sources import vector_replay
 from implicit_rl.environments import mujoco
 from implicit_rl.networks import MLP
+
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def transitions_of(episodes):
@@ -215,3 +221,12 @@ def test_agents_and_data_of_different_kinds_are_refused(hopper_replay):
 
   with pytest.raises(ValueError, match=r'shape \(3,\), one of the agent \(\)'):
     DQNAgent(3, (11,), np.float32, 1, source, network=MLP)
+
+
+def test_reading_vectors_loads_no_environment():
+  code = 'import sys; from implicit_rl.data.sources import vector_replay; print(*sys.modules)'
+  loaded = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
+  ).stdout.split()
+  assert 'implicit_rl.data.formats.vector_files' in loaded
+  assert not [name for name in loaded if name.startswith(('gymnasium', 'implicit_rl.environments'))]
