@@ -262,7 +262,7 @@ class OnlineRunner(runners.Runner):
     if not self._log_replay:
       return
     data_dir = os.path.join(self._base_dir, 'replay')
-    if ran or not self._dataset.is_in(data_dir):  # It may have been killed before it wrote.
+    if ran or not self._log.is_exported(data_dir):  # It may have been killed before it wrote.
       path = self._log.export(data_dir, self._dataset)
       print(
         f'The replay of the whole run is in {path}; {self._dataset.how_to_read(data_dir, path)}'

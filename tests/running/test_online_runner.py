@@ -65,10 +65,18 @@ def test_resumed_equals_uninterrupted(gin_file, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, *logs)
 
 
-def test_the_logged_replay_is_a_dataset_that_agents_train_on(tmp_path):
+@pytest.mark.parametrize('exported', [False, True])
+def test_the_logged_replay_is_a_dataset_that_agents_train_on(tmp_path, exported):
   steps = {'OnlineRunner.num_iterations': 3, 'OnlineRunner.training_steps': 40}
+  if exported:
+    shorter = steps | {'OnlineRunner.num_iterations': 2, 'OnlineRunner.log_replay': True}
+    run(tmp_path / 'online', DQN, **shorter)
+    shutil.copytree(tmp_path / 'online' / 'replay', tmp_path / 'shorter')
   run(tmp_path / 'online', DQN, **steps, **{'OnlineRunner.log_replay': True})
-  shutil.rmtree(tmp_path / 'online' / 'replay')  # As if it was killed before this was written.
+  replay = tmp_path / 'online' / 'replay'
+  shutil.rmtree(replay)  # As if it was killed before this was written,
+  if exported:  # or when only that of a shorter run was there.
+    shutil.copytree(tmp_path / 'shorter', replay)
   run(tmp_path / 'online', DQN, **steps, **{'OnlineRunner.log_replay': True})
   memory = replay_of(tmp_path / 'online')
   log = replay_log.ReplayLog(tmp_path / 'online' / 'replay_log')

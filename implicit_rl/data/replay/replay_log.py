@@ -23,6 +23,7 @@ from implicit_rl.data.store import frame_store, store_files
 from implicit_rl.environments import Capabilities, Environment
 
 _NAME = re.compile(r'iteration_(\d{6})')
+_EXPORTED = 'exported_iterations'  # Beside the dataset: how many iterations it holds.
 STAGES = 50  # As in DQN Replay: stages of equal length, one split each.
 
 
@@ -92,10 +93,6 @@ class Dataset:
   def _writer(self) -> ModuleType:
     """The module that writes it: `check_config` and `write_dataset`."""
     return vector_files if self.vectors else tfds_writer
-
-  def is_in(self, data_dir: str | os.PathLike) -> bool:
-    """Whether it was written there."""
-    return (pathlib.Path(data_dir) / self.name / self.config).exists()
 
   def write(self, data_dir: str | os.PathLike, episodes: Iterable[Any]) -> pathlib.Path:
     """Writes (stage, episode) pairs; replaces what is there. Returns the folder."""
@@ -189,7 +186,14 @@ class ReplayLog:
     """
     total = sum(self._read(i).reward.size for i in self._iterations())
     episodes = ((began * STAGES // total, rows) for began, rows in self.episodes())
-    return dataset.write(data_dir, episodes)
+    path = dataset.write(data_dir, episodes)
+    (pathlib.Path(data_dir) / _EXPORTED).write_text(f'{len(self._iterations())}\n')
+    return path
+
+  def is_exported(self, data_dir: str | os.PathLike) -> bool:
+    """Whether `export` has written all iterations there, and not only those of a shorter run."""
+    path = pathlib.Path(data_dir) / _EXPORTED
+    return path.exists() and path.read_text() == f'{len(self._iterations())}\n'
 
   def _iterations(self) -> list[int]:
     if not self._directory.is_dir():

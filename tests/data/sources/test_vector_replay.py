@@ -199,9 +199,9 @@ def test_the_log_of_a_run_becomes_a_dataset(tmp_path, hopper_episodes):
   assert set(batch.discount.tolist()) == {0.0, 1.0}
   hopper = mujoco.MuJoCoEnvironment('Hopper')
   dataset = replay_log.Dataset.of(hopper, environments.check(hopper), run=1)
-  assert not dataset.is_in(tmp_path / 'replay')
+  assert not log.is_exported(tmp_path / 'replay')
   folder = log.export(tmp_path / 'replay', dataset)
-  assert dataset.is_in(tmp_path / 'replay') and folder.name == 'Hopper_run_1'
+  assert log.is_exported(tmp_path / 'replay') and folder.name == 'Hopper_run_1'
   assert vector_files.read(folder).about == {
     'dataset': 'Hopper-v5',
     'environment': 'Hopper-v5',
