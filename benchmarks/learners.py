@@ -77,7 +77,7 @@ def ours(
   import jax
 
   from implicit_rl.cpu import allocator
-  from implicit_rl.logs.running_means import TrainingSums
+  from implicit_rl.logs.running_means import RunningMeans
 
   agent, batches = our_agent(gin_file, bindings, penalty, padding, batch)
   if device == 'gpu':
@@ -86,7 +86,7 @@ def ours(
 
   def work(count: int) -> None:
     nonlocal state
-    sums = TrainingSums()
+    sums = RunningMeans()
     for start in range(0, count, BATCHES):
       state, info = agent.learner.update_many(state, batches)
       sums.add(info.metrics, BATCHES, start)

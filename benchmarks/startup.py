@@ -36,16 +36,16 @@ def child(arguments: list[str]) -> None:
   """In a process of its own: runs the experiment up to what its first update reports."""
   from implicit_rl.logs import running_means  # NumPy alone.
 
-  add = running_means.TrainingSums.add
+  add = running_means.RunningMeans.add
 
-  def first(self: running_means.TrainingSums, *given: object) -> None:
+  def first(self: running_means.RunningMeans, *given: object) -> None:
     add(self, *given)
     loaded = [name for name in HEAVY if name in sys.modules]
     said = {'at': time.time(), 'cpu': time.process_time(), 'loaded': loaded}
     print(json.dumps(said), flush=True)
     os._exit(0)
 
-  running_means.TrainingSums.add = first  # type: ignore[method-assign]
+  running_means.RunningMeans.add = first  # type: ignore[method-assign]
   sys.argv = ['run_experiment.py', *arguments]
   import runpy
 

@@ -23,7 +23,7 @@ from implicit_rl.diagnostics.base import Diagnostic, Measurements, bound_diagnos
 from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
 from implicit_rl.logs import checkpoints
-from implicit_rl.logs.running_means import TrainingSums
+from implicit_rl.logs.running_means import RunningMeans
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN, hidden_layers
 from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
@@ -184,7 +184,7 @@ class Agent:
 
     self._recorder = None if self.source is None else self.source.recorder
 
-    self.learnt = TrainingSums()
+    self.learnt = RunningMeans()
     self.acted = 0
     self._steps = 0  # environment steps of training
     self._action: Any = 0
@@ -225,7 +225,7 @@ class Agent:
     self,
     num_updates: int,
     progress: Callable[[int], Any] = lambda done: None,
-    sums: TrainingSums | None = None,
+    sums: RunningMeans | None = None,
     done: int = 0,
   ) -> dict[str, float]:
     """Does gradient updates on batches from the source; the next chunk is sampled meanwhile.
@@ -244,13 +244,13 @@ class Agent:
       raise ValueError(f'num_updates is at least 1, not {num_updates}.')
     if self.source is None:
       raise ValueError(f'{type(self).__name__} has no data source to train from.')
-    sums = TrainingSums() if sums is None else sums
+    sums = RunningMeans() if sums is None else sums
     for count in self._updates(num_updates - done, schedules.chunk_size(num_updates), sums):
       progress(count)
     self.state = self.learner.gathered(self.state)
     return sums.means()
 
-  def _updates(self, num_updates: int, chunk: int, sums: TrainingSums) -> Iterator[int]:
+  def _updates(self, num_updates: int, chunk: int, sums: RunningMeans) -> Iterator[int]:
     """Does the updates, in chunks; yields the size of each when all about it is settled."""
     source = self.source
     assert source is not None
@@ -374,7 +374,7 @@ class Agent:
 
   def take_metrics(self) -> dict[str, float]:
     """The mean of each training metric over the updates done while acting since the last call."""
-    learnt, self.learnt = self.learnt, TrainingSums()
+    learnt, self.learnt = self.learnt, RunningMeans()
     return learnt.means()
 
   # --- saving -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Sums of the training metrics over an iteration's updates; a number that is none ends the run."""
+"""Running means of the training metrics over an iteration; non-finite values end the run."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-SKIPPED = 'Updates/Skipped'  # 1 for an update that was left out, else 0.
-_FOLLOW = ('Gradient/Norm', 'Losses/Total')  # Named only where nothing else went wrong with them.
-_PATIENCE = 1000  # Updates skipped in a row, after which nothing is being learnt.
+SKIPPED = 'Updates/Skipped'  # 1 for a skipped update, else 0.
+_FOLLOW = ('Gradient/Norm', 'Losses/Total')  # Named last in an error.
+_PATIENCE = 1000  # Updates skipped in a row, after which the run ends.
 
 
 class NonFiniteError(ArithmeticError):
-  """A loss, a gradient, a feature or a parameter is infinite or not a number."""
+  """A loss, gradient, feature or parameter is infinite or NaN."""
 
 
-class TrainingSums:
-  """What an iteration's updates reported, added up.
+class RunningMeans:
+  """Means of the metrics that an iteration's updates reported.
 
   Attributes:
-    updates: how many there were.
+    updates: number of updates added.
   """
 
   def __init__(self) -> None:
@@ -32,13 +32,13 @@ class TrainingSums:
     """Adds metrics of updates `first` to `first + updates`.
 
     Args:
-      metrics: by name, [updates] or the sum over them [].
-      updates: how many, at least 1.
-      first: number of the first one in the run, for the error.
+      metrics: by name, [updates] or their sum [].
+      updates: number of updates, at least 1.
+      first: index of the first update in the run, for the error.
 
     Raises:
-      NonFiniteError: for an infinite value or one that is no number; names the metric and the
-        update. Nothing is added then.
+      NonFiniteError: for an infinite value or NaN, with the metric and the update. Nothing is
+        added then.
     """
     values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
     check_finite(values, first, updates)
@@ -53,7 +53,7 @@ class TrainingSums:
       )
 
   def means(self) -> dict[str, float]:
-    """The mean of each metric; those that were skipped count for `SKIPPED` alone."""
+    """Returns the mean of each metric. Skipped updates count for `SKIPPED` alone."""
     counted = self.updates - self._sums.get(SKIPPED, 0.0)
     return {
       name: value / (self.updates if name == SKIPPED else max(counted, 1.0))
@@ -62,7 +62,7 @@ class TrainingSums:
     }
 
   def state_dict(self) -> dict[str, Any]:
-    """All of it, for a checkpoint."""
+    """Returns the state for a checkpoint."""
     return {
       'updates': self.updates,
       'sums': dict(self._sums),
@@ -70,18 +70,18 @@ class TrainingSums:
     }
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Takes back what `state_dict` returned."""
+    """Restores what `state_dict` returned."""
     self.updates, self._sums = int(state['updates']), dict(state['sums'])
     self._skipped_in_a_row = int(state['skipped_in_a_row'])
 
 
 def check_finite(values: Mapping[str, Any], first: int, updates: int | None = None) -> None:
-  """Raises NonFiniteError that names the earliest update and the first value that is not finite.
+  """Raises NonFiniteError, naming the earliest update and the first non-finite value.
 
   Args:
-    values: by name: [updates], a number of each update, or the sum over them [].
-    first: number of the first update.
-    updates: how many; None for arrays that are what they are after `first` updates.
+    values: by name: [updates], a number for each update, or their sum [].
+    first: index of the first update.
+    updates: number of updates; None for arrays of any size, as they are after `first` updates.
   """
   found = []
   for name, value in values.items():

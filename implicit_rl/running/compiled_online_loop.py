@@ -21,7 +21,7 @@ from implicit_rl.agents import schedules
 from implicit_rl.agents.base import Agent
 from implicit_rl.cpu import allocator
 from implicit_rl.data.replay import device_replay
-from implicit_rl.logs.running_means import TrainingSums
+from implicit_rl.logs.running_means import RunningMeans
 from implicit_rl.types import LearnerState
 
 _TURNS_PER_CALL = 250  # with at most one update per turn and environment, else fewer
@@ -74,7 +74,7 @@ class LoopReport:
   """
 
   def __init__(self) -> None:
-    self.sums = TrainingSums()
+    self.sums = RunningMeans()
     self.parts: list[Turns] = []
 
   @property

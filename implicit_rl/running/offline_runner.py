@@ -7,7 +7,7 @@ from typing import Any
 
 import gin
 
-from implicit_rl.logs.running_means import TrainingSums
+from implicit_rl.logs.running_means import RunningMeans
 from implicit_rl.running import runners, signals
 from implicit_rl.types import Batch
 
@@ -62,12 +62,12 @@ class OfflineRunner(runners.Runner):
     return {'updates_per_second': speed, **metrics}
 
   @property
-  def sums(self) -> TrainingSums:
+  def sums(self) -> RunningMeans:
     """Metrics of the iteration's updates so far."""
     return self._sums
 
   def _begin_training(self) -> None:
-    self._sums = TrainingSums()
+    self._sums = RunningMeans()
 
   def _training_state(self) -> dict[str, Any]:
     return self._sums.state_dict()

@@ -25,7 +25,7 @@ from implicit_rl.agents import schedules
 from implicit_rl.cpu import cores
 from implicit_rl.data.source import DataSource
 from implicit_rl.logs import progress_bars
-from implicit_rl.logs.running_means import TrainingSums
+from implicit_rl.logs.running_means import RunningMeans
 from implicit_rl.running import configurables, launch, run_directory, signals
 from implicit_rl.types import Array, Batch
 
@@ -163,7 +163,7 @@ class _Sums:
     parts: of each seed.
   """
 
-  def __init__(self, parts: Sequence[TrainingSums]):
+  def __init__(self, parts: Sequence[RunningMeans]):
     self._parts = parts
 
   def add(self, metrics: Mapping[str, Any], updates: int, first: int) -> None:
@@ -192,7 +192,7 @@ class Together:
     self,
     num_updates: int,
     progress: Callable[[int], Any],
-    sums: Sequence[TrainingSums],
+    sums: Sequence[RunningMeans],
     done: int = 0,
   ) -> None:
     """Does updates of every agent; see `Agent.train`.
@@ -242,7 +242,7 @@ class VmappedSeeds:
     self,
     num_updates: int,
     progress: Callable[[int], Any],
-    sums: TrainingSums,
+    sums: RunningMeans,
     done: int,
   ) -> dict[str, float]:
     """All seeds at the call of the first one in an iteration; then what that call found."""

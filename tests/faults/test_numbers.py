@@ -12,7 +12,7 @@ import pytest
 from implicit_rl import learner, rank
 from implicit_rl.agents.dqn import DQNAgent
 from implicit_rl.logs import checkpoints
-from implicit_rl.logs.running_means import NonFiniteError, TrainingSums
+from implicit_rl.logs.running_means import NonFiniteError, RunningMeans
 from implicit_rl.types import Batch, LossAux, QOutputs
 from tests.command_line import OFFLINE, run
 
@@ -146,17 +146,17 @@ def test_the_norm_is_logged_and_clipped():
 
 
 def test_a_run_that_only_skips_ends():
-  sums = TrainingSums()
+  sums = RunningMeans()
   with pytest.raises(NonFiniteError, match=r'last 1,024 updates up to 1,024 were all skipped'):
     for first in range(0, 2000, 64):
       sums.add({'Losses/TD': np.zeros(64), 'Updates/Skipped': np.ones(64)}, 64, first)
 
 
 def test_the_means_leave_skipped_updates_out():
-  sums = TrainingSums()
+  sums = RunningMeans()
   sums.add({'x': np.array([1.0, 0.0, 5.0]), 'Updates/Skipped': np.array([0.0, 1.0, 0.0])}, 3, 0)
   assert sums.means() == {'x': 3.0, 'Updates/Skipped': 1 / 3}
-  again = TrainingSums()
+  again = RunningMeans()
   again.load_state_dict(sums.state_dict())
   assert again.means() == sums.means() and again.updates == 3
   with pytest.raises(NonFiniteError, match=r'y is inf at update 5$'):
