@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from implicit_rl import rank
+from implicit_rl import environments, rank
+from implicit_rl.data import source
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / 'docs'
@@ -65,6 +66,19 @@ def test_the_api_page_has_the_docstrings(site):
   text = re.sub(r'<[^>]*>', '', site['api.html'])
   for expected in ('Returns the effective rank srank_δ(Φ)', 'A value-based agent', 'C51Head'):
     assert expected in text
+
+
+def test_the_api_page_has_every_member_of_the_protocols(site):
+  text = site['api.html']
+  for where, names in (
+    ('data.source.DataSource', source.members()),
+    ('environments.Environment', environments.members(environments.Environment)),
+    ('environments.Capabilities', environments.members(environments.Capabilities)),
+  ):
+    start = text.index(f'id="implicit_rl.{where}"')
+    section = re.sub(r'<[^>]*>', '', text[start : text.find('<h3', start + 10)])
+    for name in names:
+      assert re.search(rf'\b{name}\b', section), (where, name)
 
 
 def test_relative_links_in_the_sources_lead_somewhere():

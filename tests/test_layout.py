@@ -191,3 +191,20 @@ print(*(name for name in slow.split() if name in sys.modules))
 def test_every_module_says_what_it_is():
   for path in (ROOT / 'implicit_rl').rglob('*.py'):
     assert path.read_text().startswith(('"""', 'r"""')), f'{path} has no first line'
+
+
+def test_agents_and_runners_ask_what_sources_and_environments_declare():
+  """They look up no member that may be missing, and compare no classes."""
+  forks = []
+  paths = [p for room in ('agents', 'running') for p in (ROOT / 'implicit_rl' / room).glob('*.py')]
+  assert len(paths) > 20
+  for path in paths:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
+        continue
+      called = ast.unparse(node)
+      if node.func.id in ('hasattr', 'isinstance', 'getattr') and '__name__' not in called:
+        asked = ast.unparse(node.args[0])
+        if asked.endswith(('source', 'environment', 'sources[0]')) or 'made' in asked:
+          forks.append(f'{path.name}:{node.lineno}: {called}')
+  assert forks == []

@@ -79,7 +79,7 @@ class MuJoCoEnvironment:
     self.observation_shape = tuple(self.observation_space.shape)
     self.num_actions = int(self.action_space.shape[0])
     self.action_shape = (self.num_actions,)
-    self.about = {'environment': f'{task}-v{VERSION}'}
+    self.about = {name: f'{task}-v{VERSION}' for name in ('dataset', 'environment')}
     self.game_over = False
     self.truncated = False
     self._steps = 0

@@ -1,16 +1,26 @@
 """The offline source: what it samples, repeats and describes."""
 
+import functools
 import json
 
 import gin
 import jax
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 
+from implicit_rl import types
+from implicit_rl.agents.dqn import DQNAgent
 from implicit_rl.data import source, transitions
+from implicit_rl.data.replay.device_replay import DeviceReplay
+from implicit_rl.data.replay.online_replay import OnlineReplay
+from implicit_rl.data.replay.prioritized_replay import PrioritizedReplay
 from implicit_rl.data.store import frame_store
+from implicit_rl.learner import Learner
+from implicit_rl.networks import MLP
 from implicit_rl.running import experiment
+from implicit_rl.running.seeds import SeedsSource
 from tests.data import reference
 
 
@@ -162,3 +172,91 @@ def test_a_run_needs_no_name_of_its_data(tmp_path, capsys):
   )
   experiment.create_runner(str(tmp_path)).run_experiment()
   assert '40 transitions of unnamed data' in capsys.readouterr().out
+
+
+def test_every_source_is_a_data_source():
+  """Also the one that several seeds share; whatever has a member has it as the protocol says."""
+  settings = {'stack_size': 2, 'update_horizon': 1, 'gamma': 0.9}
+  shape = {'observation_shape': (2,), 'observation_dtype': np.float32}
+  replays = [
+    kind(**settings, **shape, capacity=80)
+    for kind in (OnlineReplay, PrioritizedReplay, DeviceReplay)
+  ]
+  rows = 20
+  stored = source.StoredSource(
+    transitions.make_columns(
+      np.arange(rows) % 3, np.ones(rows), np.arange(rows) == rows - 1, np.arange(rows) == rows - 1
+    ),
+    frame_store.RawFrames(np.zeros((rows, 2), np.float32)),
+    **settings,
+  )
+  seeds = SeedsSource([stored, stored.with_seed(1)])
+  for made in (*replays, stored, seeds):
+    source.check_source(made)
+    assert made.observation_shape == (2,) and made.stack_size == 2 and made.action_shape == ()
+    assert source.DataSource in type(made).__mro__
+  assert [made.prioritized for made in (*replays, stored, seeds)] == [False, True, *[False] * 3]
+  assert [made.recorder is made for made in (*replays, stored, seeds)] == [True, True, *[False] * 3]
+  assert [made.compiled_memory is made for made in replays] == [False, False, True]
+  assert stored.state_dict() == {} and seeds.state_dict() == {'0': {}, '1': {}}
+  seeds.load_state_dict(seeds.state_dict())
+  assert len(seeds) == len(stored) and seeds.max_action == stored.max_action == 2
+  for number, one in enumerate((stored, stored.with_seed(1))):
+    for both, own in zip(seeds.fixed_batch(5), one.fixed_batch(5), strict=True):
+      if own is not None:
+        np.testing.assert_array_equal(both[number], own)
+  assert not np.array_equal(*seeds.sample(0, 1, 32).action[0])
+
+
+class Mine(source.DataSource):
+  """As small as a source can be: one state, two actions."""
+
+  observation_shape = (1,)
+  observation_dtype = np.dtype(np.float32)
+  stack_size = 1
+
+  def __init__(self, **settings):
+    self._seed = settings['seed']
+
+  def __len__(self):
+    return 2
+
+  def sample(self, first_update, num_updates, batch_size):
+    return self._batch((num_updates, batch_size), first_update)
+
+  def fixed_batch(self, size):
+    return self._batch((size,), -1)
+
+  def describe(self):
+    return {'dataset': 'mine', 'transitions': 2}
+
+  def _batch(self, leading, first):
+    rng = np.random.default_rng([self._seed, first + 1])
+    action = rng.integers(0, 2, leading, np.int32)
+    states = np.ones((*leading, 1, 1), np.float32)
+    return types.Batch(
+      state=states,
+      action=action,
+      reward=action.astype(np.float32),
+      next_state=states,
+      next_action=action,
+      discount=np.zeros(leading, np.float32),
+      weight=np.ones(leading, np.float32),
+    )
+
+
+def test_a_source_with_only_what_must_be_written_trains_an_agent():
+  """Q is then the reward of each action: 0 and 1."""
+  agent = DQNAgent(
+    2,
+    (1,),
+    np.float32,
+    1,
+    Mine,
+    network=MLP,
+    learner=functools.partial(Learner, optimizer=optax.adam(0.01)),
+  )
+  agent.train(300)
+  assert agent.bundle_and_checkpoint('', 0)['source'] == {}
+  q_values = agent.apply(agent.state.params, np.ones((1, 1, 1), np.float32)).q_values
+  np.testing.assert_allclose(q_values, [[0, 1]], atol=0.05)

@@ -17,7 +17,7 @@ import numpy as np
 
 FILE = 'transitions.hdf5'
 MINARI_FILE = 'data/main_data.hdf5'
-_ATTRIBUTES = ('environment', 'game', 'run')
+_ATTRIBUTES = ('dataset', 'environment', 'game', 'run')
 
 
 class VectorEpisode(NamedTuple):
@@ -229,7 +229,7 @@ def write_dataset(
   if (folder / FILE).exists() and not overwrite:
     raise FileExistsError(f'{folder / FILE} exists already; pass overwrite=True to replace it.')
   game, _, run = config.rpartition('_run_')
-  facts = {**(about or {}), 'game': game, 'run': int(run)}
+  facts = {'dataset': f'{name}/{config}', **(about or {}), 'game': game, 'run': int(run)}
   write_flat(folder / FILE, (_episode(rows) for _, rows in episodes), facts)
   return folder
 

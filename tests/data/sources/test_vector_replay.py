@@ -215,6 +215,29 @@ def test_the_log_of_a_run_becomes_a_dataset(tmp_path, hopper_episodes):
     vector_files.check_config('mujoco', '../Hopper_run_1')
 
 
+def test_a_log_without_last_observations_is_written_without_what_follows(tmp_path, hopper_episodes):
+  """As a compiled loop logs it; a cut episode's last step then starts no transition."""
+  rows = [
+    (
+      0,
+      {
+        'observation': episode.observation[:-1],
+        'action': episode.action,
+        'reward': episode.reward,
+        'terminal': np.arange(len(episode.reward)) == len(episode.reward) - 1
+        if episode.terminal
+        else np.zeros(len(episode.reward), bool),
+      },
+    )
+    for episode in hopper_episodes
+  ]
+  folder = vector_files.write_dataset(tmp_path, 'mine', 'Robot_run_2', rows)
+  expected = [e._replace(observation=e.observation[:-1]) for e in hopper_episodes]
+  replay = vector_replay.VectorReplay(path=folder, fraction=1.0)
+  assert_transitions(replay, expected)
+  assert replay.describe()['dataset'] == 'mine/Robot_run_2' and replay.identity()['game'] == 'Robot'
+
+
 def test_agents_and_data_of_different_kinds_are_refused(hopper_replay):
   def source(**settings):
     return vector_replay.VectorReplay(path=hopper_replay, **settings)
