@@ -166,7 +166,7 @@ def _runs(table: pd.DataFrame, last: int, found: Mapping[str, list[findings.Find
     cells.append(_number(rho[path]) if path in rho else '–')
     severe = sum(finding.severe for finding in found.get(path, []))
     cells.append(f'<span class="bad">{severe}</span>' if severe else '0')
-    cells.append(f'<code>{html.escape(str(path))}</code>')
+    cells.append(f'<code class="path">{html.escape(str(path))}</code>')
     rows.append(cells)
   columns = ['variant', 'game', 'seed', 'iterations', 'updates', 'best return', f'last {last}']
   columns += ['srank first', 'srank last', 'ρ(srank, return)', 'warnings', 'run']

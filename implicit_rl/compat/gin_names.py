@@ -175,8 +175,10 @@ def explain(message: str) -> str:
   """What gin says of a wrong line, with the nearest right name where there is one.
 
   Args:
-    message: of an exception, on one line.
+    message: of an exception, on one line; one that has a hint already stays as it is.
   """
+  if 'Did you mean' in message:
+    return message
   for pattern, addition in _ADDITIONS.items():
     match = re.search(pattern, message)
     if match:

@@ -38,6 +38,12 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
   return rows
 
 
+def last(path: str | os.PathLike) -> dict[str, Any] | None:
+  """Returns the last complete row, or None if there is none yet; raises as `read` does."""
+  *lines, _ = pathlib.Path(path).read_bytes().split(b'\n') if os.path.exists(path) else [b'']
+  return _row(path, len(lines), lines[-1]) if lines else None
+
+
 def _row(path: str | os.PathLike, number: int, line: bytes) -> dict[str, Any]:
   try:
     row = json.loads(line)

@@ -89,7 +89,7 @@ def _do(options: argparse.Namespace) -> int:
     (job,), _ = jobs.make(spec, [planned[options.index]], output, bindings)
     _refuse_what_is_there([job], options.resume)
     os.environ.update(launch.environment(_cache(output), one_thread=spec.resources.cpus <= 1))
-    error = jobs.work(job, os.getcwd())
+    error = jobs.work(job, os.getcwd(), jobs.new_launch())
     print(f'{job.base_dir}: {error or "done"}')
     return int(error is not None)
   todo, lengths = jobs.make(spec, planned, output, bindings)

@@ -58,15 +58,16 @@ def run_all(
     if resources.memory_gb:
       options['memory'] = int(resources.memory_gb * 2**30)
     task = ray.remote(**options)(_task)
-    names = {task.options(name=name).remote(job, os.getcwd()): name for name, job in todo.items()}
+    shared = (os.getcwd(), jobs.new_launch())
+    names = {task.options(name=name).remote(job, *shared): name for name, job in todo.items()}
     return _follow(ray, names, retries, show)
   finally:
     ray.shutdown()
 
 
-def _task(job: parallel_runs.Job, directory: str) -> str | None:
+def _task(job: parallel_runs.Job, directory: str, launch: str) -> str | None:
   """One run, as `jobs.work`; if it was told to stop, another worker goes on with it."""
-  error = jobs.work(job, directory)
+  error = jobs.work(job, directory, launch)
   if signals.requested():
     os._exit(1)  # To Ray a worker that died.
   return error

@@ -9,8 +9,9 @@ import socket
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 
@@ -104,16 +105,41 @@ _PATIENCE = 60  # seconds
 
 def starts(job: parallel_runs.Job) -> int:
   """How often a run was started."""
+  return len(_starts(job))
+
+
+def restarts(job: parallel_runs.Job) -> int:
+  """How often a run was started again by itself: its worker, node or SLURM job had died.
+
+  A person's `--resume` is none.
+  """
+  by_launch = [start.get('launch') for start in _starts(job)]
+  return len(by_launch) - len(set(by_launch))
+
+
+def _starts(job: parallel_runs.Job) -> list[dict[str, Any]]:
   log = job.base_dir / STARTS
-  return log.read_bytes().count(b'\n') if log.exists() else 0
+  return jsonl.read(log) if log.exists() else []
 
 
-def work(job: parallel_runs.Job, directory: str) -> str | None:
+def new_launch() -> str:
+  """What the starts of one command have in common; SLURM repeats its command with the same id."""
+  return os.environ.get('SLURM_JOB_ID') or uuid.uuid4().hex
+
+
+def last_rows(job: parallel_runs.Job) -> list[dict[str, Any]]:
+  """The newest row of a run, or of each of its seeds; empty before the first one."""
+  logs = [job.base_dir / 'metrics.jsonl', *job.base_dir.glob('seed_*/metrics.jsonl')]
+  return [row for row in map(jsonl.last, logs) if row is not None]
+
+
+def work(job: parallel_runs.Job, directory: str, launch: str) -> str | None:
   """Does or resumes one run in this process, alone in its directory.
 
   Args:
     job: the run.
     directory: to work in; modules in it can be imported.
+    launch: see `new_launch`.
 
   Returns:
     None, or in one line what is wrong with the run; its run.log then says where.
@@ -126,6 +152,7 @@ def work(job: parallel_runs.Job, directory: str) -> str | None:
       if job.finished:
         return None
       start = {'host': socket.gethostname(), 'pid': os.getpid(), 'time': time.time()}
+      start['launch'] = launch
       jsonl.append(job.base_dir / STARTS, start)
       parallel_runs.run(job)
   except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import rich.console
 import rich.live
@@ -15,6 +16,7 @@ from implicit_rl.running import parallel_runs
 from implicit_rl.sweep import jobs
 from implicit_rl.sweep.spec import Planned
 
+COLUMNS = 'variant game done running iterations restarts failed return srank'.split()
 Show = Callable[[Mapping[str, str]], None]
 
 
@@ -29,28 +31,44 @@ def rows(
     states: 'done' or 'failed' by the names of runs that have ended.
 
   Returns:
-    Cells: variant, game, runs done, running, iterations, restarts, failed.
+    Cells: variant, game, runs done, running, iterations, restarts, failed, and the mean of the
+    runs' newest returns and sranks, which the last row does not have.
   """
   groups: dict[tuple[str, str], list[int]] = {}
+  newest: dict[tuple[str, str], list[dict[str, Any]]] = {}
   for run, job in zip(planned, todo, strict=True):
     state = states.get(run.name, 'done' if job.finished else '')
-    starts = jobs.starts(job)
+    newest.setdefault((run.variant, run.game), []).extend(jobs.last_rows(job))
     counts = (
       1,
       state == 'done',
-      not state and starts > 0,
+      not state and jobs.starts(job) > 0,
       min(job.done, job.iterations),
       job.iterations,
-      max(starts - 1, 0),
+      jobs.restarts(job),
       state == 'failed',
     )
     for key in ((run.variant, run.game), ('all', '')):
       groups[key] = [a + b for a, b in zip(groups.get(key, [0] * 7), counts, strict=True)]
   groups['all', ''] = groups.pop(('all', ''))  # Last.
   return [
-    (variant, game, f'{done}/{runs}', f'{now}', f'{have}/{want}', f'{again}', f'{failed}')
-    for (variant, game), (runs, done, now, have, want, again, failed) in groups.items()
+    (
+      *key,
+      f'{done}/{runs}',
+      f'{now}',
+      f'{have}/{want}',
+      f'{again}',
+      f'{failed}',
+      _mean(newest.get(key, []), 'eval_return', 2),
+      _mean(newest.get(key, []), 'srank', 1),
+    )
+    for key, (runs, done, now, have, want, again, failed) in groups.items()
   ]
+
+
+def _mean(found: Sequence[Mapping[str, Any]], name: str, digits: int) -> str:
+  values = [row[name] for row in found if row.get(name) is not None]
+  return f'{sum(values) / len(values):.{digits}f}' if values else '–'
 
 
 @contextlib.contextmanager
@@ -71,9 +89,7 @@ def shown(planned: Sequence[Planned], todo: Sequence[parallel_runs.Job]) -> Iter
     with rich.live.Live(console=console, refresh_per_second=1) as display:
 
       def show(states: Mapping[str, str]) -> None:
-        table = rich.table.Table(
-          'variant', 'game', 'done', 'running', 'iterations', 'restarts', 'failed', caption=left()
-        )
+        table = rich.table.Table(*COLUMNS, caption=left())
         for row in rows(planned, todo, states):
           table.add_row(*row)
         display.update(table)

@@ -26,6 +26,7 @@ addEventListener('load', () => {
       columns: new Set(charts.map(b => Math.round(b.left))).size,
       inside: charts.every(b => b.left >= 0 && b.right <= frame.clientWidth),
       width: page.documentElement.scrollWidth,
+      paths: [...page.querySelectorAll('#runs td:last-child')].map(e => box(e).right),
       ground: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
       loaded: frame.contentWindow.performance.getEntriesByType('resource').map(r => r.name)
         .filter(name => !name.startsWith('data:')),
@@ -83,6 +84,7 @@ def test_chromium_shows_the_charts(dark, page, tmp_path):
     assert seen['headings'] == ('Comparison Curves Spectra Runs Warnings Settings Record'.split())
     red, green, blue = map(int, re.findall(r'\d+', seen['ground']))
     assert (max(red, green, blue) < 60) if dark else (min(red, green, blue) > 200)
+  assert len(wide['paths']) == 2 and max(wide['paths']) <= 1280, 'the whole path, unscrolled'
   assert wide['columns'] >= 3 and narrow['columns'] == 1
   assert wide['width'] <= 1280 and narrow['width'] <= 360
 

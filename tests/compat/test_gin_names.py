@@ -123,6 +123,12 @@ def test_what_fails_in_a_constructor_is_explained_too():
   assert gin_names.explain('an error of another kind') == 'an error of another kind'
 
 
+def test_a_hint_is_given_once():
+  """The sweep and --list_configurables explain what has been explained."""
+  once = gin_names.explain("No configurable matching reference '@NatureCNNN'.")
+  assert gin_names.explain(once) == once and once.count('Did you mean NatureCNN?') == 1
+
+
 def test_any_agent_is_one_line_away():
   """A gin file need not import the agent that a later line names."""
   experiment.parse_gin([CQL.replace('cql', 'dqn')], ['Experiment.agent = @rem.REMAgent'])

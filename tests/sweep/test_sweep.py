@@ -16,7 +16,7 @@ import yaml
 from implicit_rl.logs import jsonl
 from implicit_rl.running import launch, parallel_runs
 from implicit_rl.sweep import __main__ as command
-from implicit_rl.sweep import jobs
+from implicit_rl.sweep import jobs, table
 from implicit_rl.sweep import spec as sweep_spec
 from tests import forks
 from tests.command_line import ROOT, strip_speed
@@ -120,7 +120,7 @@ def test_workers_that_are_killed_at_random_change_nothing(tmp_path, spec_file, m
     time.sleep(0.05)
   assert sweep.wait(timeout=600) == 0, (tmp_path / 'killed.log').read_text()
   assert kills == 4
-  assert sum(map(jobs.starts, todo)) >= 12 + 3  # A kill may have come before its run began.
+  assert sum(map(jobs.restarts, todo)) >= 3  # A kill may have come before its run began.
 
   reference = planned_jobs(path, tmp_path / 'untouched')
   process = forks.context.Process(target=one_after_the_other, args=(reference,), daemon=True)
@@ -209,6 +209,33 @@ def test_a_cluster_that_loses_a_node_finishes_and_names_what_is_wrong(
 
 
 # --- without Ray ----------------------------------------------------------------------------------
+
+
+def test_the_table_tells_deaths_from_resumes_and_has_the_newest_results(tmp_path, spec_file):
+  """Two runs of `none`: one that a worker's death and a person interrupted, one just begun."""
+  path = spec_file()
+  planned = sweep_spec.expand(sweep_spec.read(path))
+  todo = planned_jobs(path, tmp_path)
+  for job, launches, values in ((todo[0], 'aabb', (4.0, 8.0)), (todo[1], 'a', (2.0,))):
+    job.base_dir.mkdir(parents=True)
+    for name in launches:
+      jsonl.append(job.base_dir / jobs.STARTS, {'host': 'h', 'pid': 1, 'launch': name})
+    for iteration, value in enumerate(values):
+      row = {'iteration': iteration, 'eval_return': value, 'srank': 10 * value}
+      jsonl.append(job.base_dir / 'metrics.jsonl', row)
+  assert [jobs.restarts(job) for job in todo[:3]] == [2, 0, 0]
+  first, *_, last = (
+    dict(zip(table.COLUMNS, row, strict=True)) for row in table.rows(planned, todo, {})
+  )
+  assert first['restarts'] == last['restarts'] == '2'
+  assert (first['return'], first['srank']) == ('5.00', '50.0')
+  assert (last['variant'], last['return'], last['iterations']) == ('all', '–', '3/48')
+
+
+def test_what_slurm_requeues_is_the_same_launch(monkeypatch):
+  assert jobs.new_launch() != jobs.new_launch()
+  monkeypatch.setenv('SLURM_JOB_ID', '17_3')
+  assert jobs.new_launch() == jobs.new_launch() == '17_3'
 
 
 def test_an_element_of_the_slurm_array_does_its_run(tmp_path, spec_file, monkeypatch, capsys):
