@@ -22,7 +22,7 @@ from implicit_rl import environments, sharding
 from implicit_rl.compat import config_files, gin_names, unread_bindings
 from implicit_rl.cpu import allocator
 from implicit_rl.logs import collectors, wandb_collector
-from implicit_rl.running import configurables, run_directory, seeds
+from implicit_rl.running import configurables, process_seeds, run_directory, seeds, vmapped_seeds
 from implicit_rl.running.offline_runner import OfflineRunner
 from implicit_rl.running.online_runner import OnlineRunner
 
@@ -154,9 +154,9 @@ def create_runner(
     raise ValueError(f"{name}.seeds_as can't be 'processes' on several hosts; take 'vmap'.")
   if way == 'vmap':
     with run_directory.nothing_left_if_refused(base_dir):
-      return seeds.VmappedSeeds(base_dir, chosen, make)
+      return vmapped_seeds.VmappedSeeds(base_dir, chosen, make)
   iterations = gin_names.bound(runner, 'num_iterations')
-  return seeds.ProcessSeeds(base_dir, chosen, iterations, create_runner)
+  return process_seeds.ProcessSeeds(base_dir, chosen, iterations, create_runner)
 
 
 def _create_one(
