@@ -17,16 +17,15 @@ from implicit_rl.running import configurables, launch, run_directory, seeds, sig
 
 
 class ProcessSeeds:
-  """Runs several seeds as processes, all at once, each of them what a separate run is.
+  """Runs several seeds at once, each as a separate process and run.
 
-  With less than two cores for each they compute on one thread each, and the system shares the
-  cores out evenly. Each reads its data itself: a store with `StoreReplay.frames = 'mapped'` is in
-  memory once.
+  With fewer than two cores per seed, each computes on one thread. Each process reads its data
+  itself; a store with `StoreReplay.frames = 'mapped'` is in memory only once.
 
   Args:
-    base_dir: of all seeds.
+    base_dir: directory that holds the seeds' directories.
     chosen: the seeds.
-    iterations: of each run.
+    iterations: iterations of each run.
     create_runner: (base_dir, seed) -> a runner of what gin describes; sent to each process by name.
   """
 
@@ -41,7 +40,7 @@ class ProcessSeeds:
     self._iterations, self._create_runner = iterations, create_runner
 
   def run_experiment(self) -> None:
-    """Runs what is left; what a seed prints goes to run.log in its directory.
+    """Runs the remaining iterations; each seed's output goes to run.log in its directory.
 
     Raises:
       OSError: if a seed failed; names its log.
@@ -67,14 +66,14 @@ class ProcessSeeds:
       raise OSError(f'{len(wrong)} seeds failed; see {wrong[0]}')
 
   def _wait(self, processes: Sequence[Any]) -> None:
-    """Shows how many iterations are done until all processes have ended; passes on to stop."""
+    """Shows progress until all processes have ended; passes a request to stop on to them."""
     told = False
     with progress_bars.bar(len(processes) * self._iterations, 'all seeds', 'iterations') as bar:
       while any(process.is_alive() for process in processes):
         if signals.requested() and not told:
           told = True
           for process in processes:
-            process.terminate()  # It saves what it has.
+            process.terminate()  # It saves its state first.
         multiprocessing.connection.wait([one.sentinel for one in processes], timeout=1)
         done = sum(run_directory.iterations_done(path) for path in self._seeds.values())
         bar.update(done - bar.n)
@@ -83,8 +82,8 @@ class ProcessSeeds:
 def _run_seed(
   create_runner: Callable[[str, int], Any], config: str, base_dir: str, seed: int
 ) -> None:
-  """Does or resumes the run of one seed in this process, with the settings of another's gin."""
-  os.setsid()  # A signal at the terminal comes by way of the process that started this one.
+  """Starts or resumes one seed's run in this process, with the parent's gin settings."""
+  os.setsid()  # The parent passes on signals from the terminal.
   launch.start_jax()
   configurables.load()
   gin.clear_config()

@@ -14,14 +14,14 @@ WAYS = ('auto', 'vmap', 'processes')
 
 
 def choose(way: str, *, online: bool) -> str:
-  """How several seeds are run: what 'auto' means here.
+  """Returns 'vmap' or 'processes', resolving 'auto' for this machine.
 
   Args:
     way: one of `WAYS`.
-    online: whether the agent makes its own data.
+    online: whether the agents act.
 
   Raises:
-    ValueError: for another way, or 'vmap' online.
+    ValueError: for an unknown way, or 'vmap' online.
   """
   if way not in WAYS:
     raise ValueError(f"seeds_as is 'auto', 'vmap' or 'processes', not {way!r}.")
@@ -37,5 +37,5 @@ def choose(way: str, *, online: bool) -> str:
 
 
 def directory(base_dir: str, seed: int) -> str:
-  """Of one seed's run."""
+  """Returns the directory of one seed's run."""
   return os.path.join(base_dir, f'seed_{seed}')

@@ -35,12 +35,12 @@ class SeedsSource(DataSource):
     self.prioritized = any(source.prioritized for source in sources)
 
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> Batch:
-    """Each seed's own batches, beside each other."""
+    """Draws each seed's batches; stacks them along axis 1."""
     drawn = [source.sample(first_update, num_updates, batch_size) for source in self._sources]
     return jax.tree.map(lambda *parts: np.stack(parts, axis=1), *drawn)
 
   def fixed_batch(self, size: int) -> Batch:
-    """Each seed's own, [N, size, ...]."""
+    """Returns each seed's batch, [N, size, ...]."""
     return jax.tree.map(
       lambda *parts: np.stack(parts), *(source.fixed_batch(size) for source in self._sources)
     )
@@ -75,30 +75,30 @@ class SeedsSource(DataSource):
     return max(source.max_action for source in self._sources)
 
   def describe(self) -> dict[str, Any]:
-    """What each is, by its place."""
+    """Returns the description of each source, by its number."""
     return {str(n): source.describe() for n, source in enumerate(self._sources)}
 
   def identity(self) -> dict[str, Any]:
-    """What a resumed run of each must find again, by its place."""
+    """Returns the identity of each source, by its number."""
     return {str(n): source.identity() for n, source in enumerate(self._sources)}
 
   def update_priorities(self, priority: Array) -> None:
-    """Tells each its own [K, B] of [K, N, B]."""
+    """Passes each source its part [K, B] of [K, N, B]."""
     if self.prioritized:
       for number, source in enumerate(self._sources):
         source.update_priorities(priority[:, number])
 
   def state_dict(self) -> dict[str, Any]:
-    """The state of each, by its place."""
+    """Returns the state of each source, by its number."""
     return {str(n): source.state_dict() for n, source in enumerate(self._sources)}
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Takes back what `state_dict` returned."""
+    """Restores what `state_dict` returned."""
     for number, source in enumerate(self._sources):
       source.load_state_dict(state[str(number)])
 
   def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:
-    """Each seed's own rows, beside each other."""
+    """Draws each seed's rows; stacks them along axis 1."""
     drawn = [source.draw(first_update, num_updates, batch_size) for source in self._sources]
     return np.stack(drawn, axis=1)
 
@@ -114,11 +114,11 @@ def _shared(source: DataSource, **settings: Any) -> DataSource:
   return source
 
 
-class _Sums:
-  """The sums of several seeds, added to side by side.
+class _SeedMeans:
+  """Splits metrics of several seeds into the running means of each.
 
   Args:
-    parts: of each seed.
+    parts: one for each seed.
   """
 
   def __init__(self, parts: Sequence[RunningMeans]):
@@ -132,16 +132,16 @@ class _Sums:
       part.add(own, updates, first)
 
 
-class Together:
+class VmappedAgents:
   """Trains the agents of several seeds as one vmapped learner state.
 
   Args:
-    agents: equal but for their seeds.
+    agents: equal except for their seeds.
   """
 
   def __init__(self, agents: Sequence[Any]):
     self._agents = agents
-    # An agent whose state and source are those of all seeds: it trains as any agent does.
+    # One agent that holds the states and sources of all seeds trains as any agent does.
     self._all = copy.copy(agents[0])
     self._all.learner = agents[0].learner.over_seeds(len(agents))
     self._all.source = SeedsSource([agent.source for agent in agents])
@@ -153,17 +153,17 @@ class Together:
     sums: Sequence[RunningMeans],
     done: int = 0,
   ) -> None:
-    """Does updates of every agent; see `Agent.train`.
+    """Runs gradient updates of all agents; see `Agent.train`.
 
     Args:
-      num_updates: of each.
-      progress: likewise.
-      sums: of each agent, which all have done as many updates.
-      done: likewise.
+      num_updates: updates of each agent.
+      progress: called with the number of updates that each compiled call did.
+      sums: running means of each agent; all have done `done` updates.
+      done: updates that an earlier call did, which ended at the end of a compiled call.
     """
     everyone = self._all
     everyone.state = jax.tree.map(lambda *x: jnp.stack(x), *(agent.state for agent in self._agents))
-    both: Any = _Sums(sums)
+    both: Any = _SeedMeans(sums)
     try:
       for count in everyone._updates(num_updates - done, schedules.chunk_size(num_updates), both):
         progress(count)
@@ -176,13 +176,13 @@ class Together:
 class VmappedSeeds:
   """Runs several seeds in step; their training is one program on one data source.
 
-  A start after a kill goes on from each seed's own checkpoint. Seeds that stand at different places
-  are trained one by one until they are in step again.
+  After a kill each seed resumes from its own checkpoint. Seeds at different iterations train one
+  by one until they are in step again.
 
   Args:
-    base_dir: of all seeds.
+    base_dir: directory that holds the seeds' directories.
     chosen: the seeds.
-    make: makes the runner of one.
+    make: creates the runner of one seed: (base_dir, seed, source=None) -> runner.
   """
 
   def __init__(self, base_dir: str, chosen: Sequence[int], make: Make):
@@ -193,7 +193,7 @@ class VmappedSeeds:
       shared = first.agent.source.with_seed(seed)
       source = None if shared is None else functools.partial(_shared, shared)
       self.runners.append(make(path, seed, source=source))
-    self._together = Together([runner.agent for runner in self.runners])
+    self._together = VmappedAgents([runner.agent for runner in self.runners])
     self._speed: dict[str, float] = {}
 
   def _train(
@@ -203,7 +203,7 @@ class VmappedSeeds:
     sums: RunningMeans,
     done: int,
   ) -> dict[str, float]:
-    """All seeds at the call of the first one in an iteration; then what that call found."""
+    """Trains all seeds when the first runner calls; returns one runner's metrics at each call."""
     if done < num_updates:
       began = time.monotonic()
       everyones = [runner.sums for runner in self.runners]
@@ -212,12 +212,12 @@ class VmappedSeeds:
     return {**sums.means(), **self._speed}
 
   def run_experiment(self) -> None:
-    """Runs the iterations that are left; on SIGTERM or SIGINT saves what there is and returns."""
+    """Runs the remaining iterations; on SIGTERM or SIGINT saves and returns."""
     left = [runner.iterations for runner in self.runners]
     print(f'{len(left)} seeds as one program, in {os.path.dirname(self._directories[0])}')
     try:
       with signals.watched():
-        for iteration in max(left, key=len):  # All end with the same one.
+        for iteration in max(left, key=len):  # All end with the same iteration.
           due = [runner for runner, own in zip(self.runners, left, strict=True) if iteration in own]
           if not self._iterate(iteration, due):
             print(f'Stopped within iteration {iteration + 1}; the same command goes on from there.')
@@ -227,7 +227,7 @@ class VmappedSeeds:
         run_directory.release(path)
 
   def _iterate(self, iteration: int, due: Sequence[Any]) -> bool:
-    """One iteration of the runners that it is due for; false if it was stopped within."""
+    """Runs one iteration of the `due` runners; returns False if it was stopped within."""
     in_step = len(due) == len(self.runners) and len({one.sums.updates for one in due}) == 1
     for runner in due:
       runner.train_agent = self._train if in_step else runner.agent.train
