@@ -79,7 +79,7 @@ class Runner(saving_runner.SavingRunner):
     training_steps: length of a training phase.
     evaluation_steps: least environment steps in an evaluation; episodes are played to their end.
     max_steps_per_episode: environment steps after which an episode is cut; None takes the
-      environment's own limit.
+      environment's own limit. On the host an environment that truncates earlier cuts it earlier.
     measure_size: transitions that the features are measured on; 2048 in the paper.
     keep_checkpoints: how many of the newest checkpoints stay.
     clip_rewards: give the agent rewards clipped to [−1, 1]; returns are logged unclipped.
