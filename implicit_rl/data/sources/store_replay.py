@@ -177,10 +177,11 @@ class DopamineReplay(StoreReplay):
     try:
       identity = dopamine_files.identity(logs, skip_missing=skip_missing)
     except FileNotFoundError as error:
-      for found in sorted(cache.glob(f'{name}-*/{store_files.INDEX}')):
-        hint = f'A store of them is there: StoreReplay.path = {str(found.parent)!r}.'
-        raise FileNotFoundError(f'{error} {hint}') from error
-      raise
+      stores = sorted(cache.glob(f'{name}-*/{store_files.INDEX}'))
+      if not stores:
+        raise
+      hint = f'A store of them is there: StoreReplay.path = {str(stores[0].parent)!r}.'
+      raise FileNotFoundError(f'{error} {hint}') from error
     super().__init__(
       path=store_cache.find_or_make(
         cache,

@@ -120,7 +120,7 @@ def verify(folder: str | os.PathLike) -> dict[str, Any]:
       raise store_files.DamagedStoreError(
         f'{path} is not as it was written: delete {folder} and prepare it again.'
       )
-  arrays = store_files.read_arrays(folder, index, memory_map=True)
+  _, arrays = store_files.open_rows(folder)
   found = json.loads(json.dumps(summary(arrays)))
   if found != {name: settings[name] for name in found}:
     raise store_files.DamagedStoreError(

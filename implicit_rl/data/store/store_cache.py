@@ -58,7 +58,7 @@ def key(made_from: Any) -> str:
 
 def check(folder: pathlib.Path, recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
   """Raises DamagedStoreError if what a folder records of its origin is not `identity`."""
-  if different := recordings.differences(recorded, json.loads(json.dumps(identity))):
+  if different := recordings.differences(recorded, identity):
     raise store_files.DamagedStoreError(
       f'{folder} was made from other data ({different}): delete that folder and run again.'
     )
@@ -71,6 +71,6 @@ def _outdated(
   for path in sorted(cache.glob(f'*/{store_files.INDEX}')):
     with contextlib.suppress(OSError, ValueError, AttributeError):  # Whatever else may lie there.
       recorded = store_files.read_index(path.parent)['settings'].get('source', {})
-      if recorded.get('dataset') == identity['dataset']:
-        if recorded.get('files') != identity['files']:
-          yield path.parent, recordings.differences(recorded, identity)
+      same_dataset = recorded.get('dataset') == identity['dataset']
+      if same_dataset and recorded.get('files') != identity['files']:
+        yield path.parent, recordings.differences(recorded, identity)

@@ -269,15 +269,15 @@ class StoreWriter:
       raise store_files.DamagedStoreError(
         f'{path} is damaged ({error}): delete {self._partial} and start again.'
       ) from error
-    for name, before in begun.items():
-      if before != self._begun[name]:
-        how = f'was {before}, is {self._begun[name]}'
-        if name != 'format_version':
-          how = recordings.differences(before, self._begun[name])
-        raise ValueError(
-          f'{self._partial} was begun with another {name} ({how}): delete it, or name another '
-          'store.'
-        )
+    before, now = (
+      {'format_version': held['format_version'], **held['source'], **held['frames']}
+      for held in (begun, self._begun)
+    )
+    if different := recordings.differences(before, now):
+      raise ValueError(
+        f'{self._partial} was begun from other data or with other settings ({different}): delete '
+        'it, or name another store.'
+      )
     return progress
 
   def _write(self, blocks: list[bytes], upto: int) -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 from implicit_rl.data import subsets
 from implicit_rl.data.formats import tfds_files, tfds_recording
 from implicit_rl.data.sources import rotation, store_replay
-from implicit_rl.data.store import export, prepare
+from implicit_rl.data.store import export, prepare, store_files
 from implicit_rl.running import experiment
 from tests.data import dopamine_reference, reference
 from tests.data.conftest import ATARI
@@ -334,7 +334,10 @@ def test_a_store_whose_last_episode_has_no_end_is_refused(tmp_path):
   ends = np.load(store / 'episode_end.npy')
   ends[-1] = False
   np.save(store / 'episode_end.npy', ends)
-  for read in (load, lambda path: export.to_dopamine(path, tmp_path / 'out')):
+  index = json.loads((store / 'store.json').read_text())
+  index['files']['episode_end']['sha256'] = store_files.sha256(store / 'episode_end.npy')
+  (store / 'store.json').write_text(json.dumps(index))
+  for read in (load, prepare.verify, lambda path: export.to_dopamine(path, tmp_path / 'out')):
     with pytest.raises(ValueError, match=r'last episode in .*store has no end.*prepare it again'):
       read(store)
 

@@ -176,9 +176,9 @@ except store_writer.StoreBusyError as error:
 
 def test_a_store_begun_from_other_data_or_settings_is_not_continued(tmp_path):
   partial = begin(tmp_path)
-  with pytest.raises(ValueError, match=r'was begun with another source .*delete it'):
+  with pytest.raises(ValueError, match=r'begun from other data .*\(seed was 0, is 1\): delete it'):
     prepare.prepare(Noise(1000, seed=1), tmp_path / 'store')
-  with pytest.raises(ValueError, match='was begun with another frames'):
+  with pytest.raises(ValueError, match=r'other settings \(codec was zstd, is raw\)'):
     prepare.prepare(Noise(1000), tmp_path / 'store', codec='raw')
   (partial / 'action.npy').write_bytes(b'')
   with pytest.raises(store_files.DamagedStoreError, match=r'action.npy is shorter.*delete'):
