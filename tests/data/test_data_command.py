@@ -186,6 +186,10 @@ def test_an_online_runs_replay(tmp_path, capsys):
   rows = rows[replay._complete(rows)]
   for a, b in zip(data._gather(data._valid[:]), replay._gather(rows), strict=True):
     np.testing.assert_array_equal(a, b)
+  tree['agent']['source']['reward'][7] += 1  # Another run that got as far.
+  checkpoints.save(tmp_path / 'twin' / 'checkpoints', 3, tree)
+  assert run('prepare', tmp_path / 'twin', tmp_path / 'store') == 1
+  assert 'made from other data (rows_sha256 was' in capsys.readouterr().err
   checkpoints.save(tmp_path / 'offline' / 'checkpoints', 3, {'agent': {}})
   assert run('prepare', tmp_path / 'offline', tmp_path / 'other') == 1
   assert 'hold no replay memory' in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -54,13 +55,17 @@ class OnlineReplayRecording(recordings.Recording):
     return self._state['observation'].dtype
 
   def identity(self) -> dict[str, Any]:
-    """See `Recording.identity`."""
+    """See `Recording.identity`; of what was read, as the run may delete the file."""
+    digest = hashlib.sha256()
+    for name in ('action', 'reward', 'terminal'):
+      digest.update(np.ascontiguousarray(self._state[name]).tobytes())
     return {
       'format': 'online_replay',
       'dataset': 'online replay',
       **({'game': self._game} if self._game else {}),
       'iteration': self._iteration,
       'rows_added': int(self._state['added']),
+      'rows_sha256': digest.hexdigest()[:32],
     }
 
   def __len__(self) -> int:

@@ -66,7 +66,7 @@ class Recording(abc.ABC):
   def identity(self) -> dict[str, Any]:
     """Returns what the data is, ready for JSON: all that decides which rows `read` yields.
 
-    `files` has the `file_stamps` of what they are read from.
+    `files` has the `file_stamps` of what `read` opens, if it opens anything.
     """
 
   @abc.abstractmethod
