@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from implicit_rl import optimizers, rank  # noqa: F401  # The optimisers' gin names.
+from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context, add_new, named_key
 from implicit_rl.logs.running_means import SKIPPED
 from implicit_rl.remedies import base as remedies_base
@@ -286,8 +287,7 @@ class Learner:
     remedies: Mapping[str, Remedy] | None = None,
     context: Context | None = None,
   ):
-    if penalty_weight < 0:
-      raise ValueError(f'Learner.penalty_weight is at least 0, not {penalty_weight}.')
+    check_number('Learner.penalty_weight', penalty_weight, least=0)
     if penalty_weight and penalty is None:
       raise ValueError(f'Learner.penalty_weight is {penalty_weight}, but Learner.penalty is None.')
     if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
@@ -295,14 +295,11 @@ class Learner:
         f'Learner.optimizer is an optax transformation, not {optimizer!r}; in gin it is written '
         'with parentheses: @optax.adam().'
       )
-    if target_update_period < 1:
-      raise ValueError(f'Learner.target_update_period is at least 1, not {target_update_period}.')
-    if not 0 < target_update_rate <= 1:
-      raise ValueError(f'Learner.target_update_rate lies in (0, 1], not {target_update_rate}.')
+    check_number('Learner.target_update_period', target_update_period, least=1)
+    check_number('Learner.target_update_rate', target_update_rate, above=0, most=1)
+    check_number('Learner.max_gradient_norm', max_gradient_norm, above=0, optional=True)
     if loop not in ('auto', 'scan', 'dispatch'):
       raise ValueError(f"Learner.loop is 'auto', 'scan' or 'dispatch', not {loop!r}.")
-    if max_gradient_norm is not None and not max_gradient_norm > 0:
-      raise ValueError(f'Learner.max_gradient_norm is above 0 or None, not {max_gradient_norm}.')
     if on_nonfinite not in ('stop', 'skip'):
       raise ValueError(f"Learner.on_nonfinite is 'stop' or 'skip', not {on_nonfinite!r}.")
     self._optimizer = optimizer or optax.adam(6.25e-5, eps=1.5e-4)

@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from implicit_rl.agents import checks, schedules
+from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context, add_new
 from implicit_rl.data.source import DataSource
 from implicit_rl.diagnostics.base import Diagnostic, Measurements, bound_diagnostics
@@ -114,15 +115,21 @@ class Agent:
     summary_writer: Any = None,
   ):
     del summary_writer
-    checks.check_ranges(
-      gamma=(gamma, 0, 1),
-      update_horizon=(update_horizon, 1, None),
-      batch_size=(batch_size, 1, None),
-      updates_per_step=(updates_per_step, 0, None),
-      min_replay_history=(min_replay_history, 1, None),
-      epsilon_train=(epsilon_train, 0, 1),
-      epsilon_eval=(epsilon_eval, 0, 1),
-    )
+    for name, value, least in (
+      ('update_horizon', update_horizon, 1),
+      ('batch_size', batch_size, 1),
+      ('min_replay_history', min_replay_history, 1),
+      ('epsilon_decay_period', epsilon_decay_period, 0),
+    ):
+      check_number(f'Agent.{name}', value, least=least, whole=True)
+    for name, share in (
+      ('gamma', gamma),
+      ('epsilon_train', epsilon_train),
+      ('epsilon_eval', epsilon_eval),
+      ('srank_delta', srank_delta),
+    ):
+      check_number(f'Agent.{name}', share, least=0, most=1)
+    check_number('Agent.updates_per_step', updates_per_step, least=0)
     if not callable(network):
       raise ValueError(f'Agent.network is a class, such as @NatureCNN, not {network!r}.')
     self.num_actions = num_actions

@@ -65,17 +65,6 @@ def make_source(
   return made
 
 
-def check_ranges(**ranges: tuple[Any, float, float | None]) -> None:
-  """Raises ValueError, naming the gin parameter, for a value that is not within (least, most)."""
-  for name, (value, least, most) in ranges.items():
-    if not isinstance(value, int | float):
-      raise ValueError(f'Agent.{name} is a number, not {value!r}.')
-    if most is None and not value >= least:
-      raise ValueError(f'Agent.{name} is at least {least}, not {value}.')
-    if most is not None and not least <= value <= most:
-      raise ValueError(f'Agent.{name} lies in [{least}, {most}], not {value}.')
-
-
 def restore(state: LearnerState, saved: dict[str, Any], iteration: int) -> LearnerState:
   """A checkpoint's learner in the place of `state`, as host arrays.
 

@@ -9,6 +9,7 @@ import gin
 from flax import linen as nn
 
 from implicit_rl.agents.sac import SACAgent
+from implicit_rl.compat.settings import check_number
 from implicit_rl.losses import continuous_cql_loss
 from implicit_rl.types import Loss
 
@@ -36,10 +37,9 @@ class ContinuousCQLAgent(SACAgent):
     threshold: float | None = None,
     **kwargs,
   ):
-    if weight < 0:
-      raise ValueError(f'ContinuousCQLAgent.weight is at least 0, not {weight}.')
-    if num_samples < 1:
-      raise ValueError(f'ContinuousCQLAgent.num_samples is at least 1, not {num_samples}.')
+    check_number('ContinuousCQLAgent.weight', weight, least=0)
+    check_number('ContinuousCQLAgent.num_samples', num_samples, least=1, whole=True)
+    check_number('ContinuousCQLAgent.threshold', threshold, optional=True)
     self._weight, self._num_samples, self._threshold = weight, num_samples, threshold
     super().__init__(*args, **kwargs)
 

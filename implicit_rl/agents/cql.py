@@ -7,6 +7,7 @@ import functools
 import gin
 
 from implicit_rl.agents.base import Agent
+from implicit_rl.compat.settings import check_number
 from implicit_rl.heads import C51Head, Head, QuantileHead
 from implicit_rl.losses import c51_loss, cql_loss, dqn_loss, qr_dqn_loss
 from implicit_rl.types import Loss
@@ -34,8 +35,7 @@ class CQLAgent(Agent):
   """
 
   def __init__(self, *args, weight: float = 1.0, head: str = 'q', double: bool = False, **kwargs):
-    if weight < 0:
-      raise ValueError(f'CQLAgent.weight is at least 0, not {weight}.')
+    check_number('CQLAgent.weight', weight, least=0)
     if head not in _HEADS:
       raise ValueError(f"CQLAgent.head is 'q', 'c51' or 'quantile', not {head!r}.")
     self._weight, self._double = weight, double

@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from implicit_rl.agents.base import Agent
+from implicit_rl.compat.settings import check_number
 from implicit_rl.heads import Head, QHead
 from implicit_rl.logs import checkpoints
 from implicit_rl.losses import fqe_loss, policy_probabilities
@@ -51,10 +52,8 @@ class FQEAgent(Agent):
     error_loss: str = 'mse',
     **kwargs,
   ):
-    if not 0 <= policy_epsilon <= 1:
-      raise ValueError(f'FQEAgent.policy_epsilon lies in [0, 1], not {policy_epsilon}.')
-    if policy_temperature <= 0:
-      raise ValueError(f'FQEAgent.policy_temperature is above 0, not {policy_temperature}.')
+    check_number('FQEAgent.policy_epsilon', policy_epsilon, least=0, most=1)
+    check_number('FQEAgent.policy_temperature', policy_temperature, above=0)
     self._policy_dir, self._policy_head = policy_dir, policy_head
     self._probabilities = functools.partial(
       policy_probabilities, kind=policy, epsilon=policy_epsilon, temperature=policy_temperature

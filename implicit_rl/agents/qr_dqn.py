@@ -7,6 +7,7 @@ import functools
 import gin
 
 from implicit_rl.agents.base import Agent
+from implicit_rl.compat.settings import check_number
 from implicit_rl.heads import Head, QuantileHead
 from implicit_rl.losses import qr_dqn_loss
 from implicit_rl.types import Loss
@@ -27,8 +28,7 @@ class QRDQNAgent(Agent):
   """
 
   def __init__(self, *args, double: bool = False, kappa: float = 1.0, **kwargs):
-    if kappa <= 0:
-      raise ValueError(f'QRDQNAgent.kappa is above 0, not {kappa}.')
+    check_number('QRDQNAgent.kappa', kappa, above=0)
     self._double, self._kappa = double, kappa
     super().__init__(*args, **kwargs)
 

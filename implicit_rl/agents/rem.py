@@ -7,6 +7,7 @@ import functools
 import gin
 
 from implicit_rl.agents.base import Agent
+from implicit_rl.compat.settings import check_number
 from implicit_rl.heads import Head, QuantileHead
 from implicit_rl.losses import rem_loss
 from implicit_rl.types import Loss
@@ -27,8 +28,7 @@ class REMAgent(Agent):
   """
 
   def __init__(self, *args, num_heads: int = 200, error_loss: str = 'huber', **kwargs):
-    if num_heads < 1:
-      raise ValueError(f'REMAgent.num_heads is at least 1, not {num_heads}.')
+    check_number('REMAgent.num_heads', num_heads, least=1, whole=True)
     self._num_heads, self._error_loss = num_heads, error_loss
     super().__init__(*args, **kwargs)
 

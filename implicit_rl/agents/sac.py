@@ -7,6 +7,7 @@ import functools
 import gin
 
 from implicit_rl.agents.actor_critic import ActorCriticAgent
+from implicit_rl.compat.settings import check_number
 from implicit_rl.losses import sac_loss
 from implicit_rl.types import Loss
 
@@ -34,8 +35,8 @@ class SACAgent(ActorCriticAgent):
     entropy_in_target: bool = True,
     **kwargs,
   ):
-    if temperature is not None and temperature < 0:
-      raise ValueError(f'SACAgent.temperature is at least 0 or None, not {temperature}.')
+    check_number('SACAgent.temperature', temperature, least=0, optional=True)
+    check_number('SACAgent.target_entropy', target_entropy, optional=True)
     self._target_entropy, self._temperature = target_entropy, temperature
     self._entropy_in_target = entropy_in_target
     super().__init__(*args, **kwargs)

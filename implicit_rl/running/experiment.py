@@ -20,6 +20,7 @@ from absl import logging
 
 from implicit_rl import environments, sharding
 from implicit_rl.compat import config_files, gin_names, unread_bindings
+from implicit_rl.compat.settings import check_number
 from implicit_rl.cpu import allocator
 from implicit_rl.logs import collectors, wandb_collector
 from implicit_rl.running import configurables, process_seeds, run_directory, seeds, vmapped_seeds
@@ -142,8 +143,7 @@ def create_runner(
   make = functools.partial(_create_one, environment=environment, agent=agent, runner=runner)
   count = gin_names.bound(runner, 'num_seeds', 1)
   name = runner.__name__
-  if not isinstance(count, int) or count < 1:
-    raise ValueError(f'{name}.num_seeds is at least 1, not {count!r}.')
+  check_number(f'{name}.num_seeds', count, least=1, whole=True)
   if count == 1:
     return make(base_dir, seed)
   if os.path.exists(os.path.join(base_dir, 'metrics.jsonl')):

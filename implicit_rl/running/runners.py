@@ -22,6 +22,7 @@ import numpy as np
 import tqdm.auto as tqdm
 
 from implicit_rl import environments
+from implicit_rl.compat.settings import check_number
 from implicit_rl.cpu import allocator
 from implicit_rl.environments import one_by_one
 from implicit_rl.logs import jsonl, progress_bars
@@ -127,12 +128,9 @@ class Runner(saving_runner.SavingRunner):
       ('measure_size', measure_size, 1),
       ('keep_checkpoints', keep_checkpoints, 1),
     ):
-      if not isinstance(value, int) or value < least:
-        raise ValueError(f'{type(self).__name__}.{name} is at least {least}, not {value!r}.')
-    if max_steps_per_episode is not None and max_steps_per_episode < 1:
-      raise ValueError(
-        f'{type(self).__name__}.max_steps_per_episode is at least 1, not {max_steps_per_episode}.'
-      )
+      check_number(f'{type(self).__name__}.{name}', value, least=least, whole=True)
+    longest = f'{type(self).__name__}.max_steps_per_episode'
+    check_number(longest, max_steps_per_episode, least=1, whole=True, optional=True)
     self._progress: Any = None  # The bar of what is being played on the host.
     self._episode: Episode | None = None
 

@@ -240,9 +240,9 @@ def test_base_settings_reach_a_subclass_through_gin():
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'gamma': 1.5}, r'Agent.gamma lies in \[0, 1\], not 1.5'),
-    ({'update_horizon': 0}, 'Agent.update_horizon is at least 1'),
-    ({'batch_size': 0}, 'Agent.batch_size is at least 1'),
+    ({'gamma': 1.5}, r'Agent.gamma must be a number in \[0, 1\], got 1.5'),
+    ({'update_horizon': 0}, 'Agent.update_horizon must be a whole number of at least 1'),
+    ({'batch_size': 0}, 'Agent.batch_size must be a whole number of at least 1'),
     ({'epsilon_eval': -0.1}, 'Agent.epsilon_eval'),
   ],
 )

@@ -146,7 +146,7 @@ def test_updates_per_step_and_clipping_are_the_runners(tmp_path):
     ({'DeviceReplay.capacity': 13}, 'multiple of num_environments = 2'),
     ({'Agent.min_replay_history': 3}, r'min_replay_history \(3\) is at least 4'),
     ({'DeviceReplay.gamma': 0.5}, 'gamma'),
-    ({'Agent.min_replay_history': 0}, 'min_replay_history is at least 1'),
+    ({'Agent.min_replay_history': 0}, 'min_replay_history must be a whole number of at least 1'),
   ],
 )
 def test_wrong_settings_end_in_one_line(tmp_path, settings, expected):

@@ -88,7 +88,11 @@ def test_seeds_as_processes_are_separate_runs(tmp_path):
 @pytest.mark.parametrize(
   ('gin_file', 'settings', 'expected'),
   [
-    (MINATAR, {'OfflineRunner.num_seeds': 0}, r'OfflineRunner\.num_seeds is at least 1, not 0'),
+    (
+      MINATAR,
+      {'OfflineRunner.num_seeds': 0},
+      r'OfflineRunner\.num_seeds must be .* of at least 1, got 0',
+    ),
     (MINATAR, BOTH | {'OfflineRunner.seeds_as': "'vamp'"}, "'processes', not 'vamp'"),
     (
       ONLINE,

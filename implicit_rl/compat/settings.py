@@ -1,0 +1,51 @@
+"""Checks numbers that gin or a caller sets, and names the setting that is wrong."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+
+def check_number(
+  name: str,
+  value: Any,
+  *,
+  least: float | None = None,
+  above: float | None = None,
+  most: float | None = None,
+  whole: bool = False,
+  optional: bool = False,
+) -> None:
+  """Raises ValueError for a value that is no number, or out of its range.
+
+  Args:
+    name: of the setting, as gin binds it, such as 'Learner.penalty_weight'.
+    value: any; a bool or a text is no number.
+    least: the least number allowed; None for no limit, likewise below.
+    above: what it must be larger than.
+    most: the largest number allowed.
+    whole: whether it must be an integer.
+    optional: whether None is allowed too.
+  """
+  if value is None and optional:
+    return
+  kind = numbers.Integral if whole else numbers.Real
+  right = not isinstance(value, bool) and (
+    isinstance(value, kind) or getattr(value, 'ndim', None) == 0  # A JAX or NumPy scalar.
+  )
+  if right and (
+    (least is None or value >= least)
+    and (above is None or value > above)
+    and (most is None or value <= most)
+    and value == value  # Not NaN.
+  ):
+    return
+  lower, bracket = (above, '(') if least is None else (least, '[')
+  what = 'a whole number' if whole else 'a number'
+  if lower is not None and most is not None:
+    what += f' in {bracket}{lower}, {most}]'
+  elif lower is not None:
+    what += f' above {lower}' if least is None else f' of at least {lower}'
+  elif most is not None:
+    what += f' of at most {most}'
+  raise ValueError(f'{name} must be {what}{" or None" * optional}, got {value!r}.')
