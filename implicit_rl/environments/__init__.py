@@ -151,11 +151,15 @@ def make(environment: Callable[..., Any], seed: int) -> Any:
   return environment(seed=seed)
 
 
+# The methods, and how many arguments they are called with.
+_METHODS = {'reset': 0, 'step': 1, 'seed': 1, 'state_dict': 0, 'load_state_dict': 1, 'evaluate': 6}
+
+
 def check(environment: Any) -> Capabilities:
   """Checks an environment when a run starts, and returns what it can do.
 
-  Unless the environment plays evaluations itself, it calls `reset` once, to compare an observation
-  with what the environment says of it.
+  Unless the environment plays evaluations itself, it calls `reset` and `step` once, to compare what
+  they return with what the environment says of itself.
 
   Raises:
     ValueError: if it lacks something, or contradicts itself; names all that is missing.
@@ -164,9 +168,8 @@ def check(environment: Any) -> Capabilities:
   missing = [name for name in members(Environment) if not hasattr(environment, name)]
   if missing:
     raise ValueError(f'{who} lacks {", ".join(missing)}; docs/extending.md says what each is.')
-  for name in ('reset', 'step', 'seed', 'evaluate', 'state_dict', 'load_state_dict'):
-    if not callable(getattr(environment, name, check)):
-      raise ValueError(f'{who}.{name} must be a method, got {getattr(environment, name)!r}.')
+  for name, count in _METHODS.items():
+    _check_method(f'{who}.{name}', getattr(environment, name, None), count)
   for name in ('num_actions', 'stack_size', 'max_steps_per_episode'):
     value = getattr(environment, name)
     if not isinstance(value, int | np.integer) or value < 1:
@@ -188,14 +191,51 @@ def check(environment: Any) -> Capabilities:
       f'{who}.action_shape must be () or (num_actions,) = ({environment.num_actions},), got '
       f'{able.action_shape!r}.'
     )
+  if able.evaluate is None:
+    _check_play(environment, who, able)
+  return able
+
+
+def _check_method(name: str, method: Any, count: int) -> None:
+  """Raises ValueError unless `method` is None or can be called with `count` arguments."""
+  if method is None:
+    return
+  if not callable(method):
+    raise ValueError(f'{name} must be a method, got {method!r}.')
+  try:
+    signature = inspect.signature(method)
+  except ValueError:  # Some built-in functions have none.
+    return
+  try:
+    signature.bind(*[None] * count)
+  except TypeError as error:
+    raise ValueError(f'{name} is called with {count} arguments: {error}.') from error
+
+
+def _check_play(environment: Environment, who: str, able: Capabilities) -> None:
+  """Raises ValueError unless one `reset` and one `step` return what they should."""
+  _check_observation(environment, f'{who}.reset()', environment.reset())
+  action = np.zeros(able.action_shape, np.float32) if able.action_shape else 0
+  stepped: Any = environment.step(action)
+  if not isinstance(stepped, tuple) or len(stepped) != 4:
+    found = f'{len(stepped)} values' if isinstance(stepped, tuple) else repr(type(stepped))
+    raise ValueError(
+      f'{who}.step() must return (observation, reward, is_terminal, info), got {found}. Set '
+      'game_over and truncated instead of returning them.'
+    )
+  _check_observation(environment, f'{who}.step()', stepped[0])
+
+
+def _check_observation(environment: Environment, where: str, observation: Any) -> None:
   shape, dtype = tuple(environment.observation_shape), np.dtype(environment.observation_dtype)
-  seen = np.zeros(shape, dtype) if able.evaluate else np.asarray(environment.reset())
+  if isinstance(observation, tuple):
+    raise ValueError(f'{where} must return an observation, got a tuple.')
+  seen = np.asarray(observation)
   if not shape or seen.size != np.prod(shape) or not np.can_cast(seen.dtype, dtype, 'same_kind'):
     raise ValueError(
-      f'{who}.reset() returned {seen.dtype} of shape {seen.shape}, but observation_dtype and '
+      f'{where} returned {seen.dtype} of shape {seen.shape}, but observation_dtype and '
       f'observation_shape say {dtype} of shape {shape}.'
     )
-  return able
 
 
 def members(protocol: type) -> list[str]:

@@ -230,23 +230,32 @@ def test_images_of_ones_own_are_logged_and_read(lamp, tmp_path):
 
 
 LOG = {'OnlineRunner.log_replay': True}
+OWN = {'evaluate': lambda *arguments: None}  # What plays by itself is not tried.
 
 
 @pytest.mark.parametrize(
   ('changes', 'settings', 'expected'),
   [
     ({'game_over': None, 'num_actions': None}, {}, 'Least lacks num_actions, game_over; docs/ext'),
+    ({'reset': lambda self: (np.zeros((3, 2)), {})}, {}, r'reset\(\) must return an obs.*a tuple'),
+    ({'step': lambda self, action: (0, 0.0, False, False, {})}, {}, r'info\), got 5 values\. Set'),
+    ({'step': lambda self: None}, {}, r'Least\.step is called with 1 arguments: too many'),
+    ({'evaluate': lambda self, policy: None}, {}, r'evaluate is called with 6 arguments: too many'),
     ({'step': 3}, {}, r'Least\.step must be a method, got 3'),
     ({'num_actions': 2.0}, {}, r'Least\.num_actions must be an int of at least 1, got 2\.0'),
     ({'state_dict': dict}, {}, 'it needs both or neither'),
     ({'rules': 3}, {}, r'Least\.rules must have start and advance, got 3'),
     ({'action_shape': (3,)}, {}, r'action_shape must be \(\) or .* = \(2,\), got \(3,\)'),
-    ({'action_shape': (2,)}, {}, r'DQNAgent chooses actions of shape \(\).*of shape \(2,\)'),
+    ({'action_shape': (2,), **OWN}, {}, r'DQNAgent chooses actions of shape \(\).*of shape \(2,\)'),
     ({'observation_shape': (4, 2)}, {}, r'returned uint8 of shape \(3, 2\).*\(4, 2\)'),
     ({}, {'Experiment.environment': '@my_lamps.Unseeded'}, 'Unseeded takes no seed'),
     ({}, LOG, 'log_replay: Least names no dataset'),
     ({'dataset': 'My lamps'}, LOG, 'must be lower-case'),
-    ({'dataset': 'lamps', 'action_shape': (2,)}, LOG, r'continuous actions .* shape \(3, 2\)'),
+    (
+      {'dataset': 'lamps', 'action_shape': (2,), **OWN},
+      LOG,
+      r'continuous actions .* shape \(3, 2\)',
+    ),
     (
       {},
       {'Agent.source': '@DeviceReplay'},
