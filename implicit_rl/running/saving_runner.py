@@ -1,4 +1,4 @@
-"""What keeps a run: its checkpoints, going on from them, and stopping when it is asked to.
+"""Saves and resumes a run: checkpoints, also within an iteration, and stopping gracefully.
 
 An iteration does what Dopamine's does: iteration, log pickle, checkpoint.
 """
@@ -24,24 +24,24 @@ from dopamine.discrete_domains import run_experiment
 
 
 class Stopwatch:
-  """Seconds spent, across interruptions; starts when it is told to."""
+  """Measures seconds across interruptions, from the call of `start`."""
 
   def __init__(self, seconds: float = 0.0):
     self._before, self._start = seconds, time.monotonic()
     self._running = False
 
   def start(self) -> None:
-    """Counts from now."""
+    """Starts counting."""
     self._start, self._running = time.monotonic(), True
 
   @property
   def seconds(self) -> float:
-    """Those before it was started and those since."""
+    """Seconds before the start and since."""
     return self._before + (time.monotonic() - self._start) * self._running
 
 
 class Logger(dopamine_logger.Logger):
-  """Dopamine's log pickles, each whole or not there, without TensorFlow.
+  """Writes Dopamine's log pickles atomically and without TensorFlow.
 
   Args:
     logging_dir: where they are; made if absent.
@@ -53,7 +53,7 @@ class Logger(dopamine_logger.Logger):
     self._logging_dir, self._logging_enabled = logging_dir, True
 
   def log_to_file(self, filename_prefix: str, iteration_number: int) -> None:
-    """Writes all iterations so far, and removes the file that is four older."""
+    """Writes all iterations so far and removes the file of `_logs_duration` iterations ago."""
     path = self._generate_filename(filename_prefix, iteration_number)
     aside = f'{path}.partial'
     try:
@@ -69,7 +69,7 @@ class Logger(dopamine_logger.Logger):
 
 
 class SavingRunner(run_experiment.Runner, abc.ABC):
-  """Dopamine's Runner with checkpoints that are whole, also within an iteration.
+  """Extends Dopamine's Runner by atomic checkpoints, also within an iteration.
 
   Args:
     base_dir: directory of the run.
@@ -94,23 +94,23 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
 
   @property
   def agent(self) -> Any:
-    """What it trains."""
+    """The agent in training."""
     return self._agent
 
   @property
   def iterations(self) -> range:
-    """Numbers of the iterations that were left when it started."""
+    """Iterations that remained when the runner was created."""
     return range(self._start_iteration, self._num_iterations)
 
   def iterate(self, iteration: int) -> None:
-    """Does one iteration, or the rest of it, and keeps what comes of it."""
+    """Runs one iteration, or the rest of it, then logs and saves it."""
     statistics = self._run_one_iteration(iteration)
     self._log_experiment(iteration, statistics)
     self._checkpoint_experiment(iteration)
     self._collector_dispatcher.flush()
 
   def keep_interrupted(self, iteration: int) -> None:
-    """Saves what an iteration has done so far."""
+    """Saves an iteration that was interrupted."""
     self._iteration = iteration
     self._checkpoint_interrupted()
 
@@ -118,15 +118,15 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
 
   @abc.abstractmethod
   def _begin_training(self) -> None:
-    """Forgets what the last iteration's training left."""
+    """Clears the state of the last training phase."""
 
   @abc.abstractmethod
   def _training_state(self) -> dict[str, Any]:
-    """What a training phase that was interrupted needs to go on, beside `_state`."""
+    """Returns what an interrupted training phase needs to resume, besides `_state`."""
 
   @abc.abstractmethod
   def _restore_training(self, state: dict[str, Any]) -> None:
-    """Takes back what `_training_state` returned."""
+    """Restores what `_training_state` returned."""
 
   def _create_directories(self) -> None:
     # Dopamine's version prints a deprecation warning about the very logs that its users plot.
@@ -170,11 +170,11 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
       jsonl.keep_before(path, self._start_iteration)
 
   def _restore(self, iteration: int, tree: dict[str, Any]) -> None:
-    """Takes back what `_state` returned."""
+    """Restores what `_state` returned."""
     self._agent.unbundle(self._checkpoint_dir, iteration, tree['agent'])
 
   def _state(self, iteration: int) -> dict[str, Any]:
-    """Everything that the run's future depends on, as nested dicts of arrays."""
+    """Returns all state that a resumed run needs, as nested dicts of arrays."""
     return {'agent': self._agent.bundle_and_checkpoint(self._checkpoint_dir, iteration)}
 
   def _tree(self, iteration: int) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     }
 
   def _note_best(self, iteration: int, eval_return: float | None) -> None:
-    """Keeps the policy with the highest evaluation so far in `checkpoints/best.msgpack`."""
+    """Saves the policy with the highest evaluation so far as `checkpoints/best.msgpack`."""
     if eval_return is None or (self._best and eval_return <= self._best['eval_return']):
       return
     self._best = {'iteration': iteration, 'eval_return': eval_return}
@@ -209,7 +209,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     checkpoints.save(self._checkpoint_dir, iteration, tree, self._keep_checkpoints)
 
   def _checkpoint_interrupted(self) -> None:
-    """Saves what an iteration has done so far."""
+    """Saves an iteration that was interrupted."""
     iteration = self._iteration
     training = self._training_state() if self._trained is None else None
     begun = {'trained': self._trained, 'training': training, 'seconds': self._clock.seconds}
@@ -227,7 +227,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
       )
 
   def run_experiment(self) -> None:
-    """Runs the iterations that are left; on SIGTERM or SIGINT saves what there is and returns.
+    """Runs the remaining iterations; on SIGTERM or SIGINT saves and returns.
 
     Raises:
       NonFiniteError: for an infinite number, or one that is none, where it would spoil the run.
@@ -259,7 +259,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
       run_directory.release(self._base_dir)
 
   def _finish(self, ran: bool) -> None:
-    """What is left to do once all iterations are done; `ran`: some of them by this process."""
+    """Called after the last iteration; `ran` is whether this process ran any iteration."""
 
   def _run_until_stopped(self) -> None:
     with signals.watched():
@@ -280,10 +280,10 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
 
   @abc.abstractmethod
   def _what_it_learns_from(self) -> str:
-    """A few words for the line that a run begins with."""
+    """Returns the words that describe the data in the run's first line."""
 
   def describe(self) -> dict[str, Any]:
-    """What the run's record says of its parts."""
+    """Returns what run.json records of agent, environment and data."""
     return {
       'agent': type(self._agent).__name__,
       'environment': self._environment.name,
