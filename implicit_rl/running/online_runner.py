@@ -112,7 +112,8 @@ class OnlineRunner(runners.Runner):
       self._loop.check(self._training_steps)
     elif recorder is not None:
       self._recorder = recorder
-      most = self._training_steps + self._environment.max_steps_per_episode
+      longest = self._max_steps_per_episode or self._environment.max_steps_per_episode
+      most = self._training_steps + longest
       if self._log_replay and recorder.capacity < most:
         raise ValueError(
           f'OnlineRunner.log_replay needs a replay that holds a whole iteration, {most} rows with '

@@ -182,6 +182,29 @@ class Cut(Least):
   def reset(self):
     self.truncated = False
     return super().reset()
+
+
+@gin.configurable(denylist=['seed'])
+class Push(Cut):
+  """A point on a line that a continuous action pushes; the reward is where it was."""
+
+  num_actions = 1
+  action_shape = (1,)
+  observation_shape = (1,)
+  observation_dtype = np.float32
+  stack_size = 1
+  dataset = 'points'
+
+  def reset(self):
+    self._at = 0.25
+    super().reset()
+    return np.array([self._at])
+
+  def step(self, action):
+    assert action.shape == (1,) and -1 <= action[0] <= 1
+    reward, self._at = self._at, self._at + 0.5 * float(action[0])
+    super().step(0)
+    return np.array([self._at]), reward, self.game_over, {}
 '''
 
 
@@ -229,7 +252,31 @@ def test_images_of_ones_own_are_logged_and_read(lamp, tmp_path):
   assert (batch.discount == 0).sum() == 20 and set(np.unique(batch.state)) == {0, 200}
 
 
+def test_continuous_actions_train_and_are_logged_and_read(lamp, tmp_path):
+  gin_file = tmp_path / 'push.gin'
+  gin_file.write_text(
+    'import implicit_rl.agents.sac\nimport implicit_rl.data.sources.vector_replay\n'
+  )
+  push = {
+    'Experiment.environment': '@my_lamps.Push',
+    'Experiment.agent': '@sac.SACAgent',
+    'Agent.network': '@networks.ActorCritic',
+    'networks.ActorCritic.hidden_units': (8, 8),
+    **LOG,
+  }
+  (row,) = run(tmp_path / 'run', lamp, gin_file, **LAMP | push)
+  assert row['train_episodes'] == 30 and row['updates'] == 5 and np.isfinite(row['eval_return'])
+  folder = tmp_path / 'run' / 'replay' / 'points' / 'Lamp_run_1'
+  replay = vector_replay.VectorReplay(path=folder, fraction=1.0, action_shape=(1,))
+  (batch,) = replay.in_order(1000)
+  assert len(batch.reward) == 60 and (batch.discount == 1).all()
+  np.testing.assert_array_equal(batch.reward, batch.state[:, 0, 0])
+  moved = batch.state[:, 0] + 0.5 * batch.action
+  np.testing.assert_allclose(batch.next_state[:, 0], moved, rtol=1e-5, atol=1e-6)
+
+
 LOG = {'OnlineRunner.log_replay': True}
+LONG = {'OnlineRunner.max_steps_per_episode': 2000}  # Longer than the environment's 7.
 OWN = {'evaluate': lambda *arguments: None}  # What plays by itself is not tried.
 
 
@@ -250,6 +297,7 @@ OWN = {'evaluate': lambda *arguments: None}  # What plays by itself is not tried
     ({'observation_shape': (4, 2)}, {}, r'returned uint8 of shape \(3, 2\).*\(4, 2\)'),
     ({}, {'Experiment.environment': '@my_lamps.Unseeded'}, 'Unseeded takes no seed'),
     ({}, LOG, 'log_replay: Least names no dataset'),
+    ({'dataset': 'lamps'}, LOG | LONG, 'holds a whole iteration, 2060 rows'),
     ({'dataset': 'My lamps'}, LOG, 'must be lower-case'),
     (
       {'dataset': 'lamps', 'action_shape': (2,), **OWN},
