@@ -81,10 +81,10 @@ def main(argv: list[str]) -> None:
     data_dir = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
     if data_dir is not None and not os.path.isdir(data_dir):
       raise FileNotFoundError(f'--data_dir: no such directory: {data_dir}')
-    from implicit_rl.cpu import xla_flags
+    from implicit_rl.cpu import launcher, xla_flags
 
-    os.environ.update(xla_flags.wide_vectors())
     os.environ.update(xla_flags.variables(FLAGS.compilation_cache))
+    launcher.prepare()
     # Imported late: what is wrong with the flags is said before TensorFlow and Dopamine load.
     if FLAGS.coordinator is not None:
       from implicit_rl import sharding

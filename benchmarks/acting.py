@@ -25,6 +25,7 @@ def main() -> None:
   from implicit_rl.running import launch
 
   os.environ.update(launch.environment())
+  launch.start_jax()
   from implicit_rl.agents.dqn import DQNAgent
   from implicit_rl.environments.atari import AtariEnvironment
 

@@ -52,10 +52,8 @@ def our_agent(
   import gin
 
   from implicit_rl import types
-  from implicit_rl.cpu import allocator
   from implicit_rl.running import experiment
 
-  allocator.keep_freed_memory()
   files = [CONFIGS + gin_file, *([PENALTY] if penalty else [])]
   if padding == 'VALID':
     files.append('gin_configs/networks/nature_valid.gin')
@@ -76,7 +74,6 @@ def ours(
   """Our agent's learner, and its metrics read as `run_experiment.py` does."""
   import jax
 
-  from implicit_rl.cpu import allocator
   from implicit_rl.logs.running_means import RunningMeans
 
   agent, batches = our_agent(gin_file, bindings, penalty, padding, batch)
@@ -91,7 +88,6 @@ def ours(
       state, info = agent.learner.update_many(state, batches)
       sums.add(info.metrics, BATCHES, start)
     jax.block_until_ready(state)
-    allocator.use_large_pages()  # As after a run's first iteration; here after warming up.
 
   return work
 

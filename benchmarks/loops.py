@@ -36,13 +36,10 @@ def _runner(files: Sequence[str], bindings: Sequence[str] = ()) -> Any:
 
 def ours_offline(file: str, penalty: bool) -> Work:
   """`Agent.train`, as a training phase calls it, on the embedded data."""
-  from implicit_rl.cpu import allocator
-
   agent = _runner([file, *([learners.PENALTY] if penalty else [])])._agent
 
   def work(count: int) -> None:
     agent.train(count)
-    allocator.use_large_pages()  # As after a run's first iteration; here after warming up.
 
   return work
 

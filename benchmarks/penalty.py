@@ -37,10 +37,7 @@ def agent_and_batches(
   import jax
 
   from implicit_rl import types
-  from implicit_rl.cpu import allocator
   from implicit_rl.running import experiment
-
-  allocator.keep_freed_memory()
 
   file, shape, dtype = GIN[size]
   rng = np.random.default_rng(0)
@@ -65,9 +62,7 @@ def versions(size: str, together: int) -> dict[str, Callable[[int], Any]]:
   """The versions of an update, each a function of how many calls of `together` updates it does."""
   import jax
 
-  from implicit_rl.cpu import allocator
-
-  jit = functools.partial(jax.jit, donate_argnums=0, compiler_options=allocator.compiler_options())
+  jit = functools.partial(jax.jit, donate_argnums=0)
 
   def version(penalty: bool, dropped: Callable[[str], bool]) -> Callable[[int], Any]:
     agent, batches = agent_and_batches(size, together, penalty=penalty)

@@ -40,10 +40,10 @@ def threads(count: int, device: str = 'cpu') -> dict[str, str]:
 
 
 def as_runs_do() -> None:
-  """Sets what `run_experiment.py` sets before JAX loads; for what is ours, not for peers."""
-  from implicit_rl.cpu import xla_flags
+  """Prepares this process as `run_experiment.py` does; for what is ours, not for peers."""
+  from implicit_rl.cpu import launcher
 
-  os.environ.update(xla_flags.wide_vectors())
+  launcher.prepare()
 
 
 def pin(count: int) -> None:

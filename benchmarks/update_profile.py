@@ -132,8 +132,6 @@ def ours(agent: str, padding: str) -> tuple[str, Callable[[], None], int]:
   """The compiled update, what calls it a few times, and how many updates that is."""
   import jax
 
-  from implicit_rl.cpu import allocator
-
   if agent == MINATAR:
     made, batch = penalty.agent_and_batches('MinAtar', LOOP)
     updates = LOOP
@@ -145,7 +143,7 @@ def ours(agent: str, padding: str) -> tuple[str, Callable[[], None], int]:
     made, batches = learners.our_agent(*AGENTS[agent], True, padding, 32)
     batch, updates, update = jax.tree.map(lambda x: x[0], batches), 1, made.learner.pure_update
   state = made.state
-  jitted = jax.jit(update, donate_argnums=0, compiler_options=allocator.compiler_options())
+  jitted = jax.jit(update, donate_argnums=0)
   compiled = jitted.lower(state, batch).compile()
 
   def work() -> None:

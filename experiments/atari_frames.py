@@ -14,6 +14,7 @@ import optax
 from absl import app, flags
 from tqdm import tqdm
 
+from implicit_rl import cpu
 from implicit_rl.agents.dqn import DQNAgent
 from implicit_rl.data.replay.online_replay import OnlineReplay
 from implicit_rl.environments.atari import AtariEnvironment
@@ -49,6 +50,7 @@ def make_agent(num_actions: int) -> DQNAgent:
 
 def main(_: list[str]) -> None:
   """Trains for --steps environment steps and saves everything that was seen."""
+  cpu.use_kernels()
   environment = AtariEnvironment(FLAGS.game, seed=FLAGS.seed)
   agent = make_agent(environment.num_actions)
   returns: list[float] = []

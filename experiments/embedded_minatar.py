@@ -21,6 +21,7 @@ import optax
 from absl import app, flags
 from tqdm import tqdm
 
+from implicit_rl import cpu
 from implicit_rl.agents.dqn import DQNAgent
 from implicit_rl.data import subsets
 from implicit_rl.data.formats import tfds_writer
@@ -151,6 +152,7 @@ def make_loop(environment: MinAtarEnvironment, agent: DQNAgent, key: jax.Array):
 
 def train() -> None:
   """Trains for --steps environment steps and saves every step of every game."""
+  cpu.use_kernels()
   environment = MinAtarEnvironment(FLAGS.game, seed=FLAGS.seed)
   agent = DQNAgent(
     environment.num_actions,

@@ -33,6 +33,8 @@ import jax
 import numpy as np
 import pytest
 
+from implicit_rl import cpu
+
 # Also mends tensorflow-probability for rlax, which the tests compare losses with.
 from implicit_rl.compat import dopamine_compat  # noqa: F401
 from implicit_rl.data.formats import vector_files
@@ -74,6 +76,7 @@ def _isolated():
   before = _variables()
   yield
   gin.clear_config()
+  cpu.use_kernels(False)  # What starts a run in this process turns them on.
   for name in _variables():
     del os.environ[name]
   os.environ.update(before)
@@ -114,6 +117,12 @@ def hopper_replay(tmp_path_factory, hopper_episodes):
   about = {'environment': 'Hopper-v5', 'game': 'Hopper', 'run': 1}
   vector_files.write_flat(folder / vector_files.FILE, hopper_episodes, about)
   return folder
+
+
+@pytest.fixture
+def cpu_kernels():
+  """As in a run: networks use the kernels for XLA's CPU backend."""
+  cpu.use_kernels()
 
 
 @pytest.fixture

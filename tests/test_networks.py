@@ -123,8 +123,8 @@ def test_flat_observations_are_refused_by_image_networks():
 
 
 NETWORKS = {
-  'NatureCNN': (networks.NatureCNN(num_actions=3, hidden_units=8), (2, 4, 84, 84), np.uint8),
-  'SmallCNN': (networks.SmallCNN(num_actions=3, hidden_units=8), (2, 4, 84, 84), np.uint8),
+  'NatureCNN': (networks.NatureCNN(num_actions=3, hidden_units=8), (2, 4, 36, 36), np.uint8),
+  'SmallCNN': (networks.SmallCNN(num_actions=3, hidden_units=8), (2, 4, 42, 42), np.uint8),
   'MinAtarCNN': (networks.MinAtarCNN(num_actions=3, hidden_units=8), (2, 1, 10, 10, 4), np.uint8),
   'MLP': (networks.MLP(num_actions=3, hidden_units=(8, 7)), (2, 1, 5), np.float32),
   'ActorCritic': (networks.ActorCritic(num_actions=2, hidden_units=(8, 7)), (2, 1, 5), np.float32),

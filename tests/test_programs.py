@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from implicit_rl import heads, losses, networks
-from implicit_rl.cpu import allocator
 from implicit_rl.learner import Learner
 from implicit_rl.running import experiment
 from implicit_rl.types import Batch
+
+pytestmark = pytest.mark.usefixtures('cpu_kernels')
 
 ROOT = pathlib.Path(__file__).parent.parent
 ATARI = (networks.NatureCNN, (4, 84, 84), np.uint8)
@@ -80,13 +81,13 @@ def operations(program):
     (ATARI, {'loop': 'scan'}, True, {True}),  # What is looked for is found where it is.
   ],
 )
-def test_no_convolution_stands_in_a_loop_on_the_cpu(
-  kind, settings, loops, convolutions, monkeypatch
-):
-  monkeypatch.setattr(allocator, 'compiler_options', dict)  # JAX allows none within a jit.
+def test_no_convolution_stands_in_a_loop_on_the_cpu(kind, settings, loops, convolutions):
   learner, start, batches = prepare(*kind, **settings)
-  lowered = jax.jit(learner.update_many).lower(jax.eval_shape(start), batches)
-  found = operations(lowered.as_text('hlo'))
+  state = jax.eval_shape(start)
+  program, batch = learner._one, jax.tree.map(lambda x: x[0], batches)
+  if learner._choose_loop(learner._scan, state, batches) == 'scan':
+    program, batch = learner._scan, batches
+  found = operations(program._donating.lower(state, batch).as_text('hlo'))
   assert (('dot', True) in found) == loops
   assert {looped for operation, looped in found if operation == 'convolution'} == convolutions
 
@@ -109,24 +110,9 @@ def test_the_gradients_norm_takes_no_memory():
   """An update needs room for one gradient of the largest layer, not for its squares as well."""
   learner, start, batches = prepare(*ATARI, hidden_units=512)
   one = jax.tree.map(lambda x: x[0], batches)
-  needed = learner._one.lower(jax.eval_shape(start), one).compile().memory_analysis()
+  needed = learner._one._donating.lower(jax.eval_shape(start), one).compile().memory_analysis()
   largest = 7744 * 512 * 4  # bytes
   assert largest <= needed.temp_size_in_bytes < 1.5 * largest
-
-
-@pytest.mark.usefixtures('compiled_fully')
-def test_a_noisy_kernels_gradient_is_not_written_out():
-  """It is the mean kernel's times the noise: who needs it can compute it."""
-  network = networks.NatureCNN(num_actions=A, head=heads.QHead(noisy=True))
-  learner = Learner(losses.with_noise(losses.dqn_loss, apply=network.apply, discount=0.99))
-  state = jax.eval_shape(lambda: learner.init(network.init(KEY, np.zeros(STATES, np.uint8)), KEY))
-  _, _, batches = prepare(*ATARI)
-  one = jax.tree.map(lambda x: x[0], batches)
-  text = learner._one.lower(state, one).compile().as_text()
-  entry = text[text.index('\nENTRY ') :]
-  made = re.findall(r'= f32\[512,7744\]\S* (\w+)\(.*op_name="([^"]*)"', entry)
-  assert any('dot_general' in source for _, source in made)
-  assert not [source for _, source in made if 'transpose' in source and source.endswith('/mul')]
 
 
 def network_program(batch, head, noise=False):

@@ -5,9 +5,9 @@ channels. XLA's CPU backend turns frames so byte by byte; as words of four bytes
 faster. And it finds the bias of each number by a division, unless bias and images are flat.
 docs/performance.md has the times.
 
-Elsewhere than on a CPU, of a single state, of other dtypes, and of frames that are no whole words
-or have colours, all is what JAX makes of it. On a CPU these have no forward-mode derivative
-(`jax.jvp`).
+With the kernels off (`cpu.use_kernels`), for a single state, for other dtypes, and for frames that
+are no whole words or have colours, all is what JAX makes of it. The kernels have no forward-mode
+derivative (`jax.jvp`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def of_frames(
   usual = (
     dtype is None and state.ndim == 4 and state.dtype == jnp.uint8 and kernel.dtype == jnp.float32
   )
-  if usual and math.prod(state.shape[1:]) % _WORD == 0 and matmul.are_ours(state):
+  if usual and math.prod(state.shape[1:]) % _WORD == 0 and matmul.use_kernel(state):
     return _of_frames(state, kernel, stride, padding)
   return of_images(_shares(stack_to_channels(state)), kernel, stride, padding, dtype)
 
@@ -79,7 +79,7 @@ def of_images(
 
 def rectified(x: jax.Array, bias: jax.Array) -> jax.Array:
   """max(x + bias, 0): [B, H, W, D] and [D] -> [B, H, W, D]."""
-  if matmul.are_ours(x, bias):
+  if matmul.use_kernel(x, bias):
     return _rectified(x, bias)
   return jax.nn.relu(x + bias[None, None, None, :])
 

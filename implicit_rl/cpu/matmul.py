@@ -5,8 +5,8 @@ gradient xᵀ·g runs along columns, over the minibatch; with a copy of xᵀ it 
 outputs faster still as (gᵀ·x)ᵀ. Where the kernel is much larger than the minibatch, it stands left.
 The barriers keep XLA from turning all that back. docs/performance.md has the times.
 
-Elsewhere than on a CPU, of a single state and of mixed dtypes, a product is what JAX makes of it.
-On a CPU these products have no forward-mode derivative (`jax.jvp`); reverse mode is what trains.
+With the kernels off (`cpu.use_kernels`), for a single state and for mixed dtypes a product is what
+JAX makes of it. The kernels have no forward-mode derivative (`jax.jvp`); training needs none.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from implicit_rl import cpu
+
 _FEW = 32  # inputs or outputs of a small layer
 _barrier = jax.lax.optimization_barrier
 
 
 def apart(function: Callable[[Any], jax.Array], x: Any) -> jax.Array:
-  """function(x); on a CPU a step of its own, not merged with what XLA does before and after."""
-  if jax.default_backend() != 'cpu':
+  """function(x); with the kernels on a step of its own, not merged with what XLA does around it."""
+  if not cpu.kernels_in_use():
     return function(x)
   return jax.lax.cond(_barrier(True), function, function, x)
 
@@ -38,23 +40,23 @@ def dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **setti
 
 def columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, p] and a kernel of columns [p, q] -> [B, q]."""
-  return _columns(x, kernel) if are_ours(x, kernel) else x @ kernel
+  return _columns(x, kernel) if use_kernel(x, kernel) else x @ kernel
 
 
 def rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, p] and a kernel of rows [q, p] -> [B, q]."""
-  if len(x) == 1:  # As a product of matrices it makes XLA turn the kernel, 16 MB for Atari.
-    return (kernel @ x[0])[None, :]
-  return _rows(x, kernel) if are_ours(x, kernel) else x @ kernel.T
+  if cpu.kernels_in_use() and len(x) == 1:
+    return (kernel @ x[0])[None, :]  # As a product of matrices XLA would turn the kernel, 16 MB.
+  return _rows(x, kernel) if use_kernel(x, kernel) else x @ kernel.T
 
 
-def are_ours(x: jax.Array, *others: jax.Array) -> bool:
-  """Whether what is made of x [B, ...] and others is computed here, not left to JAX.
+def use_kernel(x: jax.Array, *others: jax.Array) -> bool:
+  """Whether a kernel computes what is made of x [B, ...] and others.
 
-  JAX merges products of single states that are mapped over.
+  Not for a single state: JAX merges products of single states that are mapped over.
   """
   same = all(other.dtype == x.dtype for other in others)
-  return jax.default_backend() == 'cpu' and len(x) > 1 and same
+  return cpu.kernels_in_use() and same and len(x) > 1
 
 
 @jax.custom_vjp

@@ -59,8 +59,10 @@ def cost(config: FittedQConfig) -> float:
 
 def _work(directory: str, config: FittedQConfig, seed: int) -> None:
   """Runs and saves one seed of one configuration in a worker, which keeps compiled programs."""
+  from implicit_rl import cpu
   from implicit_rl.gridworld import fitted_q  # Here: the worker's settings precede jax.
 
+  cpu.use_kernels()
   target = path_of(pathlib.Path(directory), config, seed)
   rows = fitted_q.run(config, seed)
   part = target.with_suffix('.part.npz')

@@ -19,7 +19,6 @@ from flax import serialization
 
 from implicit_rl.agents import schedules
 from implicit_rl.agents.base import Agent
-from implicit_rl.cpu import allocator
 from implicit_rl.data.replay import device_replay
 from implicit_rl.logs.running_means import RunningMeans
 from implicit_rl.types import LearnerState
@@ -137,7 +136,6 @@ class OnlineLoop:
       self._turns,
       static_argnames='count',
       donate_argnums=(0, 1, 2),
-      compiler_options=allocator.compiler_options(),
     )
 
   @property

@@ -21,7 +21,6 @@ from absl import logging
 from implicit_rl import environments, sharding
 from implicit_rl.compat import config_files, gin_names, unread_bindings
 from implicit_rl.compat.settings import check_number
-from implicit_rl.cpu import allocator
 from implicit_rl.logs import collectors, wandb_collector
 from implicit_rl.running import configurables, process_seeds, run_directory, seeds, vmapped_seeds
 from implicit_rl.running.offline_runner import OfflineRunner
@@ -139,7 +138,6 @@ def create_runner(
     ValueError: for settings that don't fit each other.
     OSError: if the directory can't be written, or another process runs in it.
   """
-  allocator.keep_freed_memory()
   make = functools.partial(_create_one, environment=environment, agent=agent, runner=runner)
   count = gin_names.bound(runner, 'num_seeds', 1)
   name = runner.__name__

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from implicit_rl.cpu import xla_flags
+from implicit_rl.cpu import launcher, xla_flags
 
 # One run per core does more than one run on all cores: these networks are small.
 _ONE_THREAD = '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
@@ -25,7 +25,7 @@ def environment(
     compilation_cache: directory of compiled programs, which later runs reuse; None keeps none.
     one_thread: compute on one core.
   """
-  variables = xla_flags.wide_vectors()
+  variables = xla_flags.for_training()
   if one_thread:
     flags = variables.get('XLA_FLAGS', os.environ.get('XLA_FLAGS', ''))
     variables['XLA_FLAGS'] = f'{flags} {_ONE_THREAD}'.strip()
@@ -37,11 +37,12 @@ def environment(
 
 
 def start_jax() -> None:
-  """Starts JAX, with one compute thread if `environment(one_thread=True)` was set.
+  """Prepares a run's process and starts JAX, with one thread if `environment` said so.
 
   XLA's flags alone leave a pool of one thread for each core that the process may use when JAX
   starts. This function therefore restricts the process to one core while JAX starts.
   """
+  launcher.prepare()
   if _ONE_THREAD not in os.environ.get('XLA_FLAGS', '') or not hasattr(os, 'sched_setaffinity'):
     return
   import jax

@@ -23,7 +23,6 @@ import tqdm.auto as tqdm
 
 from implicit_rl import environments
 from implicit_rl.compat.settings import check_number
-from implicit_rl.cpu import allocator
 from implicit_rl.environments import one_by_one
 from implicit_rl.logs import jsonl, progress_bars
 from implicit_rl.logs.running_means import check_finite
@@ -200,7 +199,6 @@ class Runner(saving_runner.SavingRunner):
       ]
     )
     self._note_best(iteration, row['eval_return'])
-    allocator.use_large_pages()  # By now it holds what an iteration takes.
     self._trained = None
     self._clock = saving_runner.Stopwatch()
     self._begin_training()

@@ -66,55 +66,13 @@ def chained(x, v):
   matrices = [jnp.tanh(x * i) @ x.T for i in range(8)]  # 16 MiB each, all there at once
   return sum(m @ (n @ v) for m, n in zip(matrices, matrices[::-1]))
 
-jitted = jax.jit(chained, compiler_options=allocator.compiler_options())
+jitted = jax.jit(chained)
 x, v = jnp.ones((2048, 8)), jnp.ones(2048)
 print(jitted.lower(x, v).compile().memory_analysis().temp_size_in_bytes)
 print(*[pages(lambda: jax.block_until_ready(jitted(x, v))) for _ in range(100)])
 """
-  needed, *touched = map(int, said_by(COUNTED + code))
+  flags = f'{os.environ["XLA_FLAGS"]} --xla_multiheap_size_constraint_per_heap={allocator.BLOCK}'
+  needed, *touched = map(int, said_by(COUNTED + code, XLA_FLAGS=flags))
   assert needed > 64 << 20
   assert max(touched) >= 0.9 * needed
   assert statistics.median(touched) < 4 << 20  # Each of XLA's threads touches all of it once.
-
-
-@pytest.mark.skipif(not GLIBC, reason='of glibc')
-def test_heaps_are_put_into_large_pages_and_keep_what_they_hold():
-  code = """
-import concurrent.futures, mmap, pathlib, re
-from implicit_rl.cpu import allocator
-
-def large():
-  return sum(map(int, re.findall('AnonHugePages: *([0-9]+)', maps.read_text())))  # kB
-
-maps = pathlib.Path('/proc/self/smaps')
-allocator.keep_freed_memory()
-own = mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-own.write(bytes(64 << 20))
-before = large()
-own.madvise(mmap.MADV_HUGEPAGE)
-try:
-  own.madvise(25)  # What is tested, without us.
-except OSError:
-  pass
-print(large() - before)
-with concurrent.futures.ThreadPoolExecutor(1) as other:
-  held = other.submit(lambda: b'x' * allocator.BLOCK).result()
-  before = large()
-  allocator.use_large_pages()
-  print(large() - before, set(held) == {ord('x')})
-"""
-  possible, gathered, kept = said_by(code)
-  assert kept == 'True'
-  set_to = allocator._LARGE_PAGES.read_text() if allocator._LARGE_PAGES.exists() else ''
-  if int(possible) < 32 << 10 or '[madvise]' not in set_to:
-    pytest.skip('This Linux gives no large pages to who asks, or gives them to all.')
-  assert int(gathered) > 0.8 * allocator.BLOCK / 1024
-
-
-def test_large_pages_need_no_proc(monkeypatch):
-  """Where it can't be read what is mapped, a run goes on."""
-  allocator.use_large_pages.cache_clear()
-  monkeypatch.setattr(allocator, 'keep_freed_memory', lambda: True)
-  monkeypatch.setattr(allocator, '_LARGE_PAGES', ROOT / 'no such file')
-  allocator.use_large_pages()
-  allocator.use_large_pages.cache_clear()

@@ -9,6 +9,8 @@ from flax import linen as nn
 from implicit_rl.cpu import conv as convolutions
 from implicit_rl.layers import Conv
 
+pytestmark = pytest.mark.usefixtures('cpu_kernels')
+
 
 def frames(*shape, seed=0):
   return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from implicit_rl.cpu import matmul
 
+pytestmark = pytest.mark.usefixtures('cpu_kernels')
+
 # On both sides of where the way to compute changes: one state, small layers, small minibatches.
 SIZES = st.sampled_from([1, 2, 5, 31, 32, 40, 130])
 PRODUCTS = {
