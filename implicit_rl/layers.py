@@ -6,7 +6,7 @@ Dense layers and convolutions have the parameters of Flax's own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +111,8 @@ class RowDense(nn.Module):
     dtype: computes in it; None is the widest of input and parameters, as in `nn.Dense`.
   """
 
+  rows: ClassVar[bool] = True  # Read by `layer_graph`: the kernel is [out, in].
+
   width: int
   dtype: Any = None
 
@@ -134,6 +136,8 @@ class NoisyDense(nn.Module):
     width: outputs.
     dtype: multiplies in it, see `RowDense`; the noise is drawn in float32.
   """
+
+  rows: ClassVar[bool] = True  # Read by `layer_graph`: the kernel is [out, in].
 
   width: int
   dtype: Any = None

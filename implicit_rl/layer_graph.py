@@ -1,0 +1,300 @@
+"""Which weights lead into and out of each hidden unit, read from a trace of the network.
+
+A unit is an output of a dense layer or a channel of a convolution. What leads into it stands in one
+column of its layer's kernel, or one row of a kernel [out, in]; what leads out of it stands in the
+next layers' kernels:
+
+    input j of the next layer comes from unit j mod C
+
+for C units, also after a convolution is flattened, [H, W, C] -> H·W·C, and after an activation that
+puts several functions of a unit side by side on the last axis, such as crelu.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend as jex
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import traverse_util
+
+from implicit_rl.types import Params, PRNGKey
+
+Path = tuple[str, ...]  # Where an array stands in the parameters: ('params', 'Dense_0', 'kernel').
+
+
+class Kernel(NamedTuple):
+  """The weights of a dense layer or a convolution.
+
+  Attributes:
+    path: where they stand in the parameters.
+    rows: they are [out, in], as `RowDense`'s and `NoisyDense`'s, rather than [..., in, out].
+  """
+
+  path: Path
+  rows: bool
+
+  def matrix(self, kernel: jax.Array) -> jax.Array:
+    """Returns a kernel as a matrix [fan_in, out]; a convolution's places and inputs are merged."""
+    return kernel.T if self.rows else kernel.reshape(-1, kernel.shape[-1])
+
+  def into(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Spreads a value for each output [out] over the weights that lead into it: -> `shape`."""
+    return _along(values, 0 if self.rows else -1, shape)
+
+  def out_of(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Spreads a value for each unit [C] over the weights that lead out of it: -> `shape`."""
+    axis = self.input_axis
+    return _along(jnp.tile(values, shape[axis] // len(values)), axis, shape)
+
+  def by_unit(self, kernel: jax.Array, units: int) -> jax.Array:
+    """Returns the weights that lead out of each of C units, as rows [C, ·]."""
+    inputs = jnp.moveaxis(kernel, self.input_axis, 0)
+    return jnp.moveaxis(inputs.reshape(-1, units, *inputs.shape[1:]), 1, 0).reshape(units, -1)
+
+  @property
+  def input_axis(self) -> int:
+    """The axis of the inputs: the last of rows, else the last but one."""
+    return -1 if self.rows else -2
+
+
+class HiddenLayer(NamedTuple):
+  """A hidden layer's parameters, and those that read its units.
+
+  Attributes:
+    name: its key in the outputs' `layers`, such as 'Conv_0' or 'critic_hidden_1/Dense_0'.
+    units: C.
+    incoming: the kernels whose outputs are its units. Two for noisy layers, of mean and of noise.
+    vectors: paths of what it has one number of for each unit: biases, a normalisation's gains.
+    outgoing: the kernels whose inputs are its units. Several for dueling heads and noisy layers.
+  """
+
+  name: str
+  units: int
+  incoming: tuple[Kernel, ...]
+  vectors: tuple[Path, ...]
+  outgoing: tuple[Kernel, ...]
+
+
+class LayerGraph(NamedTuple):
+  """A network's weights and units.
+
+  Attributes:
+    kernels: all of them, in the order in which they are used.
+    layers: the hidden layers by name, from input to output; of critics one critic after another.
+    heads: the kernels that no other kernel follows. Two for a dueling head.
+  """
+
+  kernels: tuple[Kernel, ...]
+  layers: dict[str, HiddenLayer]
+  heads: tuple[Kernel, ...]
+
+  def masks(self, chosen: Mapping[str, jax.Array], params: Params) -> tuple[Params, Params]:
+    """Marks all parameters of some units.
+
+    Args:
+      chosen: a mask [C] of the units by layer; layers that are not named have none.
+      params: the network's parameters.
+
+    Returns:
+      Two trees of bool arrays like `params`: what leads into the units, their biases and
+      normalisation included; and what leads out of them.
+    """
+    shapes = {path: x.shape for path, x in traverse_util.flatten_dict(params).items()}
+    into, out_of = ({path: jnp.zeros(shapes[path], bool) for path in shapes} for _ in range(2))
+    for name, units in chosen.items():
+      layer = self.layers[name]
+      for path in layer.vectors:
+        into[path] |= units
+      for kernel in layer.incoming:
+        into[kernel.path] |= kernel.into(units, shapes[kernel.path])
+      for kernel in layer.outgoing:
+        out_of[kernel.path] |= kernel.out_of(units, shapes[kernel.path])
+    return traverse_util.unflatten_dict(into), traverse_util.unflatten_dict(out_of)
+
+
+def layer_graph(init: Callable[[PRNGKey], Params]) -> LayerGraph:
+  """Reads the graph of a network from a trace of its initialisation; nothing is computed.
+
+  A layer is a Flax module with parameters of its own: a kernel, or vectors only, as normalisations
+  have. A module whose kernel is [out, in] says `rows = True`. Channels stand on the last axis.
+
+  Args:
+    init: `init(key) -> params`, not compiled: `Context.init`.
+
+  Raises:
+    ValueError: for a kernel whose inputs are no multiple of the units that it reads.
+  """
+  calls: list[_Call] = []
+  activations: dict[str, jax.Array] = {}
+  within: list[str] = []
+
+  def note(method, arguments, settings, context):
+    module = context.module
+    if not module.path:
+      within.append(context.method_name)
+    outputs = method(*arguments, **settings)
+    if not module.path:
+      within.pop()
+      layers = getattr(outputs, 'layers', None) or {}
+      activations.update({name: layer.activation for name, layer in layers.items()})
+    elif context.method_name == '__call__':
+      own = module.variables.get('params', {})
+      ranks = {name: x.ndim for name, x in own.items() if isinstance(x, jax.Array)}
+      if any(ranks.values()):
+        ends = jax.tree.leaves((arguments, settings)), jax.tree.leaves(outputs)
+        rows = getattr(module, 'rows', False)
+        calls.append(_Call(module.path, within[-1], ranks, rows, *ends))
+    return outputs
+
+  def trace(key):
+    with nn.intercept_methods(note):
+      init(key)
+    return [(call.inputs, call.outputs) for call in calls], activations
+
+  key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
+  jaxpr, shapes = jax.make_jaxpr(trace, return_shape=True)(key)
+  variables = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr.jaxpr.outvars)
+  ends, names = variables
+  calls = [call._replace(inputs=i, outputs=o) for call, (i, o) in zip(calls, ends, strict=True)]
+  return _read(jaxpr.jaxpr, calls, {name: names[name] for name in activations})
+
+
+class _Call(NamedTuple):
+  """One call of a module with parameters of its own, as it was traced.
+
+  Attributes:
+    path: the module's.
+    method: the network's method in which it stood, such as 'critics'.
+    ranks: of its parameters, by name.
+    rows: its kernels are [out, in].
+    inputs: the trace's variables, of all that it was given.
+    outputs: likewise.
+  """
+
+  path: tuple[str, ...]
+  method: str
+  ranks: Mapping[str, int]
+  rows: bool
+  inputs: list[Any]
+  outputs: list[Any]
+
+  @property
+  def kernels(self) -> tuple[Kernel, ...]:
+    return tuple(Kernel(path, self.rows) for path in self._paths(lambda rank: rank > 1))
+
+  @property
+  def vectors(self) -> tuple[Path, ...]:
+    return tuple(self._paths(lambda rank: rank == 1))
+
+  def _paths(self, takes: Callable[[int], bool]) -> Iterator[Path]:
+    return (('params', *self.path, name) for name, rank in self.ranks.items() if takes(rank))
+
+
+def _read(jaxpr: Any, calls: list[_Call], activations: dict[str, Any]) -> LayerGraph:
+  """The graph of a trace, given the variables of the calls in it and of the activations."""
+  sources = _sources(jaxpr, calls, activations)
+  read = [_union(sources.near.get(one) for one in call.inputs) for call in calls]
+
+  def through_norms(marks: frozenset) -> tuple[frozenset, frozenset]:
+    """What marks stand for, a normalisation for what it is given; and these normalisations."""
+    norms = frozenset(mark for mark in marks if mark not in activations and not calls[mark].kernels)
+    if not norms:
+      return marks, norms
+    found, others = through_norms((marks - norms) | _union(read[norm] for norm in norms))
+    return found, norms | others
+
+  def made_by_calls(marks: frozenset) -> frozenset:
+    """The calls that marks stand for, by way of activations and normalisations."""
+    found = through_norms(marks)[0]
+    names = found & activations.keys()
+    return (found - names) | _union(made_by_calls(sources.of[name]) for name in names)
+
+  made_of = {name: through_norms(sources.of[name]) for name in activations}
+  summed = _union(found & activations.keys() for found, _ in made_of.values())
+  layers = {}
+  for name, (found, norms) in made_of.items():
+    if not found or found & activations.keys() or name in summed:
+      continue  # A sum with an earlier layer, or part of one: it is not the only way for its units.
+    made_by = [calls[number] for number in sorted(found)]
+    readers = [
+      call
+      for call, marks in zip(calls, read, strict=True)
+      if call.kernels and name in through_norms(marks)[0]
+    ]
+    units = made_by[0].outputs[0].aval.shape[-1]
+    for call in readers:
+      width = math.prod(call.inputs[0].aval.shape[1:])
+      if width % units:
+        raise ValueError(
+          f'{"/".join(call.path)} has {width} inputs from the {units} units of {name}, which is no '
+          'multiple: channels must stand on the last axis.'
+        )
+    vectors = [path for call in made_by for path in call.vectors]
+    vectors += [path for number in sorted(norms) for path in calls[number].vectors]
+    layers[name] = HiddenLayer(name, units, _kernels(made_by), tuple(vectors), _kernels(readers))
+  followed = {
+    number
+    for call, marks in zip(calls, read, strict=True)
+    for number in made_by_calls(marks)
+    if call.kernels and call.method == calls[number].method  # Critics follow the actor's action.
+  }
+  heads = _kernels(call for number, call in enumerate(calls) if number not in followed)
+  return LayerGraph(_kernels(calls), layers, heads)
+
+
+class _Sources(NamedTuple):
+  """What is computed of what. A mark is a call's number, for its outputs, or a layer's name.
+
+  Attributes:
+    near: marks that a variable is computed of, by way of no other mark.
+    of: likewise, of what bears a mark itself.
+  """
+
+  near: dict[Any, frozenset]
+  of: dict[Any, frozenset]
+
+
+def _sources(jaxpr: Any, calls: list[_Call], activations: dict[str, Any]) -> _Sources:
+  """Follows the marks through a trace, from its first equation to its last."""
+  marks: dict[Any, list] = collections.defaultdict(list)
+  for number, call in enumerate(calls):
+    for variable in call.outputs:
+      marks[variable].append(number)
+  casts = {
+    one.outvars[0]: one.invars[0]
+    for one in jaxpr.eqns
+    if one.primitive.name == 'convert_element_type'
+  }
+  for name, variable in activations.items():  # What a network reports may be a copy in float32.
+    marks[casts.get(variable, variable)].append(name)
+  near: dict[Any, frozenset] = {}
+  of: dict[Any, frozenset] = {}
+  for equation in jaxpr.eqns:
+    found = _union(near.get(one) for one in equation.invars if isinstance(one, jex.core.Var))
+    for variable in equation.outvars:
+      near[variable] = found
+      for mark in marks[variable]:
+        of[mark] = of.get(mark, frozenset()) | near[variable]
+        near[variable] = frozenset([mark])
+  return _Sources(near, of)
+
+
+def _along(values: jax.Array, axis: int, shape: tuple[int, ...]) -> jax.Array:
+  """Spreads values, one for each place on an axis, over an array's shape."""
+  ones = [1] * len(shape)
+  ones[axis] = -1
+  return jnp.broadcast_to(values.reshape(ones), shape)
+
+
+def _kernels(calls: Iterable[_Call]) -> tuple[Kernel, ...]:
+  return tuple(kernel for call in calls for kernel in call.kernels)
+
+
+def _union(sets: Iterable[frozenset | None]) -> frozenset:
+  return frozenset().union(*(one or () for one in sets))

@@ -1,0 +1,62 @@
+"""Rewrites an optimiser's moments together with the parameters that they belong to."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from implicit_rl.types import Params
+
+
+def renew(
+  optimizer: optax.GradientTransformation,
+  optimizer_state: optax.OptState,
+  params: Params,
+  chosen: Params,
+  reset_count: bool = False,
+) -> optax.OptState:
+  """Gives an optimiser's state the values of a fresh one, where parameters are chosen.
+
+  Moments, momentum and whatever else has the shape of the parameters are renewed. Step counts
+  belong to no single parameter. Those of schedules and of skipped updates are always kept.
+
+  Args:
+    optimizer: an optax transformation, `Context.optimizer`.
+    optimizer_state: its state.
+    params: the parameters as they are now.
+    chosen: like `params`, bool arrays.
+    reset_count: set step counts such as Adam's to 0. Adam then corrects its moments' bias as at the
+      start. If they are kept, the first steps of renewed parameters are about three times as long
+      as the learning rate, with Adam's default decay rates.
+
+  Returns:
+    The new state.
+  """
+  keep = lambda x: jax.tree.map(lambda one: jnp.zeros((), bool), x)
+  masked = lambda x: isinstance(x, optax.MaskedNode)
+  marks = optax.tree.map_params(
+    optimizer,
+    lambda x, mark: x if masked(x) else mark,
+    optimizer_state,
+    chosen,
+    transform_non_params=keep,
+    is_leaf=masked,
+  )
+  fresh = optimizer.init(params)
+  pick = lambda mark, new, old: jnp.where(mark, new, old)
+  state = jax.tree.map(pick, marks, fresh, optimizer_state)
+  return _with_counts_at_zero(state) if reset_count else state
+
+
+def _with_counts_at_zero(state: optax.OptState) -> optax.OptState:
+  """Sets the step counts of what keeps moments to 0."""
+
+  def is_step_count(path: tuple, value: object) -> bool:
+    del value
+    return 'Schedule' not in getattr(path[-1], 'tuple_name', 'Schedule')
+
+  zero = jnp.zeros((), jnp.int32)
+  if not any(is_step_count(*found) for found in optax.tree.get_all_with_path(state, 'count')):
+    return state  # Such as of SGD.
+  return optax.tree.set(state, is_step_count, count=zero)
