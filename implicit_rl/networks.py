@@ -213,6 +213,12 @@ class MLP(nn.Module):
     layer_norm: see the module.
     head: what turns features into values.
     dtype: see the module.
+    observation_max: largest value of an observation; states are divided by it. None is 1, except
+      for uint8 images, [B, S, H, W] or with 1 or 3 channels last, where it is 255, as in the
+      convolutional networks. MinAtar's zeros and ones have more channels and stay as they are.
+
+  Raises:
+    ValueError: for uint8 vectors [B, S, D] without `observation_max`, which may hold either.
   """
 
   num_actions: int
@@ -221,15 +227,33 @@ class MLP(nn.Module):
   layer_norm: bool = False
   head: Head = QHead()
   dtype: Any = None
+  observation_max: float | None = None
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, ...] of any numeric dtype -> outputs."""
     hidden = Hidden(type(self).__name__, self.activation, self.layer_norm, self.dtype)
     features = _flat(state)
+    if (largest := self._largest(state)) != 1:
+      features = features / largest
     for width in self.hidden_units:
       features = hidden(self.head.dense(width, dtype=self.dtype), features)
     return _outputs(self.head, features, self.num_actions, hidden)
+
+  def _largest(self, state: jax.Array) -> float:
+    if self.observation_max is not None:
+      if self.observation_max <= 0:
+        raise ValueError(f'MLP.observation_max must be above 0, got {self.observation_max}.')
+      return self.observation_max
+    if state.dtype != jnp.uint8:
+      return 1
+    if state.ndim == 3:
+      raise ValueError(
+        f'MLP got uint8 observations of shape {state.shape[2:]}. Bind MLP.observation_max = 255 if '
+        'they are bytes, or MLP.observation_max = 1 if they are zeros and ones.'
+      )
+    is_image = state.ndim == 4 or (state.ndim == 5 and state.shape[-1] in (1, 3))
+    return 255 if is_image else 1
 
 
 class _HiddenLayers(nn.Module):

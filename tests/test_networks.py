@@ -48,6 +48,7 @@ def test_layer_norm_takes_mean_and_scale_off_every_hidden_layer(network, shape):
   """At the start, gain 1 and bias 0, each state's units have mean 0 and variance 1."""
   plain, normed = network(num_actions=5), network(num_actions=5, layer_norm=True)
   state = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+  state = state.astype(np.float32) if len(shape) == 3 else state  # Vectors of bytes are refused.
   capture = lambda module, _: isinstance(module, nn.LayerNorm)
   _, seen = jax.jit(functools.partial(normed.init_with_output, capture_intermediates=capture))(
     KEY, state
@@ -295,3 +296,36 @@ def test_small_cnn_takes_coloured_frames():
   network = networks.SmallCNN(num_actions=3)
   params = network.init(KEY, states)
   assert params['params']['Conv_0']['kernel'].shape == (6, 6, 12, 16)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'dtype', 'told', 'divisor'),
+  [
+    ((4, 84, 84), np.uint8, None, 255),
+    ((2, 12, 12, 3), np.uint8, None, 255),
+    ((2, 12, 12, 1), np.uint8, None, 255),
+    ((1, 10, 10, 4), np.uint8, None, 1),  # MinAtar: zeros and ones.
+    ((1, 10, 10, 4), np.uint8, 255, 255),
+    ((4, 84, 84), np.uint8, 1, 1),
+    ((4, 84, 84), np.float32, None, 1),
+    ((1, 128), np.uint8, 255, 255),
+    ((1, 128), np.float32, None, 1),
+    ((1, 6), np.bool_, None, 1),
+  ],
+)
+def test_an_mlp_divides_an_images_bytes_and_leaves_zeros_and_ones(shape, dtype, told, divisor):
+  network = networks.MLP(num_actions=2, hidden_units=(4,), observation_max=told)
+  states = np.random.default_rng(0).integers(0, 2, (3, *shape)).astype(dtype)
+  params = network.init(KEY, states)
+  expected = networks.MLP(num_actions=2, hidden_units=(4,)).apply(
+    params, states.astype(np.float32) / np.float32(divisor)
+  )
+  found = network.apply(params, states)
+  np.testing.assert_allclose(found.q_values, expected.q_values, rtol=1e-5, atol=1e-6)
+
+
+def test_an_mlp_asks_what_a_vector_of_bytes_holds():
+  with pytest.raises(ValueError, match=r'MLP.observation_max = 255 if .* = 1 if'):
+    networks.MLP(num_actions=2).init(KEY, np.zeros((1, 1, 128), np.uint8))
+  with pytest.raises(ValueError, match='observation_max must be above 0, got 0'):
+    networks.MLP(num_actions=2, observation_max=0).init(KEY, np.zeros((1, 1, 8), np.uint8))
