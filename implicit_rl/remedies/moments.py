@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -26,9 +28,9 @@ def renew(
     optimizer_state: its state.
     params: the parameters as they are now.
     chosen: like `params`, bool arrays.
-    reset_count: set step counts such as Adam's to 0. Adam then corrects its moments' bias as at the
-      start. If they are kept, the first steps of renewed parameters are about three times as long
-      as the learning rate, with Adam's default decay rates.
+    reset_count: set step counts such as Adam's to 0, if a parameter is chosen. Adam then corrects
+      its moments' bias as at the start. If counts are kept, the first steps of renewed parameters
+      are about three times as long as the learning rate, with Adam's default decay rates.
 
   Returns:
     The new state.
@@ -44,9 +46,11 @@ def renew(
     is_leaf=masked,
   )
   fresh = optimizer.init(params)
-  pick = lambda mark, new, old: jnp.where(mark, new, old)
-  state = jax.tree.map(pick, marks, fresh, optimizer_state)
-  return _with_counts_at_zero(state) if reset_count else state
+  state = jax.tree.map(jnp.where, marks, fresh, optimizer_state)
+  if not reset_count:
+    return state
+  some = jnp.any(jnp.stack([jnp.any(mask) for mask in jax.tree.leaves(chosen)]))
+  return jax.tree.map(functools.partial(jnp.where, some), _with_counts_at_zero(state), state)
 
 
 def _with_counts_at_zero(state: optax.OptState) -> optax.OptState:

@@ -1,0 +1,102 @@
+"""What remedies that act on single units share: their scores' layers, and the reset of units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from implicit_rl.context import Context
+from implicit_rl.layer_graph import LayerGraph, layer_graph
+from implicit_rl.remedies import moments
+from implicit_rl.types import Batch, LearnerState, Metrics, PRNGKey
+
+
+def unit_graph(context: Context, remedy: object) -> LayerGraph:
+  """Returns the network's layer graph.
+
+  Args:
+    context: see `Context`.
+    remedy: needs the graph, for the error.
+
+  Raises:
+    ValueError: if no unit of the network can be reset.
+  """
+  graph = layer_graph(context.init)
+  if not graph.layers:
+    raise ValueError(
+      f'{type(remedy).__name__} resets units of hidden layers, and '
+      f'{type(context.network).__name__} names none: its outputs need `layers`, as '
+      '`implicit_rl.layers.Hidden` makes them (docs/extending.md). Or bind Remedies.NAME = None.'
+    )
+  return graph
+
+
+def activations(
+  context: Context, graph: LayerGraph, state: LearnerState, batch: Batch, key: PRNGKey
+) -> dict[str, jax.Array]:
+  """Returns what every unit does on a batch's states.
+
+  Those are the layers that the agent's loss reports: of actor-critics the critics', on the actions
+  of the batch.
+
+  Args:
+    context: see `Context`.
+    graph: the network's.
+    state: the learner's; its online parameters count.
+    batch: see `Batch`.
+    key: of the loss's own noise.
+
+  Returns:
+    By layer [N, C], for N = B, or N = B·H·W of a convolution, or k times as many where an
+    activation such as crelu makes k numbers of a unit.
+  """
+  _, aux = context.loss(state.params, state.target_params, batch, key)
+  layers = aux.outputs.layers
+  return {
+    name: layers[name].activation.reshape(-1, layer.units)
+    for name, layer in graph.layers.items()
+    if name in layers
+  }
+
+
+def reset(
+  context: Context,
+  graph: LayerGraph,
+  state: LearnerState,
+  chosen: Mapping[str, jax.Array],
+  key: PRNGKey,
+  reset_count: bool,
+) -> LearnerState:
+  """Draws units anew.
+
+  What leads into them gets the values of a fresh network, their biases and normalisation included;
+  what leads out of them becomes 0; the optimiser's moments of both become those of a fresh one.
+  The target network stays as it is.
+
+  Args:
+    context: see `Context`.
+    graph: the network's.
+    state: the learner's.
+    chosen: masks [C] by layer.
+    key: of the fresh network.
+    reset_count: see `moments.renew`.
+  """
+  into, out_of = graph.masks(chosen, state.params)
+  params = jax.tree.map(jnp.where, into, context.init(key), state.params)
+  params = jax.tree.map(lambda mask, x: jnp.where(mask, 0, x), out_of, params)
+  optimizer_state = moments.renew(
+    context.optimizer,
+    state.optimizer_state,
+    params,
+    jax.tree.map(jnp.logical_or, into, out_of),
+    reset_count=reset_count,
+  )
+  return state._replace(params=params, optimizer_state=optimizer_state)
+
+
+def count(name: str, chosen: Mapping[str, jax.Array]) -> Metrics:
+  """Returns the number of units that a remedy reset as NAME/Reset."""
+  units = [jnp.sum(mask, dtype=jnp.float32) for mask in chosen.values()]
+  return {f'{name}/Reset': jnp.sum(jnp.stack(units))}
