@@ -1,7 +1,30 @@
-"""implicit_rl: measure and prevent rank collapse in value-based deep reinforcement learning."""
+"""implicit_rl: measure and prevent rank collapse in value-based deep reinforcement learning.
 
-__version__ = '0.1.0'
+What it offers by name, imported when it is first used:
+  load_run: gives a trained run back.
+"""
+
+import importlib
+from typing import Any
 
 from implicit_rl.compat import old_names
 
+__version__ = '0.1.0'
+
 old_names.install()
+
+# Imported when they are used: what they need takes seconds to load.
+_LAZY = {
+  'load_run': 'implicit_rl.running.loading',
+}
+
+
+def __getattr__(name: str) -> Any:
+  """Returns what the package offers by name."""
+  if name not in _LAZY:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+  return [*globals(), *_LAZY]

@@ -173,14 +173,7 @@ def _create_one(
 
     def create_agent(sess, environment, summary_writer=None):
       del sess, summary_writer
-      return agent(
-        num_actions=environment.num_actions,
-        observation_shape=environment.observation_shape,
-        observation_dtype=environment.observation_dtype,
-        stack_size=environment.stack_size,
-        seed=seed,
-        **({} if source is None else {'source': source}),
-      )
+      return make_agent(agent, environment, seed, **({} if source is None else {'source': source}))
 
     created = runner(base_dir, create_agent, lambda: made)
     unread_bindings.refuse_dopamines()
@@ -188,6 +181,18 @@ def _create_one(
       unread_bindings.name_others()
     record(base_dir, seed, created.describe())
   return created
+
+
+def make_agent(agent: Callable[..., Any], environment: Any, seed: int, **settings: Any) -> Any:
+  """Calls an agent's constructor with what the environment says of itself."""
+  return agent(
+    num_actions=environment.num_actions,
+    observation_shape=environment.observation_shape,
+    observation_dtype=environment.observation_dtype,
+    stack_size=environment.stack_size,
+    seed=seed,
+    **settings,
+  )
 
 
 def record(base_dir: str, seed: int, description: dict[str, Any]) -> None:
