@@ -135,21 +135,25 @@ class PeriodicRemedy(Remedy):
 
   Attributes:
     period: gradient updates between two operations; None takes it out of the program.
+    until: gradient updates of the run after which it no longer acts; None is never.
 
   Raises:
-    ValueError: for a period below 1, or one that is not a whole number.
+    ValueError: for one of them that is below 1, or not a whole number.
   """
 
   period: int | None
+  until: int | None = None
 
   def __post_init__(self):
-    """Checks the period."""
-    whole = isinstance(self.period, int) and not isinstance(self.period, bool)
-    if self.period is not None and not (whole and self.period >= 1):
-      raise ValueError(
-        f'{type(self).__name__}.period must be a whole number of updates, at least 1, or None; '
-        f'got {self.period!r}.'
-      )
+    """Checks the settings."""
+    for name in ('period', 'until'):
+      value = getattr(self, name)
+      whole = isinstance(value, int) and not isinstance(value, bool)
+      if value is not None and not (whole and value >= 1):
+        raise ValueError(
+          f'{type(self).__name__}.{name} must be a whole number of updates, at least 1, or None; '
+          f'got {value!r}.'
+        )
 
   @property
   def active(self) -> bool:
@@ -170,7 +174,10 @@ class PeriodicRemedy(Remedy):
     operate = lambda: self.operate(context, state, batch, key)
     _, metrics = jax.eval_shape(operate)
     idle = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
-    return jax.lax.cond(state.updates % self.period == 0, operate, lambda: (state, idle))
+    due = state.updates % self.period == 0
+    if self.until is not None:
+      due = due & (state.updates <= self.until)
+    return jax.lax.cond(due, operate, lambda: (state, idle))
 
 
 @gin.configurable('Remedies')
