@@ -9,6 +9,7 @@ import gin
 import jax
 import jax.numpy as jnp
 
+from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.types import Batch, LearnerState, LossAux, Metrics, Params, PRNGKey
 
@@ -69,6 +70,16 @@ class Remedy:
     del context, params, target_params, batch, aux, key, extra
     return jnp.zeros(()), {}
 
+  def observe(self, extra: Any, metrics: Metrics) -> Any:
+    """Returns this remedy's own state, given what an update reports; before `after_update`.
+
+    Args:
+      extra: as in `loss_term`.
+      metrics: the agent's, such as 'Losses/TD', and those of all loss terms.
+    """
+    del metrics
+    return extra
+
   def after_update(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> tuple[LearnerState, Metrics]:
@@ -102,8 +113,7 @@ class LossTerm(Remedy):
 
   def __post_init__(self):
     """Checks the weight."""
-    if not isinstance(self.weight, int | float) or not self.weight >= 0:
-      raise ValueError(f'{type(self).__name__}.weight must be at least 0, got {self.weight!r}.')
+    check_number(f'{type(self).__name__}.weight', self.weight, least=0)
 
   @property
   def active(self) -> bool:
