@@ -1,4 +1,4 @@
-"""Heads: what a network does with its features. Values, C51's distributions, or quantiles.
+"""Heads: what a network does with its features. Values, distributions, histograms or quantiles.
 
 A head is a plain function with settings, called inside a Flax module's `__call__`, so its layers
 are the module's own: a network with a `QHead` has the parameters of one that ends in a dense layer.
@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from implicit_rl.compat.settings import check_number
 from implicit_rl.layers import NoisyDense, RowDense, at_least_float32, dense
-from implicit_rl.types import CategoricalOutputs, QOutputs, QuantileOutputs
+from implicit_rl.types import CategoricalOutputs, HistogramOutputs, QOutputs, QuantileOutputs
 
-Outputs: TypeAlias = QOutputs | CategoricalOutputs | QuantileOutputs
+Outputs: TypeAlias = QOutputs | CategoricalOutputs | HistogramOutputs | QuantileOutputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,53 @@ class C51Head(Head):
     support = jnp.linspace(self.low, self.v_max, self.num_atoms)
     q_values = nn.softmax(logits) @ support
     return CategoricalOutputs(q_values, at_least_float32(features), logits, support)
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class HLGaussHead(Head):
+  """A histogram of the value for each action, trained by classification (Farebrother et al., 2024).
+
+  The losses that regress a value (`losses.regression_loss`: DQN, CQL on it, FQE, Monte Carlo) see
+  from its outputs that they are to take the cross-entropy to the smoothed target instead. Bins,
+  range and smoothing are the paper's for Atari (its tables B.2 and B.3).
+
+  Attributes:
+    num_bins: K.
+    v_max: where the last bin ends; targets beyond the bins count as at their edge.
+    v_min: where the first begins; None is −v_max.
+    smoothing: the Gaussian's standard deviation in widths of a bin.
+
+  Raises:
+    ValueError: for fewer than two bins, an empty range or a smoothing that is not positive.
+  """
+
+  num_bins: int = 51
+  v_max: float = 10.0
+  v_min: float | None = None
+  smoothing: float = 0.75
+
+  def __post_init__(self):
+    """Checks the settings."""
+    check_number('HLGaussHead.num_bins', self.num_bins, least=2, whole=True)
+    check_number('HLGaussHead.smoothing', self.smoothing, above=0)
+    if not self.low < self.v_max:
+      raise ValueError(
+        f'HLGaussHead.v_min ({self.low}) must be below HLGaussHead.v_max ({self.v_max}).'
+      )
+
+  @property
+  def low(self) -> float:
+    """Where the first bin begins."""
+    return -self.v_max if self.v_min is None else self.v_min
+
+  def __call__(self, features: jax.Array, num_actions: int) -> HistogramOutputs:
+    """Features [B, d] -> HistogramOutputs."""
+    logits = self.per_action(features, num_actions, self.num_bins)
+    edges = jnp.linspace(self.low, self.v_max, self.num_bins + 1)
+    q_values = nn.softmax(logits) @ ((edges[1:] + edges[:-1]) / 2)
+    sigma = jnp.float32(self.smoothing * (self.v_max - self.low) / self.num_bins)
+    return HistogramOutputs(q_values, at_least_float32(features), logits, edges, sigma)
 
 
 @gin.configurable

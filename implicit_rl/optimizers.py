@@ -10,6 +10,7 @@ import gin
 import jax
 import optax
 
+from implicit_rl.compat.settings import check_number
 from implicit_rl.types import Params
 
 
@@ -49,6 +50,32 @@ def chain(
         'is written with parentheses: @optax.lion().'
       )
   return optax.chain(*transformations)
+
+
+@gin.configurable
+def with_weight_decay(
+  optimizer: optax.GradientTransformation = gin.REQUIRED, rate: float = 1e-5
+) -> optax.GradientTransformationExtraArgs:
+  """Takes rate·θ off every kernel θ beside an optimiser's step (Loshchilov and Hutter, 2019).
+
+  With Adam it is AdamW, of which the rate is the learning rate times its weight decay. Biases,
+  gains and scalars, which have fewer than two dimensions, are left alone.
+
+  Args:
+    optimizer: such as `@optax.adam()`.
+    rate: share taken off at each update, in [0, 1].
+
+  Raises:
+    ValueError: for no transformation, or a rate out of its range.
+  """
+  if not isinstance(optimizer, optax.GradientTransformation):
+    raise ValueError(
+      'with_weight_decay.optimizer must be an optax transformation, such as @optax.adam() with its '
+      f'parentheses, got {optimizer!r}.'
+    )
+  check_number('with_weight_decay.rate', rate, least=0, most=1)
+  kernels = lambda params: jax.tree.map(lambda x: x.ndim >= 2, params)
+  return optax.chain(optimizer, optax.add_decayed_weights(-rate, mask=kernels))
 
 
 @gin.configurable

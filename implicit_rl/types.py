@@ -96,6 +96,26 @@ class CategoricalOutputs(NamedTuple):
   layers: Layers | None = None
 
 
+class HistogramOutputs(NamedTuple):
+  """What a network with an HL-Gauss head returns: a histogram over K bins of values per action.
+
+  Attributes:
+    q_values: [B, A] float32, the histograms' means, each bin at its centre.
+    features: [B, d] float32, see `QOutputs`.
+    logits: [B, A, K] float32.
+    edges: [K + 1] float32, where bins begin and end, evenly spaced and increasing.
+    sigma: [] float32, the standard deviation of the Gaussian that a target is smoothed with.
+    layers: see `QOutputs`.
+  """
+
+  q_values: jax.Array
+  features: jax.Array
+  logits: jax.Array
+  edges: jax.Array
+  sigma: jax.Array
+  layers: Layers | None = None
+
+
 class QuantileOutputs(NamedTuple):
   """What a network with a quantile head returns: N quantiles of the return per action.
 

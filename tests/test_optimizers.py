@@ -55,6 +55,39 @@ def test_a_chain_by_gin_is_optaxs():
     np.testing.assert_array_equal(mine['w'], other['w'])
 
 
+def test_weight_decay_beside_adam_is_adamw_on_kernels():
+  rate, decay = 0.01, 0.1
+  ours = optimizers.with_weight_decay(optax.adam(rate), rate=rate * decay)
+  kernels = lambda params: jax.tree.map(lambda x: x.ndim >= 2, params)
+  theirs = optax.adamw(rate, weight_decay=decay, mask=kernels)
+  params = [{'kernel': jnp.ones((3, 4)), 'bias': jnp.ones(4), 'log_alpha': jnp.ones(())}] * 2
+  states = [one.init(params[0]) for one in (ours, theirs)]
+  for step in range(5):
+    for i, one in enumerate((ours, theirs)):
+      gradients = jax.tree.map(lambda x: jnp.cos(x + step), params[i])  # noqa: B023
+      changes, states[i] = one.update(gradients, states[i], params[i])
+      params[i] = optax.apply_updates(params[i], changes)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *params)
+  alone = optimizers.with_weight_decay(optax.sgd(0.1), rate=0.25)
+  changes, _ = alone.update(
+    jax.tree.map(jnp.zeros_like, params[0]), alone.init(params[0]), params[0]
+  )
+  np.testing.assert_allclose(changes['kernel'], -0.25 * params[0]['kernel'], rtol=1e-6)
+  assert not np.any(changes['bias']) and not np.any(changes['log_alpha'])
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ((optax.adam, 0.1), r'with_weight_decay.optimizer must be .* @optax.adam\(\)'),
+    ((optax.adam(0.1), -0.1), r'with_weight_decay.rate must be a number in \[0, 1\], got -0.1'),
+  ],
+)
+def test_wrong_settings_of_weight_decay_are_named(settings, message):
+  with pytest.raises(ValueError, match=message):
+    optimizers.with_weight_decay(*settings)
+
+
 def test_a_run_whose_optimiser_draws_noise_resumes_as_if_uninterrupted(tmp_path):
   """add_noise keeps a typed PRNG key in the optimiser's state."""
   once, twice = ({'OfflineRunner.num_iterations': n, **NOISE} for n in (1, 2))

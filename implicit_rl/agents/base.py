@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from implicit_rl.agents import checks, schedules
+from implicit_rl.agents.target_ranges import TargetRange
 from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context, add_new
 from implicit_rl.data.source import DataSource
@@ -25,6 +26,7 @@ from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
 from implicit_rl.logs import checkpoints
 from implicit_rl.logs.running_means import RunningMeans
+from implicit_rl.losses import Munchausen
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN, hidden_layers
 from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
@@ -65,6 +67,11 @@ class Agent:
     epsilon_train: online only, final ε of ε-greedy acting.
     epsilon_eval: ε while `eval_mode` is set.
     epsilon_decay_period: online only, environment steps over which ε falls to its final value.
+    value_head: what the network ends in, such as `@HLGaussHead()`; None is the agent's own. Only
+      of agents that learn one value for each action.
+    munchausen: `@Munchausen()` or None; DQN, and CQL on its loss, with an update horizon of 1.
+    target_range: what Bellman targets are clipped into, `@RewardBound()` or `@DataReturns()`; None
+      leaves them.
     learner: the learner's class; called with the loss and the agent's `Context`.
     srank_delta: δ of the measured srank.
     diagnostics: measurements by name; None takes those that gin binds as `Diagnostics.NAME`.
@@ -74,6 +81,10 @@ class Agent:
 
   Attributes:
     uses_return_to_go: whether the source is asked for returns to the episodes' ends.
+    reads: which of `value_head`, `munchausen` and `target_range` the loss reads; the others are
+      refused.
+    munchausen: as given.
+    target_range: least and largest target, or None.
     apply: `apply(params, state [B, S, ...]) -> outputs`.
     gamma_n: γⁿ, what a loss discounts the next state with.
     acted: actions selected so far, training and evaluation together; each draws its own key.
@@ -89,6 +100,7 @@ class Agent:
   """
 
   uses_return_to_go: ClassVar[bool] = False
+  reads: tuple[str, ...] = ()
 
   def __init__(
     self,
@@ -107,6 +119,9 @@ class Agent:
     epsilon_train: float = 0.01,
     epsilon_eval: float = 0.001,
     epsilon_decay_period: int = 250_000,  # environment steps
+    value_head: Head | None = None,
+    munchausen: Munchausen | None = None,
+    target_range: TargetRange | None = None,
     learner: type[Learner] = Learner,
     srank_delta: float = 0.01,
     diagnostics: Mapping[str, Diagnostic] | None = None,
@@ -132,6 +147,19 @@ class Agent:
     check_number('Agent.updates_per_step', updates_per_step, least=0)
     if not callable(network):
       raise ValueError(f'Agent.network is a class, such as @NatureCNN, not {network!r}.')
+    checks.check_optional(
+      type(self).__name__,
+      self.reads,
+      {'value_head': Head, 'munchausen': Munchausen, 'target_range': TargetRange},
+      value_head=value_head,
+      munchausen=munchausen,
+      target_range=target_range,
+    )
+    if munchausen is not None and update_horizon != 1:
+      raise ValueError(
+        f'Agent.update_horizon must be 1 with Agent.munchausen, got {update_horizon}: the rewards '
+        'in between would lack their share of the log-policy.'
+      )
     self.num_actions = num_actions
     self.gamma_n = gamma**update_horizon
     self.update_horizon = update_horizon
@@ -143,6 +171,25 @@ class Agent:
     self.epsilon_decay_period = epsilon_decay_period
     self.eval_mode = eval_mode
     self.summary_writer = None  # Dopamine's Runner reads it.
+    self.munchausen = munchausen
+    self._value_head = value_head
+
+    needs_returns = target_range is not None and target_range.needs_returns
+    make_source = source and functools.partial(
+      checks.make_source,
+      source,
+      self.action_shape,
+      observation_shape=tuple(observation_shape),
+      observation_dtype=observation_dtype,
+      stack_size=stack_size,
+      update_horizon=update_horizon,
+      gamma=gamma,
+      seed=seed,
+      **({'return_to_go': True} if self.uses_return_to_go or needs_returns else {}),
+    )
+    # Else the loss is traced first: reading the data may take long.
+    made = make_source() if make_source and needs_returns else None
+    self.target_range = None if target_range is None else target_range.bounds(gamma, made)
 
     head = self.make_head()
     self.network = self.make_network(network, **({'head': head} if head else {}))
@@ -151,8 +198,8 @@ class Agent:
     self._stack = np.zeros((stack_size, *observation_shape), observation_dtype)
     params = self.network.init(init_key, self._stack[None])
     loss = self.make_loss()
-    batch = checks.batch_shapes(self._stack, batch_size, self.action_shape)
-    checks.trace(loss, params, batch)  # Before the data is read, which may take long.
+    # Before the data is read, which may take long.
+    checks.trace(loss, params, self._stack, batch_size, self.action_shape)
     context = Context(
       apply=self.apply,
       init=lambda key: self.network.init(key, self._stack[None]),
@@ -161,7 +208,6 @@ class Agent:
       num_actions=num_actions,
       network=self.network,
       layers=hidden_layers(self.network, self._stack[None]),
-      batch=batch,
     )
     self.learner = learner(loss, context=context)
     self.state = self.learner.init(params, learner_key)
@@ -173,17 +219,7 @@ class Agent:
     self.evaluation_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 1))
     self.training_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 2))
 
-    self.source = source and checks.make_source(
-      source,
-      self.action_shape,
-      observation_shape=tuple(observation_shape),
-      observation_dtype=observation_dtype,
-      stack_size=stack_size,
-      update_horizon=update_horizon,
-      gamma=gamma,
-      seed=seed,
-      **({'return_to_go': True} if self.uses_return_to_go else {}),
-    )
+    self.source = make_source() if make_source and made is None else made
     if self.source is not None and self.source.max_action >= num_actions:
       raise ValueError(
         f'The data holds action {self.source.max_action}, but the environment has {num_actions} '
@@ -207,7 +243,7 @@ class Agent:
 
   def make_head(self) -> Head | None:
     """Returns what the network ends in; None leaves the network's own, one value per action."""
-    return None
+    return self._value_head
 
   def make_network(self, network: type[nn.Module], **settings: Any) -> nn.Module:
     """Returns the network, of the class that gin chose; `settings` hold the head, if any."""

@@ -22,6 +22,8 @@ class C51Agent(Agent):
     **kwargs: `Agent`'s; bind them as `Agent.*`.
   """
 
+  reads = ('target_range',)
+
   def __init__(self, *args, double: bool = False, **kwargs):
     self._double = double
     super().__init__(*args, **kwargs)
@@ -32,4 +34,10 @@ class C51Agent(Agent):
 
   def make_loss(self) -> Loss:
     """The loss of C51 at this agent's γⁿ."""
-    return functools.partial(c51_loss, apply=self.apply, discount=self.gamma_n, double=self._double)
+    return functools.partial(
+      c51_loss,
+      apply=self.apply,
+      discount=self.gamma_n,
+      double=self._double,
+      target_range=self.target_range,
+    )

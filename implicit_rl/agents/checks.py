@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -14,14 +14,14 @@ from implicit_rl.logs import checkpoints
 from implicit_rl.types import Batch, LearnerState, Loss, Params
 
 
-def batch_shapes(stack: np.ndarray, batch_size: int, action_shape: tuple[int, ...] = ()) -> Batch:
-  """Returns the shapes and dtypes of an update's batch.
-
-  Args:
-    stack: [S, ...], a state.
-    batch_size: B.
-    action_shape: () for numbered actions, (A,) for continuous ones.
-  """
+def trace(
+  loss: Loss,
+  params: Params,
+  stack: np.ndarray,
+  batch_size: int,
+  action_shape: tuple[int, ...] = (),
+) -> None:
+  """Traces a loss on shapes alone, so that what is wrong with its settings is raised at once."""
 
   def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
@@ -31,12 +31,7 @@ def batch_shapes(stack: np.ndarray, batch_size: int, action_shape: tuple[int, ..
   fields |= {'state': states, 'next_state': states}
   action = array(np.float32 if action_shape else np.int32, *action_shape)
   fields |= {'action': action, 'next_action': action}
-  return Batch._make(fields.values())
-
-
-def trace(loss: Loss, params: Params, batch: Batch) -> None:
-  """Traces a loss on shapes alone, so that what is wrong with its settings is raised at once."""
-  jax.eval_shape(loss, params, params, batch, jax.random.PRNGKey(0))
+  jax.eval_shape(loss, params, params, Batch._make(fields.values()), jax.random.PRNGKey(0))
 
 
 def make_source(
@@ -52,9 +47,19 @@ def make_source(
   Raises:
     ValueError: if it lacks a member, or it or its data is for actions of another kind.
   """
-  if action_shape:
+
+  def takes(name: str) -> bool:
     parameters = inspect.signature(source).parameters.values()
-    if not any(p.name == 'action_shape' or p.kind is p.VAR_KEYWORD for p in parameters):
+    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
+
+  if 'return_to_go' in settings and not takes('return_to_go'):
+    raise ValueError(
+      f"{getattr(source, '__name__', source)} can't tell the returns to the episodes' ends, which "
+      'this agent or its Agent.target_range needs: bind Agent.source to an offline one, such as '
+      '@TFDSReplay.'
+    )
+  if action_shape:
+    if not takes('action_shape'):
       raise ValueError(
         f'{getattr(source, "__name__", source)} holds numbered actions, and the agent has '
         'continuous ones: bind Agent.source to @VectorReplay or @OnlineReplay.'
@@ -68,6 +73,34 @@ def make_source(
       'they are not of the same environment.'
     )
   return made
+
+
+def check_optional(
+  agent: str, read: Collection[str], kinds: dict[str, Any], **settings: Any
+) -> None:
+  """Checks the settings that only some agents' losses read.
+
+  Args:
+    agent: the class's name.
+    read: names of the settings that its loss reads.
+    kinds: what each setting must be an instance of, if it is not None.
+    **settings: their values by name.
+
+  Raises:
+    ValueError: for one that is of another kind, or that the loss would ignore.
+  """
+  for name, value in settings.items():
+    if value is None:
+      continue
+    if not isinstance(value, kinds[name]):
+      hint = f': say @{value.__name__}()' if isinstance(value, type) else ''
+      raise ValueError(
+        f'Agent.{name} must be a {kinds[name].__name__} or None, got {value!r}{hint}.'
+      )
+    if name not in read:
+      raise ValueError(
+        f'Agent.{name} must be None for {agent}, whose loss takes none, got {value!r}.'
+      )
 
 
 def restore(state: LearnerState, saved: dict[str, Any], iteration: int) -> LearnerState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import gin
 
@@ -34,21 +35,32 @@ class CQLAgent(Agent):
     ValueError: for a negative weight or an unknown head.
   """
 
+  reads: tuple[str, ...] = ('target_range',)
+
   def __init__(self, *args, weight: float = 1.0, head: str = 'q', double: bool = False, **kwargs):
     check_number('CQLAgent.weight', weight, least=0)
     if head not in _HEADS:
       raise ValueError(f"CQLAgent.head is 'q', 'c51' or 'quantile', not {head!r}.")
     self._weight, self._double = weight, double
     self._head, self._value_loss = _HEADS[head]
+    if head == 'q':
+      self.reads = ('value_head', 'munchausen', 'target_range')
     super().__init__(*args, **kwargs)
 
   def make_head(self) -> Head | None:
     """What the value loss reads; its settings are the head's in gin."""
-    return self._head and self._head()
+    return self._head() if self._head else super().make_head()
 
   def make_loss(self) -> Loss:
     """The conservative loss at this agent's γⁿ."""
+    settings: dict[str, Any] = {'target_range': self.target_range}
+    if self._value_loss is dqn_loss:
+      settings['munchausen'] = self.munchausen
     value_loss = functools.partial(
-      self._value_loss, apply=self.apply, discount=self.gamma_n, double=self._double
+      self._value_loss,
+      apply=self.apply,
+      discount=self.gamma_n,
+      double=self._double,
+      **settings,
     )
     return functools.partial(cql_loss, loss=value_loss, weight=self._weight)

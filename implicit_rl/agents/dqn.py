@@ -18,9 +18,11 @@ class DQNAgent(Agent):
   Args:
     *args: `Agent`'s.
     double: choose the next action with the online network (van Hasselt et al., 2016).
-    error_loss: 'huber' as in the paper's settings, or 'mse'.
+    error_loss: 'huber' as in the paper's settings, or 'mse'; an HL-Gauss head has its own loss.
     **kwargs: `Agent`'s; bind them as `Agent.*`.
   """
+
+  reads = ('value_head', 'munchausen', 'target_range')
 
   def __init__(self, *args, double: bool = False, error_loss: str = 'huber', **kwargs):
     self._double = double
@@ -35,4 +37,6 @@ class DQNAgent(Agent):
       discount=self.gamma_n,
       double=self._double,
       error_loss=self._error_loss,
+      munchausen=self.munchausen,
+      target_range=self.target_range,
     )

@@ -41,6 +41,8 @@ class FQEAgent(Agent):
     ValueError: for a setting out of its range, or a checkpoint of another network.
   """
 
+  reads = ('value_head', 'target_range')
+
   def __init__(
     self,
     *args,
@@ -70,6 +72,7 @@ class FQEAgent(Agent):
       discount=self.gamma_n,
       policy=None if self._policy_dir is None else self._saved_policy(self._policy_dir),
       error_loss=self._error_loss,
+      target_range=self.target_range,
     )
 
   def _saved_policy(self, directory: str) -> Policy:

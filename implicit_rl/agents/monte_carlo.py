@@ -23,6 +23,7 @@ class MonteCarloAgent(Agent):
   """
 
   uses_return_to_go: ClassVar[bool] = True
+  reads = ('value_head',)
 
   def __init__(self, *args, error_loss: str = 'mse', **kwargs):
     self._error_loss = error_loss

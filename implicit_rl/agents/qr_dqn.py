@@ -27,6 +27,8 @@ class QRDQNAgent(Agent):
     ValueError: if kappa is not above 0.
   """
 
+  reads = ('target_range',)
+
   def __init__(self, *args, double: bool = False, kappa: float = 1.0, **kwargs):
     check_number('QRDQNAgent.kappa', kappa, above=0)
     self._double, self._kappa = double, kappa
@@ -44,4 +46,5 @@ class QRDQNAgent(Agent):
       discount=self.gamma_n,
       double=self._double,
       kappa=self._kappa,
+      target_range=self.target_range,
     )

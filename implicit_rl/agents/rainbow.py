@@ -25,6 +25,8 @@ class RainbowAgent(Agent):
     **kwargs: `Agent`'s; bind them as `Agent.*`.
   """
 
+  reads = ('target_range',)
+
   def __init__(
     self, *args, double: bool = False, dueling: bool = False, noisy: bool = False, **kwargs
   ):
@@ -38,4 +40,10 @@ class RainbowAgent(Agent):
   def make_loss(self) -> Loss:
     """The loss of C51 at this agent's γⁿ, with fresh noise if there is any."""
     make = with_noise if self._noisy else functools.partial
-    return make(c51_loss, apply=self.apply, discount=self.gamma_n, double=self._double)
+    return make(
+      c51_loss,
+      apply=self.apply,
+      discount=self.gamma_n,
+      double=self._double,
+      target_range=self.target_range,
+    )

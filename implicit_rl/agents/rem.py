@@ -27,6 +27,8 @@ class REMAgent(Agent):
     ValueError: for no head.
   """
 
+  reads = ('target_range',)
+
   def __init__(self, *args, num_heads: int = 200, error_loss: str = 'huber', **kwargs):
     check_number('REMAgent.num_heads', num_heads, least=1, whole=True)
     self._num_heads, self._error_loss = num_heads, error_loss
@@ -39,5 +41,9 @@ class REMAgent(Agent):
   def make_loss(self) -> Loss:
     """The loss of REM at this agent's γⁿ."""
     return functools.partial(
-      rem_loss, apply=self.apply, discount=self.gamma_n, error_loss=self._error_loss
+      rem_loss,
+      apply=self.apply,
+      discount=self.gamma_n,
+      error_loss=self._error_loss,
+      target_range=self.target_range,
     )

@@ -27,6 +27,8 @@ class SACAgent(ActorCriticAgent):
     ValueError: for a negative temperature.
   """
 
+  reads = ('target_range',)
+
   def __init__(
     self,
     *args,
@@ -50,4 +52,5 @@ class SACAgent(ActorCriticAgent):
       target_entropy=-self.num_actions if self._target_entropy is None else self._target_entropy,
       temperature=self._temperature,
       entropy_in_target=self._entropy_in_target,
+      target_range=self.target_range,
     )

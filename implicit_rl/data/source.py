@@ -181,6 +181,11 @@ class DataSource(Protocol):
     """The largest action in the data, which an agent must have; −1 if unknown or continuous."""
     return -1
 
+  @property
+  def return_range(self) -> tuple[float, float] | None:
+    """Least and largest `return_to_go` of the data; None if the source was not asked for any."""
+    return None
+
   def identity(self) -> dict[str, Any]:
     """Returns what a resumed run must find again, ready for JSON; `game`, if the data has one."""
     return self.describe()
@@ -439,6 +444,13 @@ class StoredSource(RowSource):
   def max_action(self) -> int:
     """The largest action in the data; −1 if actions are continuous."""
     return self._max_action
+
+  @property
+  def return_range(self) -> tuple[float, float] | None:
+    """Least and largest `return_to_go` of the data; None if the source was not asked for any."""
+    if self._return_to_go is None:
+      return None
+    return float(np.nanmin(self._return_to_go)), float(np.nanmax(self._return_to_go))
 
   def describe(self) -> dict[str, Any]:
     """Returns what the data is, ready for JSON."""

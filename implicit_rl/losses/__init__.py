@@ -21,11 +21,14 @@ from implicit_rl.losses.distributional import (
   rem_loss,
 )
 from implicit_rl.losses.evaluation import fqe_loss, monte_carlo_loss, policy_probabilities
+from implicit_rl.losses.histogram import gaussian_histogram, histogram_loss
 from implicit_rl.losses.imitation import behaviour_cloning_loss
+from implicit_rl.losses.munchausen import Munchausen
 from implicit_rl.losses.noise import with_noise
 from implicit_rl.losses.temporal_difference import (
+  TargetRange,
+  bellman_target,
   dqn_loss,
-  q_learning_target,
   regression_loss,
   take_actions,
   value_regression,
@@ -33,8 +36,11 @@ from implicit_rl.losses.temporal_difference import (
 
 __all__ = [
   'CQLNoise',
+  'Munchausen',
   'SACNoise',
+  'TargetRange',
   'behaviour_cloning_loss',
+  'bellman_target',
   'c51_loss',
   'conservative_gap',
   'conservative_terms',
@@ -42,10 +48,11 @@ __all__ = [
   'cql_loss',
   'dqn_loss',
   'fqe_loss',
+  'gaussian_histogram',
+  'histogram_loss',
   'monte_carlo_loss',
   'policy_probabilities',
   'project_categorical',
-  'q_learning_target',
   'qr_dqn_loss',
   'quantile_huber_loss',
   'regression_loss',

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from implicit_rl.losses import tanh_gaussian
+from implicit_rl.losses.temporal_difference import TargetRange, bellman_target
 from implicit_rl.types import Apply, Batch, CriticOutputs, LossAux, Params, PRNGKey
 
 
@@ -42,6 +43,7 @@ def sac_terms(
   target_entropy: float,
   temperature: float | None = None,
   entropy_in_target: bool = True,
+  target_range: TargetRange | None = None,
 ) -> tuple[jax.Array, LossAux]:
   """Soft actor-critic (Haarnoja et al., 2018b): critics, policy and temperature.
 
@@ -55,6 +57,7 @@ def sac_terms(
     target_entropy: what the temperature is to bring the policy's entropy to.
     temperature: α, fixed; None learns it.
     entropy_in_target: whether the target contains the next action's entropy.
+    target_range: see `bellman_target`.
 
   Returns:
     [] loss, LossAux: `CriticOutputs` on the batch's own actions, TD errors [B, K].
@@ -69,7 +72,9 @@ def sac_terms(
   value_t = jnp.min(q_t, axis=-1)
   if entropy_in_target:
     value_t = value_t - alpha * next_log_prob
-  target_tm1 = jax.lax.stop_gradient(batch.reward + discount * batch.discount * value_t)  # [B]
+  target_tm1, clipped = bellman_target(
+    batch.reward, discount * batch.discount, value_t, target_range
+  )  # [B]
   outputs: CriticOutputs = apply(params, batch.state, batch.action, method='critics')
   td_error = jnp.subtract(target_tm1[:, None], outputs.q_values)  # [B, K]
   critic_loss = jnp.sum(jnp.mean(jnp.asarray(batch.weight)[:, None] * td_error**2, axis=0))
@@ -92,6 +97,7 @@ def sac_terms(
     'Q/Mean': jnp.mean(outputs.q_values),
     'Policy/Entropy': entropy,
     'Policy/Temperature': jnp.asarray(alpha, jnp.float32),
+    **clipped,
   }
   priority = jnp.mean(jnp.abs(td_error), axis=-1)
   return loss, LossAux(outputs, td_error, metrics, priority)

@@ -14,7 +14,7 @@ def cql_loss(
 ) -> tuple[jax.Array, LossAux]:
   """A value loss plus w·(logsumexp_a Q(s, a) − Q(s, a_data)) (Kumar et al., 2020, eq. 4, CQL(H)).
 
-  On a distributional head Q is the distribution's mean, as in the authors' Atari code.
+  On a distributional or an HL-Gauss head Q is the mean, as in the authors' Atari code.
 
   Args:
     params: online parameters.

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from implicit_rl.losses.temporal_difference import (
+  TargetRange,
+  bellman_target,
   bootstrap,
-  q_learning_target,
   regression_loss,
   take_actions,
 )
@@ -45,6 +46,7 @@ def c51_loss(
   apply: Apply,
   discount: float,
   double: bool = False,
+  target_range: TargetRange | None = None,
 ) -> tuple[jax.Array, LossAux]:
   """Cross-entropy of the projected target distribution (Bellemare et al., 2017, algorithm 1).
 
@@ -56,6 +58,7 @@ def c51_loss(
     apply: `apply(params, state) -> CategoricalOutputs`.
     discount: γⁿ.
     double: choose the next action with the online network.
+    target_range: of the target's returns, before they are projected; see `bellman_target`.
 
   Returns:
     [] loss, LossAux; `td_error` is the difference of the distributions' means.
@@ -65,13 +68,15 @@ def c51_loss(
   support = outputs.support
   p_t = take_actions(jax.nn.softmax(next_outputs.logits), jnp.argmax(selector_t, axis=-1))
   discount_t = discount * jnp.asarray(batch.discount)
-  returns = jnp.asarray(batch.reward)[:, None] + discount_t[:, None] * support[None, :]
+  returns, clipped = bellman_target(
+    jnp.asarray(batch.reward)[:, None], discount_t[:, None], support[None, :], target_range
+  )
   target_tm1 = jax.lax.stop_gradient(project_categorical(returns, p_t, support))  # [B, K]
   logits_tm1 = take_actions(outputs.logits, batch.action)
   cross_entropy = optax.softmax_cross_entropy(logits_tm1, target_tm1)  # [B]
   loss = jnp.mean(batch.weight * cross_entropy)
   td_error = target_tm1 @ support - take_actions(outputs.q_values, batch.action)
-  metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
+  metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values), **clipped}
   priority = jnp.sqrt(cross_entropy + 1e-10)  # Dopamine's Rainbow (Castro et al., 2018).
   return loss, LossAux(outputs, td_error, metrics, priority)
 
@@ -105,6 +110,7 @@ def qr_dqn_loss(
   discount: float,
   double: bool = False,
   kappa: float = 1.0,
+  target_range: TargetRange | None = None,
 ) -> tuple[jax.Array, LossAux]:
   """Quantile regression of the Bellman target's quantiles (Dabney et al., 2018, algorithm 1).
 
@@ -117,6 +123,7 @@ def qr_dqn_loss(
     discount: γⁿ.
     double: choose the next action with the online network.
     kappa: κ of the Huber loss.
+    target_range: of the target's quantiles, see `bellman_target`.
 
   Returns:
     [] loss, LossAux; `td_error` is the difference of the quantiles' means.
@@ -125,12 +132,13 @@ def qr_dqn_loss(
   outputs, next_outputs, selector_t = bootstrap(params, target_params, batch, apply, double)
   z_t = take_actions(next_outputs.quantiles, jnp.argmax(selector_t, axis=-1))  # [B, N]
   discount_t = discount * jnp.asarray(batch.discount)
-  target_tm1 = jnp.asarray(batch.reward)[:, None] + discount_t[:, None] * z_t
-  target_tm1 = jax.lax.stop_gradient(target_tm1)
+  target_tm1, clipped = bellman_target(
+    jnp.asarray(batch.reward)[:, None], discount_t[:, None], z_t, target_range
+  )
   z_tm1 = take_actions(outputs.quantiles, batch.action)
   loss = jnp.mean(batch.weight * quantile_huber_loss(z_tm1, target_tm1, kappa))
   td_error = jnp.mean(target_tm1, axis=-1) - take_actions(outputs.q_values, batch.action)
-  metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
+  metrics = {'Losses/TD': loss, 'Q/Mean': jnp.mean(outputs.q_values), **clipped}
   return loss, LossAux(outputs=outputs, td_error=td_error, metrics=metrics)
 
 
@@ -143,6 +151,7 @@ def rem_loss(
   apply: Apply,
   discount: float,
   error_loss: str = 'huber',
+  target_range: TargetRange | None = None,
 ) -> tuple[jax.Array, LossAux]:
   """DQN's loss of a random convex combination of N values per action (Agarwal et al., 2020, eq. 6).
 
@@ -154,6 +163,7 @@ def rem_loss(
     apply: `apply(params, state) -> QuantileOutputs`, whose N numbers are the ensemble here.
     discount: γⁿ.
     error_loss: 'huber' or 'mse'.
+    target_range: see `bellman_target`.
 
   Returns:
     [] loss, LossAux; `td_error` is the combination's, `q_values` stay the ensemble's mean.
@@ -162,8 +172,10 @@ def rem_loss(
   q_t = apply(target_params, batch.next_state).quantiles  # [B, A, N]
   share = jax.random.uniform(key, q_t.shape[-1:])
   share = share / jnp.sum(share)
-  mixed_t = q_t @ share
-  target_tm1 = q_learning_target(batch.reward, discount * batch.discount, mixed_t, mixed_t)
+  value_t = jnp.max(q_t @ share, axis=-1)
+  target_tm1, clipped = bellman_target(
+    batch.reward, discount * batch.discount, value_t, target_range
+  )
   mixed = outputs._replace(q_values=outputs.quantiles @ share)
   loss, aux = regression_loss(mixed, target_tm1, batch, error_loss)
-  return loss, aux._replace(outputs=outputs)
+  return loss, aux._replace(outputs=outputs, metrics={**aux.metrics, **clipped})

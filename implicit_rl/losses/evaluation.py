@@ -7,7 +7,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from implicit_rl.losses.temporal_difference import regression_loss, take_actions
+from implicit_rl.losses.temporal_difference import (
+  TargetRange,
+  bellman_target,
+  regression_loss,
+  take_actions,
+)
 from implicit_rl.types import Apply, Array, Batch, LossAux, Params, PRNGKey
 
 Policy = Callable[[Array], jax.Array]
@@ -49,6 +54,7 @@ def fqe_loss(
   discount: float,
   policy: Policy | None = None,
   error_loss: str = 'mse',
+  target_range: TargetRange | None = None,
 ) -> tuple[jax.Array, LossAux]:
   """Fitted Q-evaluation: regression to r + γⁿ·E_{a∼π} Q_target(s', a) (Le et al., 2019).
 
@@ -63,6 +69,7 @@ def fqe_loss(
       which the logged next action is a sample.
     error_loss: 'huber' or 'mse'. Only 'mse' has the policy's value as its minimum where rewards,
       transitions or next actions are random.
+    target_range: see `bellman_target`.
 
   Returns:
     [] loss, LossAux; the metric `Q/Policy` is the policy's value, averaged over the batch's states.
@@ -76,10 +83,12 @@ def fqe_loss(
   else:
     value_t = jnp.sum(policy(batch.next_state) * q_t, axis=-1)
     value_tm1 = jnp.sum(policy(batch.state) * outputs.q_values, axis=-1)
-  target_tm1 = jnp.asarray(batch.reward) + discount * jnp.asarray(batch.discount) * value_t
-  target_tm1 = jax.lax.stop_gradient(target_tm1)
+  target_tm1, clipped = bellman_target(
+    batch.reward, discount * batch.discount, value_t, target_range
+  )
   loss, aux = regression_loss(outputs, target_tm1, batch, error_loss)
-  return loss, aux._replace(metrics={**aux.metrics, 'Q/Policy': jnp.mean(value_tm1)})
+  metrics = {**aux.metrics, 'Q/Policy': jnp.mean(value_tm1), **clipped}
+  return loss, aux._replace(metrics=metrics)
 
 
 def monte_carlo_loss(

@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from implicit_rl.types import Apply, Array, Batch, LossAux, Params, PRNGKey
+from implicit_rl.losses.histogram import histogram_loss
+from implicit_rl.losses.munchausen import Munchausen
+from implicit_rl.types import Apply, Array, Batch, HistogramOutputs, LossAux, Params, PRNGKey
+
+# What targets are clipped into: the least and the largest.
+TargetRange = tuple[float, float]
 
 _ELEMENTWISE = {'huber': optax.huber_loss, 'mse': optax.squared_error}
 
@@ -20,21 +25,25 @@ def take_actions(values: Array, actions: Array) -> jax.Array:
   return jnp.take_along_axis(values, index, axis=1)[:, 0]
 
 
-def q_learning_target(reward: Array, discount_t: Array, q_t: Array, selector_t: Array) -> jax.Array:
-  """The n-step Q-learning target r + γⁿ·d·Q_t[argmax_a selector_t].
+def bellman_target(
+  reward: Array, discount_t: Array, value_t: Array, target_range: TargetRange | None = None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """The n-step Bellman target r + γⁿ·d·V_t, clipped if asked for.
 
   Args:
-    reward: [B] n-step rewards.
-    discount_t: [B] γⁿ, 0 where the episode terminated within the horizon.
-    q_t: [B, A] the target network's values of the next state.
-    selector_t: [B, A] the values that choose the action: `q_t` itself, or the online network's for
-      double Q-learning (van Hasselt et al., 2016).
+    reward: [B] n-step rewards, or [B, 1].
+    discount_t: γⁿ, 0 where the episode terminated within the horizon; shaped like `reward`.
+    value_t: [B] values of the next state, or [B, N] of its distribution.
+    target_range: least and largest target; None leaves them.
 
   Returns:
-    [B] targets that pass no gradient.
+    Targets that pass no gradient, shaped like `value_t`, and metrics: the share that was clipped.
   """
-  value_t = take_actions(q_t, jnp.argmax(selector_t, axis=-1))
-  return jax.lax.stop_gradient(jnp.add(reward, discount_t * value_t))
+  target = jax.lax.stop_gradient(jnp.add(reward, discount_t * value_t))
+  if target_range is None:
+    return target, {}
+  clipped = jnp.clip(target, *target_range)
+  return clipped, {'Targets/Clipped': jnp.mean(clipped != target)}
 
 
 def bootstrap(
@@ -85,18 +94,26 @@ def regression_loss(
   """The loss of Q(s, a) against targets that pass no gradient, and what a loss returns beside it.
 
   Args:
-    outputs: the network's outputs on `batch.state`.
+    outputs: the network's outputs on `batch.state`; of an HL-Gauss head, the loss is its
+      cross-entropy (`histogram_loss`).
     target_tm1: [B].
     batch: its actions and weights.
-    error_loss: 'huber' or 'mse'.
+    error_loss: 'huber' or 'mse'; without effect on an HL-Gauss head.
     name: what the loss is called in the metrics.
 
   Returns:
     [] loss, LossAux.
   """
   q_tm1 = take_actions(outputs.q_values, batch.action)
-  loss = value_regression(q_tm1, target_tm1, batch.weight, error_loss)
-  metrics = {f'Losses/{name}': loss, 'Q/Mean': jnp.mean(outputs.q_values)}
+  metrics = {'Q/Mean': jnp.mean(outputs.q_values)}
+  if isinstance(outputs, HistogramOutputs):
+    edges, logits_tm1 = outputs.edges, take_actions(outputs.logits, batch.action)
+    loss = jnp.mean(batch.weight * histogram_loss(logits_tm1, target_tm1, edges, outputs.sigma))
+    beyond = (target_tm1 < edges[0]) | (target_tm1 > edges[-1])
+    metrics['Targets/BeyondBins'] = jnp.mean(beyond)
+  else:
+    loss = value_regression(q_tm1, target_tm1, batch.weight, error_loss)
+  metrics[f'Losses/{name}'] = loss
   return loss, LossAux(outputs=outputs, td_error=target_tm1 - q_tm1, metrics=metrics)
 
 
@@ -110,6 +127,8 @@ def dqn_loss(
   discount: float,
   double: bool = False,
   error_loss: str = 'huber',
+  munchausen: Munchausen | None = None,
+  target_range: TargetRange | None = None,
 ) -> tuple[jax.Array, LossAux]:
   """The temporal-difference loss of DQN (Mnih et al., 2015), in the form of fitted Q-iteration.
 
@@ -121,13 +140,31 @@ def dqn_loss(
     apply: `apply(params, state) -> QOutputs`.
     discount: γⁿ.
     double: choose the next action with the online network (double DQN).
-    error_loss: 'huber' or 'mse'.
+    error_loss: 'huber' or 'mse'; see `regression_loss`.
+    munchausen: None, or what makes the target Munchausen DQN's.
+    target_range: see `bellman_target`.
 
   Returns:
     [] loss, LossAux.
+
+  Raises:
+    ValueError: for `double` with `munchausen`, whose target takes all next actions.
   """
   del key
+  if munchausen is not None and double:
+    raise ValueError(
+      'double must be False with Agent.munchausen, whose target averages over the next actions '
+      'instead of choosing one; got double = True.'
+    )
   outputs, next_outputs, selector_t = bootstrap(params, target_params, batch, apply, double)
-  discount_t = discount * batch.discount
-  target_tm1 = q_learning_target(batch.reward, discount_t, next_outputs.q_values, selector_t)
-  return regression_loss(outputs, target_tm1, batch, error_loss)
+  reward, found = batch.reward, {}
+  if munchausen is None:
+    value_t = take_actions(next_outputs.q_values, jnp.argmax(selector_t, axis=-1))
+  else:
+    value_t = munchausen.value(next_outputs.q_values)
+    bonus = munchausen.bonus(apply(target_params, batch.state).q_values)
+    reward = reward + take_actions(bonus, batch.action)
+    found['Munchausen/Bonus'] = jnp.mean(take_actions(bonus, batch.action))
+  target_tm1, clipped = bellman_target(reward, discount * batch.discount, value_t, target_range)
+  loss, aux = regression_loss(outputs, target_tm1, batch, error_loss)
+  return loss, aux._replace(metrics={**aux.metrics, **found, **clipped})

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from implicit_rl import heads
+from implicit_rl import heads, losses
 from implicit_rl.agents import (
   behaviour_cloning,
   c51,
@@ -18,6 +18,7 @@ from implicit_rl.agents import (
   qr_dqn,
   rainbow,
   rem,
+  target_ranges,
 )
 from implicit_rl.data import source, transitions
 from implicit_rl.data.replay.online_replay import OnlineReplay
@@ -174,7 +175,7 @@ def test_monte_carlo_asks_its_source_for_returns():
   assert at_the_end.any()
   np.testing.assert_allclose(batch.return_to_go[at_the_end], batch.reward[at_the_end], rtol=1e-6)
   assert make(dqn.DQNAgent).source.sample(0, 1, 4).return_to_go is None
-  with pytest.raises(TypeError, match='return_to_go'):
+  with pytest.raises(ValueError, match="OnlineReplay can't tell the returns"):
     make(monte_carlo.MonteCarloAgent, source=OnlineReplay)
 
 
@@ -197,3 +198,88 @@ def test_monte_carlo_asks_its_source_for_returns():
 def test_settings_out_of_range_are_named(agent, settings, message):
   with pytest.raises(ValueError, match=message):
     make(agent, **settings)
+
+
+OPTIONS = {
+  'value_head': heads.HLGaussHead(num_bins=11),
+  'munchausen': losses.Munchausen(),
+  'target_range': target_ranges.RewardBound(),
+}
+READS = {
+  dqn.DQNAgent: set(OPTIONS),
+  cql.CQLAgent: set(OPTIONS),
+  fqe.FQEAgent: {'value_head', 'target_range'},
+  monte_carlo.MonteCarloAgent: {'value_head'},
+  c51.C51Agent: {'target_range'},
+  rainbow.RainbowAgent: {'target_range'},
+  qr_dqn.QRDQNAgent: {'target_range'},
+  rem.REMAgent: {'target_range'},
+  behaviour_cloning.BehaviourCloningAgent: set(),
+}
+
+
+@pytest.mark.parametrize('option', OPTIONS)
+@pytest.mark.parametrize('agent', READS)
+def test_an_option_changes_the_loss_or_is_refused(agent, option):
+  settings = {option: OPTIONS[option]}
+  if option not in READS[agent]:
+    message = f'Agent.{option} must be None for {agent.__name__}, whose loss takes none, got '
+    with pytest.raises(ValueError, match=message):
+      make(agent, **settings)
+    return
+  batch = jax.tree.map(lambda x: x[0], make(agent).source.sample(0, 1, 8))
+  batch = batch._replace(reward=9 * batch.reward)  # Beyond what rewards in [-1, 1] allow.
+  found = []
+  for made in (make(agent, gamma=0.5), make(agent, gamma=0.5, **settings)):
+    loss, aux = made.make_loss()(made.state.params, made.state.params, batch, jax.random.PRNGKey(0))
+    assert np.isfinite(loss)
+    found.append((float(loss), set(aux.metrics)))
+  assert found[0][0] != found[1][0]
+  own = {
+    'value_head': 'Targets/BeyondBins',
+    'munchausen': 'Munchausen/Bonus',
+    'target_range': 'Targets/Clipped',
+  }
+  assert found[1][1] - found[0][1] == {own[option]}
+
+
+@pytest.mark.parametrize('head', ['c51', 'quantile'])
+@pytest.mark.parametrize('option', ['value_head', 'munchausen'])
+def test_cql_on_a_distributional_head_refuses_what_is_for_dqns_loss(head, option):
+  with pytest.raises(ValueError, match=f'Agent.{option} must be None for CQLAgent'):
+    make(cql.CQLAgent, head=head, **{option: OPTIONS[option]})
+
+
+def test_targets_lie_in_what_rewards_allow_or_the_data_reached():
+  bound = target_ranges.RewardBound
+  assert make(dqn.DQNAgent, gamma=0.75, target_range=bound()).target_range == (-4.0, 4.0)
+  # An episode may end after a step, so all rewards positive do not raise the least return.
+  assert bound(0.5, 1.0).bounds(0.75, None) == (0.5, 4.0)
+  made = make(dqn.DQNAgent, gamma=0.5, target_range=target_ranges.DataReturns())
+  batch = made.source.sample(0, 1, 4000)
+  expected = batch.return_to_go.min(), batch.return_to_go.max()
+  np.testing.assert_allclose(made.target_range, expected, rtol=1e-6)
+  assert make(dqn.DQNAgent).target_range is None
+  assert make(dqn.DQNAgent).source.return_range is None
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'value_head': heads.HLGaussHead}, r'got .*HLGaussHead.*: say @HLGaussHead\(\)'),
+    ({'munchausen': 0.9}, 'Agent.munchausen must be a Munchausen or None, got 0.9'),
+    ({'target_range': (0, 1)}, r'Agent.target_range must be a TargetRange or None, got \(0, 1\)'),
+    ({'munchausen': losses.Munchausen(), 'update_horizon': 3}, 'Agent.update_horizon must be 1'),
+    ({'munchausen': losses.Munchausen(), 'double': True}, 'double must be False'),
+    ({'target_range': target_ranges.RewardBound(), 'gamma': 1}, 'Agent.gamma must be below 1'),
+    ({'target_range': target_ranges.DataReturns(), 'source': OnlineReplay}, "can't tell the ret"),
+  ],
+)
+def test_options_out_of_place_are_named(settings, message):
+  with pytest.raises(ValueError, match=message):
+    make(dqn.DQNAgent, **settings)
+
+
+def test_an_empty_reward_range_is_named():
+  with pytest.raises(ValueError, match=r'RewardBound\.low must be below'):
+    target_ranges.RewardBound(1, 1)

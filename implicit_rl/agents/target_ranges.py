@@ -1,0 +1,89 @@
+"""What Bellman targets are clipped into: what rewards allow, or what the data reached."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from typing import ClassVar
+
+import gin
+
+from implicit_rl.compat.settings import check_number
+from implicit_rl.data.source import DataSource
+
+
+class TargetRange(abc.ABC):
+  """How `Agent.target_range` finds the least and the largest target.
+
+  Attributes:
+    needs_returns: whether the data source must know the returns to the episodes' ends.
+  """
+
+  needs_returns: ClassVar[bool] = False
+
+  @abc.abstractmethod
+  def bounds(self, gamma: float, source: DataSource | None) -> tuple[float, float]:
+    """Returns the least and the largest target; `source` is None for an agent that only acts."""
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class RewardBound(TargetRange):
+  """What discounted returns of any policy lie in, by the range of the rewards.
+
+  The largest is high/(1 − γ), and no less than high: an episode may end after one step. Likewise
+  the least.
+
+  Attributes:
+    low: the least reward of a step; −1 and 1 suit clipped rewards.
+    high: the largest.
+
+  Raises:
+    ValueError: if the range is empty or not finite.
+  """
+
+  low: float = -1.0
+  high: float = 1.0
+
+  def __post_init__(self):
+    """Checks the range."""
+    check_number('RewardBound.low', self.low)
+    check_number('RewardBound.high', self.high)
+    if not -math.inf < self.low < self.high < math.inf:
+      raise ValueError(
+        f'RewardBound.low must be below RewardBound.high, got {self.low!r} and {self.high!r}.'
+      )
+
+  def bounds(self, gamma: float, source: DataSource | None) -> tuple[float, float]:
+    """See `TargetRange.bounds`; raises ValueError for γ = 1, which bounds nothing."""
+    del source
+    if gamma == 1:
+      raise ValueError(
+        'Agent.gamma must be below 1 for @RewardBound, got 1: returns are unbounded.'
+      )
+    return min(self.low, self.low / (1 - gamma)), max(self.high, self.high / (1 - gamma))
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class DataReturns(TargetRange):
+  """The least and the largest discounted return to an episode's end in the data; offline only.
+
+  Episodes that a time limit cut have no known return; as with Monte Carlo they are left out of the
+  data then.
+  """
+
+  needs_returns: ClassVar[bool] = True
+
+  def bounds(self, gamma: float, source: DataSource | None) -> tuple[float, float]:
+    """See `TargetRange.bounds`; raises ValueError if the source does not know its returns."""
+    del gamma
+    if source is None:
+      return -math.inf, math.inf
+    if source.return_range is None:
+      raise ValueError(
+        f'Agent.target_range = @DataReturns() needs the returns of the data, which '
+        f'{type(source).__name__} does not know; bind @RewardBound() instead.'
+      )
+    return source.return_range

@@ -1,0 +1,112 @@
+"""Every mix-in of losses, networks and optimisers trains, or is refused in one line."""
+
+import functools
+
+import gin
+import jax
+import numpy as np
+import pytest
+
+from implicit_rl.data.sources import tfds_replay
+from implicit_rl.running import experiment
+from tests.command_line import ROOT, refusal
+
+KINDS = ('losses', 'networks', 'normalisation', 'optimizers')
+MIX_INS = sorted(
+  f'{kind}/{path.name}' for kind in KINDS for path in (ROOT / 'gin_configs' / kind).glob('*.gin')
+)
+FOR_ATARI = ('networks/nature_valid.gin', 'networks/small.gin')
+SMALL = ['Agent.batch_size = 4']
+OWN_METRICS = {
+  'losses/hl_gauss.gin': 'Targets/BeyondBins',
+  'losses/munchausen.gin': 'Munchausen/Bonus',
+  'losses/target_clipping_rewards.gin': 'Targets/Clipped',
+  'losses/target_clipping_returns.gin': 'Targets/Clipped',
+}
+
+
+@functools.cache
+def replay():
+  """MinAtar's embedded replay, read once."""
+  return tfds_replay.TFDSReplay(
+    dataset='minatar_checkpoints_ordered',
+    game='Breakout',
+    run=1,
+    observation_shape=(10, 10, 4),
+    observation_dtype=np.uint8,
+    stack_size=1,
+    update_horizon=1,
+    gamma=0.99,
+    seed=0,
+    return_to_go=True,
+  )
+
+
+def make(agent, *mix_ins):
+  """The agent of gin_configs/minatar/offline_AGENT.gin with mix-ins, on the embedded replay."""
+  files = [f'gin_configs/minatar/offline_{agent}.gin']
+  files += [f'gin_configs/{mix_in}' for mix_in in mix_ins]
+  experiment.parse_gin([str(ROOT / file) for file in files], SMALL)
+  made = gin.query_parameter('Experiment.agent').configurable.wrapper
+  # The replay as it is; what an agent tells its source is the same for all of them.
+  return made(3, (10, 10, 4), np.uint8, 1, lambda return_to_go=False, **told: replay())
+
+
+@functools.cache
+def trained(agent):
+  """The agent without a mix-in after two updates."""
+  made = make(agent)
+  made.train(2)
+  return made
+
+
+def by_shape(made):
+  """An agent's parameters by path and shape."""
+  leaves = jax.tree_util.tree_flatten_with_path(made.state.params)[0]
+  return {(jax.tree_util.keystr(path), leaf.shape): np.asarray(leaf) for path, leaf in leaves}
+
+
+@pytest.mark.parametrize('agent', ['dqn', 'cql'])
+@pytest.mark.parametrize('mix_in', [name for name in MIX_INS if name not in FOR_ATARI])
+def test_a_mix_in_trains(mix_in, agent):
+  made = make(agent, mix_in)
+  metrics = made.train(2)
+  assert all(np.isfinite(value) for value in metrics.values())
+  assert metrics['Gradient/Norm'] > 0
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(made.state.params))
+  own = OWN_METRICS.get(mix_in)
+  assert own is None or own in metrics
+  before, after = by_shape(trained(agent)), by_shape(made)
+  same = before.keys() == after.keys() and all(np.array_equal(before[k], after[k]) for k in before)
+  # At the start no target is out of its range.
+  assert same == (metrics.get('Targets/Clipped') == 0)
+
+
+@pytest.mark.parametrize(
+  ('mix_in', 'agent', 'message'),
+  [
+    ('losses/hl_gauss.gin', 'c51', 'Agent.value_head must be None for C51Agent'),
+    ('losses/hl_gauss.gin', 'rem', 'Agent.value_head must be None for REMAgent'),
+    ('losses/hl_gauss.gin', 'behaviour_cloning', 'Agent.value_head must be None for Behaviour'),
+    ('losses/munchausen.gin', 'rainbow', 'Agent.munchausen must be None for RainbowAgent'),
+    ('losses/munchausen.gin', 'fqe', 'Agent.munchausen must be None for FQEAgent'),
+    (
+      'losses/target_clipping_rewards.gin',
+      'monte_carlo',
+      'Agent.target_range must be None for Mon',
+    ),
+  ],
+)
+def test_a_mix_in_is_refused_where_it_does_not_apply(mix_in, agent, message):
+  with pytest.raises(ValueError, match=message):
+    make(agent, mix_in)
+
+
+def test_a_refusal_is_one_line_of_the_command(tmp_path):
+  hl_gauss, returns = (
+    f'gin_configs/losses/{n}.gin' for n in ('hl_gauss', 'target_clipping_returns')
+  )
+  message = refusal(tmp_path, 'gin_configs/mujoco/online_sac.gin', hl_gauss)
+  assert 'Agent.value_head must be None for SACAgent, whose loss takes none, got HLGauss' in message
+  message = refusal(tmp_path, 'gin_configs/minatar/online_dqn.gin', returns)
+  assert "DeviceReplay can't tell the returns to the episodes' ends" in message
