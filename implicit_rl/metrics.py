@@ -1,4 +1,4 @@
-"""What an iteration measures on a fixed set of transitions: feature ranks, TD error, Q."""
+"""What an iteration measures on a fixed set of transitions: feature ranks, TD error, values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import jax.numpy as jnp
 
 from implicit_rl import rank
 from implicit_rl.types import Batch, Loss, Params, PRNGKey
+
+# Returns must be known for so many transitions; a few are no fair sample of the data.
+_LEAST_KNOWN = 0.25
 
 Measure = Callable[[Params, Params, Batch, PRNGKey], Mapping[str, jax.Array]]
 
@@ -23,9 +26,9 @@ def make_measure(loss: Loss, delta: float = 0.01) -> Measure:
 
   Returns:
     measure(params, target_params, batch, key) -> scalars by name. `td_error` is the root mean
-    square of the TD errors; `singular_values` [min(B, d)] is the one array. Where `features` are
-    several networks' (twin critics), what is measured of them is the mean over the networks, and
-    `srank_1`, `srank_2`, … are each one's own.
+    square of the TD errors; the arrays are `singular_values` and `centred_singular_values`
+    [min(B, d)]. Where `features` are several networks' (twin critics), what is measured of them is
+    the mean over the networks, and `srank_1`, `srank_2`, … are each one's own.
   """
 
   @jax.jit
@@ -38,17 +41,38 @@ def make_measure(loss: Loss, delta: float = 0.01) -> Measure:
       'td_error': jnp.sqrt(jnp.mean(jnp.square(aux.td_error))),
       'q_mean': jnp.mean(q_values),
       'q_max': jnp.max(q_values),
+      'q_min': jnp.min(q_values),
+      'q_data_gap': value_gap(q_values, batch),
     }
 
   return measure
 
 
+def value_gap(q_values: jax.Array, batch: Batch) -> jax.Array:
+  """Returns the mean of Q(s, a) minus the Monte Carlo return of the same step of the data.
+
+  Args:
+    q_values: [B, A], or [B, K] of K critics on the data's actions, whose mean counts.
+    batch: its `return_to_go` is NaN where the return is not known.
+
+  Returns:
+    [] over the transitions whose return is known; NaN where those are under a quarter.
+  """
+  if batch.return_to_go is None:
+    return jnp.full((), jnp.nan)
+  if jnp.ndim(batch.action) == 1:
+    q_tm1 = jnp.take_along_axis(q_values, jnp.asarray(batch.action)[:, None], axis=1)[:, 0]
+  else:
+    q_tm1 = jnp.mean(q_values, axis=1)
+  known = ~jnp.isnan(batch.return_to_go)
+  gaps = jnp.where(known, q_tm1 - batch.return_to_go, 0.0)
+  enough = jnp.mean(known) >= _LEAST_KNOWN
+  return jnp.where(enough, jnp.sum(gaps) / jnp.sum(known), jnp.nan)
+
+
 def _of_features(features: jax.Array | tuple[jax.Array, ...], delta: float) -> dict[str, jax.Array]:
   """Rank metrics and singular values of Φ, or their means over several networks' Φ."""
-  measured = [
-    {**rank.rank_metrics(phi, delta), 'singular_values': rank.singular_values(phi)}
-    for phi in jax.tree.leaves(features)
-  ]
+  measured = [rank.rank_metrics(phi, delta, spectra=True) for phi in jax.tree.leaves(features)]
   if len(measured) == 1:
     return measured[0]
   means = jax.tree.map(lambda *values: sum(values) / len(values), *measured)

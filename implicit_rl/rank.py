@@ -3,7 +3,8 @@
 Φ [n, d] holds the features of n inputs, one per row; σ_1 ≥ … ≥ σ_m ≥ 0 with m = min(n, d) are its
 singular values, σ_min = σ_m the smallest of them (the smaller Gram matrix's, so a wide Φ of full
 row rank has σ_min > 0). Formulas: Kumar et al., "Implicit Under-Parameterization Inhibits
-Data-Efficient Deep Reinforcement Learning", ICLR 2021.
+Data-Efficient Deep Reinforcement Learning", ICLR 2021. Every measure may be taken of `centred(Φ)`
+too: where the mean feature dominates the spectrum, the two answer differently.
 
 What holds for every function here:
   Input: anything `jnp.asarray` takes (JAX, NumPy, PyTorch on the CPU, nested lists) with two
@@ -36,6 +37,8 @@ from jax import lax
 from implicit_rl.cpu.eigenpairs import extreme_eigenpairs
 
 ArrayLike = Any  # Whatever `jnp.asarray` takes.
+
+_PCA_DELTA = 0.01  # of Σσ², left out by `pca_rank`.
 
 
 def _without_wide_integers(values: ArrayLike) -> ArrayLike:
@@ -291,6 +294,50 @@ def numerical_rank(features: ArrayLike) -> jax.Array:
   return _numerical_rank(_spectrum(lax.stop_gradient(features))[0], features.shape)
 
 
+def _pca_rank(values: jax.Array) -> jax.Array:
+  return _srank(values**2, _PCA_DELTA)
+
+
+def _feature_rank(values: jax.Array, scale: jax.Array, rows: int) -> jax.Array:
+  # The threshold is scaled down, for σ scaled up may overflow.
+  count = jnp.sum(values > 0.01 * rows**0.5 / scale).astype(jnp.float32)
+  return jnp.where(jnp.isfinite(values[0]), count, jnp.nan)
+
+
+@_on_features
+def pca_rank(features: ArrayLike) -> jax.Array:
+  """Returns the number of largest σ² that hold 99% of Σσ²: [] float32, a whole number.
+
+  Without `centred` it counts the mean feature as a direction, as in Moalla et al., "No
+  Representation, No Trust", NeurIPS 2024. Its gradient is 0.
+  """
+  return _pca_rank(_spectrum(lax.stop_gradient(features))[0])
+
+
+@_on_features
+def feature_rank(features: ArrayLike) -> jax.Array:
+  """Returns the number of singular values of Φ/√n above 0.01: [] float32, a whole number.
+
+  Lyle et al., "Understanding and Preventing Capacity Loss in Reinforcement Learning", ICLR 2022.
+  It depends on the scale of Φ. Published code has left the √n out. Its gradient is 0.
+  """
+  values, scale = _spectrum(lax.stop_gradient(features))
+  return _feature_rank(values, scale, features.shape[0])
+
+
+@_on_features
+def centred(features: ArrayLike) -> jax.Array:
+  """Returns Φ minus the mean of its rows: [n, d]. Columns of equal entries become exactly 0."""
+  return _centred(features)
+
+
+def _centred(x: jax.Array) -> jax.Array:
+  if 0 in x.shape:
+    return x
+  x = x - x[:1]  # The mean of equal numbers is rounded; that of zeros is 0.
+  return x - jnp.mean(x, axis=0, keepdims=True)
+
+
 @_on_features
 def condition_number(features: ArrayLike) -> jax.Array:
   """Returns σ_max / σ_min, with σ_min the min(n, d)-th singular value: [], from 1 to inf.
@@ -323,6 +370,34 @@ def dead_units(features: ArrayLike) -> jax.Array:
     return jnp.zeros((), features.dtype)
   dead = jnp.all(features == 0, axis=0)  # [d]
   return jnp.mean(dead.astype(features.dtype)) * _poison(lax.stop_gradient(features))
+
+
+@_on_features
+def dormancy_scores(activations: ArrayLike) -> jax.Array:
+  """Returns each unit's mean |activation| over the rows, divided by the mean over the units: [d].
+
+  A unit is τ-dormant where its score is at most τ (Sokar et al., "The Dormant Neuron Phenomenon in
+  Deep Reinforcement Learning", ICML 2023). All scores are 0 where every activation is 0.
+  """
+  if 0 in activations.shape:
+    return jnp.zeros(activations.shape[1:], activations.dtype)
+  x, _, poison = _normalised(activations)
+  sizes = jnp.mean(jnp.abs(x), axis=0)  # [d]
+  return _safe_divide(sizes, jnp.mean(sizes)) * poison
+
+
+def dormant_units(activations: ArrayLike, threshold: float = 0.025) -> jax.Array:
+  """Returns the share of units (columns) whose `dormancy_scores` are at most τ: [] in [0, 1].
+
+  With τ = 0 these are the `dead_units`. 0 where there are no units. Its gradient is 0.
+
+  Args:
+    activations: [n, d] after the activation function.
+    threshold: τ.
+  """
+  scores = lax.stop_gradient(dormancy_scores(activations))
+  dormant = jnp.where(jnp.isnan(scores), scores, (scores <= threshold).astype(scores.dtype))
+  return jnp.mean(dormant) if scores.size else jnp.zeros((), scores.dtype)
 
 
 @jax.custom_jvp
@@ -389,27 +464,49 @@ def lp_penalty(features: ArrayLike) -> jax.Array:
   return scale * (scale * _eigenvalue_gap(wide)) * poison
 
 
-@jax.jit
-def _compiled_rank_metrics(x: jax.Array, delta: ArrayLike) -> dict[str, jax.Array]:
-  values, scale = _spectrum(x)
-  sigma_max, sigma_min = values[0], values[-1]
+@functools.partial(jax.jit, static_argnames=('centred', 'spectra'))
+def _compiled_rank_metrics(
+  x: jax.Array, delta: ArrayLike, centred: bool, spectra: bool
+) -> dict[str, jax.Array]:
+  normalised, scale, poison = _normalised(x)
+  # Side by side, [1 or 2, …]: the compiler then has one program to make instead of two.
+  both = jnp.stack([normalised, _centred(normalised)][: 1 + centred])
+  values, scales = jax.vmap(_spectrum)(both)
+  values, scales = values * poison, scale * scales
+  ranks = {
+    'srank': jax.vmap(_srank, (0, None))(values, delta),
+    'stable_rank': jax.vmap(_stable_rank)(values),
+    'effective_rank': jax.vmap(_effective_rank)(values),
+    'numerical_rank': jax.vmap(lambda v: _numerical_rank(v, x.shape))(values),
+    'pca_rank': jax.vmap(_pca_rank)(values),
+    'feature_rank': jax.vmap(lambda v, s: _feature_rank(v, s, x.shape[0]))(values, scales),
+  }
+  if spectra:
+    ranks['singular_values'] = (values * scales[:, None])[:, : min(x.shape)]
+  raw, scale = values[0], scales[0]
+  sigma_max, sigma_min = raw[0], raw[-1]
   gap = (sigma_max - sigma_min) * (sigma_max + sigma_min)
   return {
-    'srank': _srank(values, delta),
-    'stable_rank': _stable_rank(values),
-    'effective_rank': _effective_rank(values),
-    'numerical_rank': _numerical_rank(values, x.shape),
-    'condition_number': _condition_number(values),
+    **{name: each[0] for name, each in ranks.items()},
+    **{f'centred_{name}': each[1] for name, each in ranks.items() if centred},
+    'condition_number': _condition_number(raw),
     'sigma_max': scale * sigma_max,
     'sigma_min': scale * sigma_min,
     'lp_penalty': scale * (scale * gap),
     'feature_norm': feature_norm(x),
     'dead_units': dead_units(x),
+    'dormant_units': dormant_units(x),
   }
 
 
-def rank_metrics(features: ArrayLike, delta: ArrayLike = 0.01) -> dict[str, jax.Array]:
-  """Returns every measure of this module that applies to any matrix, for the price of one SVD.
+def rank_metrics(
+  features: ArrayLike,
+  delta: ArrayLike = 0.01,
+  *,
+  centred: bool = True,
+  spectra: bool = False,
+) -> dict[str, jax.Array]:
+  """Returns every measure of this module that applies to any matrix, for the price of two SVDs.
 
   The penalty comes from the same SVD, so it differs from `lp_penalty` by rounding. Not here, for it
   needs a square matrix: `eigenvalue_srank`.
@@ -417,12 +514,17 @@ def rank_metrics(features: ArrayLike, delta: ArrayLike = 0.01) -> dict[str, jax.
   Args:
     features: [n, d].
     delta: as in `srank`.
+    centred: measure the ranks of `centred(features)` too; without, one SVD is enough.
+    spectra: return the singular values too.
 
   Returns:
-    Scalars named srank, stable_rank, effective_rank, numerical_rank, condition_number, sigma_max,
-    sigma_min, lp_penalty, feature_norm and dead_units.
+    Scalars named srank, stable_rank, effective_rank, numerical_rank, pca_rank and feature_rank, and
+    these with `centred_` before the name; condition_number, sigma_max, sigma_min, lp_penalty,
+    feature_norm, dead_units and dormant_units. With `spectra` the arrays singular_values and
+    centred_singular_values, [min(n, d)].
 
   Raises:
     ValueError: the features are not two-dimensional, or δ is known and outside (0, 1).
   """
-  return _compiled_rank_metrics(_as_array(features, 2, 'features'), _check_delta(delta))
+  features = _as_array(features, 2, 'features')
+  return _compiled_rank_metrics(features, _check_delta(delta), centred, spectra)

@@ -123,6 +123,15 @@ def test_singular_values_equal_numpy(shape):
     assert np.all(np.diff(values) <= 0)
 
 
+def reference_counts(values, rows):
+  """PCA rank and Lyle et al.'s feature rank of a float64 spectrum."""
+  held = np.cumsum(values**2) / np.sum(values**2)
+  return {
+    'pca_rank': 1 + np.argmax(held >= 0.99),
+    'feature_rank': np.sum(values / np.sqrt(rows) > 0.01),
+  }
+
+
 @pytest.mark.parametrize('shape', [(1, 7), (7, 1), (6, 6), (32, 80), (80, 32)])
 def test_every_measure_equals_its_reference(shape):
   rng = np.random.default_rng(2)
@@ -142,8 +151,10 @@ def test_every_measure_equals_its_reference(shape):
     'lp_penalty': penalty_64(np.float64(x)),
     'feature_norm': np.mean(np.linalg.norm(np.float64(x), axis=1)),
     'dead_units': np.mean(~np.any(x, axis=0)),
+    'dormant_units': np.mean(np.mean(np.abs(np.float64(x)), 0) <= 0.025 * np.mean(np.abs(x))),
+    **reference_counts(values, shape[0]),
   }
-  found = dict(rank.rank_metrics(x, 0.05))
+  found = dict(rank.rank_metrics(x, 0.05, centred=False))
   condition = found.pop('condition_number')
   assert set(found) == set(expected)
   for key, value in expected.items():
@@ -155,6 +166,64 @@ def test_every_measure_equals_its_reference(shape):
     np.testing.assert_allclose(condition, np.linalg.cond(np.float64(x)), rtol=1e-3)
   else:
     assert condition > 0.1 / EPS
+
+
+@pytest.mark.parametrize('shape', [(1, 7), (7, 1), (6, 6), (32, 80), (80, 32)])
+def test_every_rank_of_centred_features_equals_its_reference(shape):
+  rng = np.random.default_rng(3)
+  x = np.maximum(rng.normal(size=shape), 0).astype(np.float32) + np.float32(2)
+  found = dict(rank.rank_metrics(x, 0.05, spectra=True))
+  wide = np.float64(x) - np.float64(x).mean(axis=0)
+  values = np.linalg.svd(wide, compute_uv=False)
+  np.testing.assert_allclose(rank.centred(x), wide, atol=1e-6)
+  np.testing.assert_array_equal(found.pop('singular_values'), rank.singular_values(x))
+  np.testing.assert_allclose(found.pop('centred_singular_values'), values, rtol=1e-5, atol=1e-5)
+  raw = {name for name in found if not name.startswith('centred_')}
+  assert raw == set(rank.rank_metrics(x, centred=False))
+  ranks = {name for name in raw if name.endswith('rank')}
+  assert len(ranks) == 6 and set(found) == raw | {f'centred_{name}' for name in ranks}
+  if shape[0] == 1:
+    assert all(found[f'centred_{name}'] == 0 for name in ranks)
+    return
+  shares = values[values > 0] / values.sum()
+  expected = {
+    'srank': reference_srank(values, 0.05),
+    'stable_rank': np.sum(values**2) / values[0] ** 2,
+    'effective_rank': np.exp(scipy.stats.entropy(shares)),
+    'numerical_rank': min(shape[0] - 1, shape[1]),
+    **reference_counts(values, shape[0]),
+  }
+  for key, value in expected.items():
+    np.testing.assert_allclose(found[f'centred_{key}'], value, rtol=1e-5, err_msg=key)
+
+
+def test_a_dominating_mean_is_gone_once_centred():
+  rng = np.random.default_rng(4)
+  x = (rng.normal(size=(200, 10)) + 1000).astype(np.float32)
+  found = rank.rank_metrics(x)
+  assert found['pca_rank'] == 1 and found['srank'] == 1
+  assert found['centred_pca_rank'] == 10 and found['centred_srank'] == 10
+  equal = np.full((2048, 5), 0.1, np.float32)  # Whose mean, in float32, is another number.
+  assert rank.rank_metrics(equal)['centred_numerical_rank'] == 0
+  assert not np.any(rank.centred(equal))
+
+
+def test_feature_rank_depends_on_the_scale_and_not_on_repeated_rows():
+  x = np.diag(np.float32([4, 1, 0.5, 0.019])) * 0.02  # √n is 2: the threshold on σ is 0.02.
+  assert rank.feature_rank(x) == 1  # 1 · 0.02 is not above it.
+  assert rank.feature_rank(2 * x) == 2
+  assert rank.feature_rank(x[[0, 1, 2, 3] * 50]) == 1
+  assert rank.feature_rank(np.float32(1e38) * np.eye(3, dtype=np.float32)) == 3
+
+
+def test_dormant_units_by_hand():
+  x = np.float32([[1, 0.03, 0, -1], [1, 0.03, 0, 3]])  # Mean sizes 1, 0.03, 0, 2: of all 0.7575.
+  np.testing.assert_allclose(rank.dormancy_scores(x), np.array([1, 0.03, 0, 2]) / 0.7575, rtol=1e-6)
+  assert rank.dormant_units(x) == rank.dormant_units(x, 0) == rank.dead_units(x) == 0.25
+  assert rank.dormant_units(x, 0.1) == 0.5
+  assert rank.dormant_units(np.zeros((3, 2))) == 1  # No unit does anything.
+  assert np.isnan(rank.dormant_units(np.float32([[1, np.nan]])))
+  assert rank.dormant_units(np.zeros((3, 0))) == 0
 
 
 def test_one_pass_gives_the_condition_number_of_a_regular_matrix():
@@ -353,7 +422,8 @@ def test_zero_and_empty_matrices():
   for shape in ((4, 6), (0, 5), (5, 0), (0, 0)):
     found = rank.rank_metrics(np.zeros(shape))
     dead = 1.0 if shape[1] else 0.0
-    expected = dict.fromkeys(found, 0.0) | {'condition_number': np.inf, 'dead_units': dead}
+    dormant = {'dead_units': dead, 'dormant_units': dead}
+    expected = dict.fromkeys(found, 0.0) | {'condition_number': np.inf, **dormant}
     assert {key: float(value) for key, value in found.items()} == expected
     assert rank.singular_values(np.zeros(shape)).shape == (min(shape),)
 

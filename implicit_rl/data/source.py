@@ -142,7 +142,8 @@ class DataSource(Protocol):
     """Returns `size` i.i.d. transitions for metrics: the same ones for the same seed and content.
 
     Returns:
-      A batch of NumPy arrays with leading axis [size].
+      A batch of NumPy arrays with leading axis [size]. `return_to_go` is NaN where the source does
+      not know the return, or None if it knows none.
     """
 
   @abc.abstractmethod
@@ -184,6 +185,11 @@ class DataSource(Protocol):
   @property
   def return_range(self) -> tuple[float, float] | None:
     """Least and largest `return_to_go` of the data; None if the source was not asked for any."""
+    return None
+
+  @property
+  def reward_range(self) -> tuple[float, float] | None:
+    """The smallest and the largest reward of a step in the data; None if unknown."""
     return None
 
   def identity(self) -> dict[str, Any]:
@@ -274,7 +280,24 @@ class RowSource(DataSource):
 
   def fixed_batch(self, size: int) -> types.Batch:
     """See `DataSource.fixed_batch`."""
-    return self._gather(self._draw(0, 1, size, transitions.FIXED_BATCH_STREAM)[0])
+    rows = self._draw(0, 1, size, transitions.FIXED_BATCH_STREAM)[0]
+    batch = self._gather(rows)
+    if batch.return_to_go is None:
+      batch = batch._replace(return_to_go=self._returns(rows))
+    return batch
+
+  def _returns(self, rows: np.ndarray) -> np.ndarray:
+    """Returns to the episodes' ends from `rows` [B]: [B] float32, NaN where unknown."""
+    found = self._columns
+    return transitions.returns_of(
+      rows, found.reward, found.terminal, found.episode_end, self._gamma
+    )
+
+  @property
+  def reward_range(self) -> tuple[float, float] | None:
+    """The smallest and the largest reward; None without a transition."""
+    reward = self._columns.reward
+    return (float(reward.min()), float(reward.max())) if len(reward) else None
 
   @abc.abstractmethod
   def __len__(self) -> int:

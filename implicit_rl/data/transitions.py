@@ -169,6 +169,37 @@ def returns_to_go(
   return result.astype(np.float32)
 
 
+def returns_of(
+  rows: np.ndarray,
+  reward: np.ndarray,
+  terminal: np.ndarray,
+  episode_end: np.ndarray,
+  gamma: float,
+) -> np.ndarray:
+  """Returns `returns_to_go` of some rows; only the episodes that these are in are summed.
+
+  Args:
+    rows: [B] int64, in [0, N).
+    reward: [N].
+    terminal: [N] bool.
+    episode_end: [N] bool, True at N-1.
+    gamma: discount per step.
+
+  Returns:
+    [B] float32, NaN where the episode's rest is missing.
+  """
+  ends = np.flatnonzero(episode_end)  # [E]
+  starts = np.append(0, ends[:-1] + 1)
+  episode = np.searchsorted(ends, rows)  # [B]
+  wanted = np.zeros(len(ends), bool)
+  wanted[episode] = True
+  lengths = ends - starts + 1
+  kept = np.repeat(wanted, lengths)
+  returns = returns_to_go(reward[kept], terminal[kept], episode_end[kept], gamma)
+  shift = starts - (np.cumsum(lengths * wanted) - lengths)  # From a row to its place in `returns`.
+  return returns[rows - shift[episode]]
+
+
 def gather(
   columns: Columns,
   frames: Frames,

@@ -263,7 +263,7 @@ class DeviceReplay(source.DataSource):
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
     """See `DataSource.sample`: what these updates draw if nothing is added in between."""
     batches = [
-      self._sample(self.update_key(first_update + k), batch_size) for k in range(num_updates)
+      self._sample(self.update_key(first_update + k), batch_size)[0] for k in range(num_updates)
     ]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
@@ -273,16 +273,30 @@ class DeviceReplay(source.DataSource):
 
   def fixed_batch(self, size: int) -> types.Batch:
     """Returns `size` i.i.d. transitions of what is held now, uniformly, whatever the priorities."""
-    return self._sample(
-      jax.random.fold_in(self._key, transitions.FIXED_BATCH_STREAM + 2**30), size, uniform=True
-    )
+    key = jax.random.fold_in(self._key, transitions.FIXED_BATCH_STREAM + 2**30)
+    batch, drawn = self._sample(key, size, uniform=True)
+    return batch._replace(return_to_go=self._returns(drawn))
 
-  def _sample(self, key: types.PRNGKey, batch_size: int, uniform: bool = False) -> types.Batch:
+  def _sample(
+    self, key: types.PRNGKey, batch_size: int, uniform: bool = False
+  ) -> tuple[types.Batch, Drawn]:
     if not len(self):
       raise ValueError('The replay memory holds no complete transition yet.')
     memory = self.memory._replace(priorities=None) if uniform else self.memory
-    batch, _ = _SAMPLE(memory, key, batch_size, self.settings)
-    return jax.tree.map(np.asarray, batch)
+    return jax.tree.map(np.asarray, _SAMPLE(memory, key, batch_size, self.settings))
+
+  def _returns(self, drawn: Drawn) -> np.ndarray:
+    """Returns to the episodes' ends, NaN where unknown: [B] float32."""
+    rows, oldest = self.memory.rows, max(0, self.added - self.memory.capacity)
+    at = np.arange(oldest, self.added) % self.memory.capacity
+    reward, terminal, episode_end = (
+      np.asarray(column)[at].T for column in (rows.reward, rows.terminal, rows.episode_end)
+    )  # [E, T]
+    episode_end = episode_end | (np.arange(len(at)) == len(at) - 1)  # Nothing is known of the rest.
+    places = np.asarray(drawn.stream, np.int64) * len(at) + np.asarray(drawn.t) - oldest
+    return transitions.returns_of(
+      places, reward.ravel(), terminal.ravel(), episode_end.ravel(), self.settings.gamma
+    )
 
   def __len__(self) -> int:
     """The number of complete transitions."""
@@ -326,6 +340,12 @@ class DeviceReplay(source.DataSource):
   def max_action(self) -> int:
     """The largest action held now; -1 when empty."""
     return int(self.memory.rows.action.max()) if self.added else -1
+
+  @property
+  def reward_range(self) -> tuple[float, float] | None:
+    """The smallest and the largest reward held now; None when empty."""
+    held = np.asarray(self.memory.rows.reward[: self.added])
+    return (float(held.min()), float(held.max())) if held.size else None
 
   def describe(self) -> dict[str, Any]:
     """Returns what the memory is, ready for JSON."""

@@ -217,6 +217,23 @@ class OnlineReplay(source.RowSource):
   def _oldest(self) -> int:
     return max(0, self._added - self._capacity)
 
+  def _in_order(self) -> transitions.Columns:
+    """The rows held, oldest first; the newest counts as the end of its episode."""
+    at = np.arange(self._oldest, self._added) % self._capacity
+    held = transitions.Columns(*(column[at] for column in self._columns))
+    held.episode_end[-1:] = True
+    return held
+
+  def _returns(self, rows: np.ndarray) -> np.ndarray:
+    held, rows = self._in_order(), rows - self._oldest
+    return transitions.returns_of(rows, held.reward, held.terminal, held.episode_end, self._gamma)
+
+  @property
+  def reward_range(self) -> tuple[float, float] | None:
+    """The smallest and the largest reward held now; None when empty."""
+    held = self._columns.reward[: self.size]
+    return (float(held.min()), float(held.max())) if len(held) else None
+
   def _complete(self, rows: np.ndarray) -> np.ndarray:
     """Returns which rows [...], all held now, start a complete transition: [...] bool."""
     start = self._columns.episode_start[rows % self._capacity]
