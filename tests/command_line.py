@@ -98,3 +98,11 @@ def strip_speed(rows):
     {k: v for k, v in row.items() if not k.endswith(('_per_second', 'eval_seconds'))}
     for row in rows
   ]
+
+
+def assert_close(row, expected, **tolerance):
+  """The numbers of two rows of metrics.jsonl agree within a tolerance, all else exactly."""
+  rest = [{k: v for k, v in one.items() if not isinstance(v, float)} for one in (row, expected)]
+  assert rest[0] == rest[1]
+  numbers = [{k: v for k, v in one.items() if k not in rest[0]} for one in (row, expected)]
+  assert numbers[0] == pytest.approx(numbers[1], **tolerance)

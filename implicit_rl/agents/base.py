@@ -21,7 +21,8 @@ from implicit_rl.agents.target_ranges import TargetRange
 from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context, add_new
 from implicit_rl.data.source import DataSource
-from implicit_rl.diagnostics.base import Diagnostic, Measurements, bound_diagnostics
+from implicit_rl.diagnostics.base import Diagnostic
+from implicit_rl.diagnostics.measurements import Measurements, bound_diagnostics
 from implicit_rl.heads import Head
 from implicit_rl.learner import Learner
 from implicit_rl.logs import checkpoints
@@ -85,7 +86,9 @@ class Agent:
       refused.
     munchausen: as given.
     target_range: least and largest target, or None.
+    estimates_values: whether `q_values` are returns, which can be compared with the data's.
     apply: `apply(params, state [B, S, ...]) -> outputs`.
+    gamma: γ, discount per step.
     gamma_n: γⁿ, what a loss discounts the next state with.
     acted: actions selected so far, training and evaluation together; each draws its own key.
     learnt: metrics of the updates done while acting.
@@ -101,6 +104,7 @@ class Agent:
 
   uses_return_to_go: ClassVar[bool] = False
   reads: tuple[str, ...] = ()
+  estimates_values: ClassVar[bool] = True
 
   def __init__(
     self,
@@ -161,6 +165,7 @@ class Agent:
         'in between would lack their share of the log-policy.'
       )
     self.num_actions = num_actions
+    self.gamma = gamma
     self.gamma_n = gamma**update_horizon
     self.update_horizon = update_horizon
     self.batch_size = batch_size
@@ -344,11 +349,21 @@ class Agent:
     Returns:
       Rank metrics, TD error and Q, and what the diagnostics return.
     """
-    measured = dict(
+    measured: dict[str, Any] = dict(
       self._measure(self.state.params, self.state.target_params, batch, self.state.key)
     )
+    if not self.estimates_values:
+      measured['q_data_gap'] = np.nan
     add_new(measured, self._measurements.take(iteration, self.state, batch), 'A diagnostic')
     return measured
+
+  def value_bounds(self) -> tuple[float, float]:
+    """Returns the smallest and the largest value that the data's rewards allow; ±inf if unknown."""
+    rewards = None if self.source is None else self.source.reward_range
+    if rewards is None or self.gamma == 1 or not self.estimates_values:
+      return -np.inf, np.inf
+    low, high = rewards
+    return min(low, 0.0) / (1 - self.gamma), max(high, 0.0) / (1 - self.gamma)
 
   # --- acting, in Dopamine's words --------------------------------------------------------------
 
@@ -434,6 +449,7 @@ class Agent:
       'action': self._action,
       'learnt': self.learnt.state_dict(),
       'source': {} if self.source is None else self.source.state_dict(),
+      'diagnostics': self._measurements.state_dict(),
     }
     return bundle
 
@@ -457,4 +473,5 @@ class Agent:
     self.learnt.load_state_dict(bundle_dictionary['learnt'])
     if self.source is not None:  # Checkpoints of finished data had no entry for it.
       self.source.load_state_dict(bundle_dictionary.get('source', {}))
+    self._measurements.load_state_dict(bundle_dictionary.get('diagnostics', {}))
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import ClassVar
 
 import gin
 
@@ -14,6 +15,8 @@ from implicit_rl.types import Loss
 @gin.configurable
 class BehaviourCloningAgent(Agent):
   """Classifies the logged action; `q_values` are its logits. Every knob is `Agent.*` in gin."""
+
+  estimates_values: ClassVar[bool] = False
 
   def make_loss(self) -> Loss:
     """The cross-entropy."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import gin
+import numpy as np
 
 from implicit_rl.agents.actor_critic import ActorCriticAgent
 from implicit_rl.compat.settings import check_number
@@ -54,3 +55,14 @@ class SACAgent(ActorCriticAgent):
       entropy_in_target=self._entropy_in_target,
       target_range=self.target_range,
     )
+
+  def value_bounds(self) -> tuple[float, float]:
+    """As `Agent.value_bounds`; with entropy in the target, no value is too small."""
+    low, high = super().value_bounds()
+    if not self._entropy_in_target:
+      return low, high
+    alpha = self._temperature
+    if alpha is None:
+      alpha = float(np.exp(self.apply(self.state.params, method='log_temperature')))
+    # The entropy of actions in [−1, 1]^A is at most A·log 2.
+    return -np.inf, high + alpha * self.num_actions * np.log(2) / (1 - self.gamma)

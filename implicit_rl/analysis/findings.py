@@ -12,6 +12,8 @@ from implicit_rl.analysis import runs
 
 _FELL = 0.5  # of its peak: what counts as a collapse
 _STEP = 0.7  # of the iteration before: what counts as a sudden fall
+# Null is a value of these: an infinite ratio, no dormant unit, returns that are not known.
+_MAY_BE_NULL = ('condition_number', 'dormant_overlap', 'q_data_gap')
 _COMPLAINT = re.compile(r'\b(error|warning|traceback|exception|killed|nan)\b', re.IGNORECASE)
 
 
@@ -29,7 +31,14 @@ class Finding(NamedTuple):
 
 def look(run: runs.Run) -> list[Finding]:
   """Everything that is remarkable about a run, the severe first."""
-  found = [*_rows(run), *_nulls(run.rows), *_rank(run.rows), *_record(run), *_log(run)]
+  found = [
+    *_rows(run),
+    *_nulls(run.rows),
+    *_rank(run.rows),
+    *_alarms(run.rows),
+    *_record(run),
+    *_log(run),
+  ]
   return sorted(found, key=lambda finding: not finding.severe)
 
 
@@ -56,8 +65,7 @@ def _nulls(rows: Sequence[dict[str, Any]]) -> list[Finding]:
   for name in dict.fromkeys(name for row in rows for name in row):
     empty = [int(row['iteration']) for row in rows if name in row and row[name] is None]
     if 0 < len(empty) < len(rows):
-      # σ_m reaches 0 on the way: the ratio is infinite, and nothing is wrong.
-      severe = name != 'condition_number'
+      severe = name.partition('/')[0] not in _MAY_BE_NULL
       found.append(
         Finding(severe, f'{name} not finite in {_count(empty, "iteration")}: {_listed(empty)}')
       )
@@ -85,6 +93,18 @@ def _rank(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     text = f'srank fell at once, {ranks[i - 1]:g} to {ranks[i]:g}, in iteration '
     found.append(Finding(True, f'{text}{rows[i]["iteration"]}{more}'))
   return found
+
+
+def _alarms(rows: Sequence[dict[str, Any]]) -> list[Finding]:
+  """Where each alarm began to ring, and for how long."""
+  rang: dict[str, list[int]] = {}
+  for row in rows:
+    for name in row.get('alarms') or ():
+      rang.setdefault(name, []).append(int(row['iteration']))
+  return [
+    Finding(True, f'alarm {name} in {_count(when, "iteration")}, first in {when[0]}')
+    for name, when in rang.items()
+  ]
 
 
 def _record(run: runs.Run) -> list[Finding]:

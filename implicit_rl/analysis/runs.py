@@ -166,7 +166,7 @@ def frame(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
   parts = []
   for variant, members in runs.items():
     for run in members:
-      part = pd.DataFrame(run.rows)
+      part = _table(run.rows)
       part = part.drop(columns=[name for name in KEYS[:-1] if name in part])
       metrics = [name for name in part if name not in KEYS]
       # Before they are joined: a column of nulls is no number yet.
@@ -176,6 +176,13 @@ def frame(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
       parts.append(part)
   table = pd.concat(parts, ignore_index=True)
   return table[[*KEYS, *(name for name in table if name not in KEYS)]]
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+  """Rows of metrics.jsonl as a table; of a list, such as the alarms, the number of entries."""
+  return pd.DataFrame(
+    [{k: len(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+  )
 
 
 def read_rows(path: str | PathLike) -> pd.DataFrame:
@@ -191,7 +198,7 @@ def read_rows(path: str | PathLike) -> pd.DataFrame:
   if path.suffix == '.csv':
     table = pd.read_csv(path, keep_default_na=False, na_values=['', 'nan', 'NaN', 'None', 'null'])
   elif path.suffix == '.jsonl':
-    table = pd.DataFrame(jsonl.read(path))
+    table = _table(jsonl.read(path))
   else:
     raise ValueError(
       f'{path}: rows are read from .csv and .jsonl, not from {path.suffix or "that"}.'

@@ -3,9 +3,12 @@
     Diagnostics.mine = @my_file.MyMeasure()   # binds it under a name of your choice
     Diagnostics.mine = None                   # a later file or binding takes it out again
 
-`base` says what a diagnostic is. This package imports neither TensorFlow nor Dopamine.
+`base` says what a diagnostic is, `measurements` lists those that every run takes, `alarms` what a
+person is told of. The functions that measure are pure and may be used alone. This package imports
+neither TensorFlow nor Dopamine.
 """
 
-from implicit_rl.diagnostics.base import Diagnostic, bound_diagnostics
+from implicit_rl.diagnostics.base import Diagnostic
+from implicit_rl.diagnostics.measurements import Measurements, bound_diagnostics
 
-__all__ = ['Diagnostic', 'bound_diagnostics']
+__all__ = ['Diagnostic', 'Measurements', 'bound_diagnostics']

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import gin
-import jax
-
-from implicit_rl.context import Context, add_new, named_key
-from implicit_rl.types import Batch, LearnerState, PRNGKey
-
-_KEYS = 0xD1A6  # Sets the diagnostics' keys apart from those of updates.
+from implicit_rl.context import Context
+from implicit_rl.types import Batch, Layers, LearnerState, PRNGKey
 
 
 class Diagnostic:
@@ -33,8 +27,9 @@ class Diagnostic:
 
     Args:
       context: see `Context`.
-      state: the learner's.
-      batch: the run's fixed transitions, 2048 by default.
+      state: the learner's; `extra` is what `remember` returned at the last measurement.
+      batch: the run's fixed transitions, 2048 by default. `return_to_go` is NaN where the return is
+        not known, or None.
       key: a PRNG key of this diagnostic's own, the same at every measurement.
 
     Returns:
@@ -42,55 +37,29 @@ class Diagnostic:
     """
     raise NotImplementedError(f'{type(self).__name__} has no measure(); see docs/extending.md.')
 
+  def remember(self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey) -> Any:
+    """Returns what the next measurement finds in `state.extra`, such as this one's masks.
 
-@gin.configurable('Diagnostics')
-def bound_diagnostics(**by_name: Diagnostic | None) -> dict[str, Diagnostic]:
-  """Returns the diagnostics that gin binds as `Diagnostics.NAME = @Class()`, sorted by name.
+    Args:
+      context: as in `measure`, and so are the rest.
+      state: likewise.
+      batch: likewise.
+      key: likewise.
 
-  Files add up, since each binds names of its own; None removes what an earlier file bound.
-
-  Raises:
-    ValueError: for what is not a `Diagnostic`, or a period below 1.
-  """
-  for name, diagnostic in by_name.items():
-    if diagnostic is None:
-      continue
-    if not isinstance(diagnostic, Diagnostic):
-      hint = f': say @{diagnostic.__name__}().' if isinstance(diagnostic, type) else '.'
-      raise ValueError(f'Diagnostics.{name} must be a Diagnostic or None, got {diagnostic!r}{hint}')
-    if not isinstance(diagnostic.period, int) or diagnostic.period < 1:
-      raise ValueError(
-        f'{type(diagnostic).__name__}.period must be a whole number of iterations, at least 1; got '
-        f'{diagnostic.period!r} (Diagnostics.{name}).'
-      )
-  return {name: found for name, found in sorted(by_name.items()) if found is not None}
-
-
-class Measurements:
-  """Takes the measurements that are due.
-
-  Args:
-    diagnostics: by name.
-    context: what they are told of the agent.
-  """
-
-  def __init__(self, diagnostics: Mapping[str, Diagnostic], context: Context):
-    self._diagnostics = diagnostics
-    self._measures: dict[str, Callable[..., Mapping[str, Any]]] = {}
-    for name, diagnostic in diagnostics.items():
-      measure = functools.partial(diagnostic.measure, context)
-      self._measures[name] = jax.jit(measure) if diagnostic.compiled else measure
-
-  def take(self, iteration: int, state: LearnerState, batch: Batch) -> dict[str, Any]:
-    """Returns what the diagnostics that are due in this iteration measure.
-
-    Raises:
-      ValueError: if two diagnostics return the same name.
+    Returns:
+      A pytree of floating-point arrays, saved in checkpoints; before the first measurement all are
+      NaN. None for nothing.
     """
-    measured: dict[str, Any] = {}
-    keys = jax.random.fold_in(state.key, _KEYS)
-    for name, diagnostic in self._diagnostics.items():
-      if iteration % diagnostic.period == 0:
-        found = self._measures[name](state, batch, named_key(keys, name))
-        add_new(measured, found, f'Diagnostics.{name}')
-    return measured
+    del context, state, batch, key
+    return None
+
+
+def training_outputs(context: Context, state: LearnerState, batch: Batch) -> Any:
+  """Returns the network's outputs on the batch's states, as the agent's loss sees them."""
+  _, aux = context.loss(state.params, state.target_params, batch, state.key)
+  return aux.outputs
+
+
+def hidden_layers(context: Context, state: LearnerState, batch: Batch) -> Layers:
+  """Returns the hidden layers on the batch's states; none of a network that reports none."""
+  return getattr(training_outputs(context, state, batch), 'layers', None) or {}

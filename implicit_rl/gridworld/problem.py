@@ -119,6 +119,18 @@ def solve(
   )
 
 
+def solved(config: FittedQConfig, seed: int) -> Oracle:
+  """Returns the world of a configuration and seed, solved for the temperature of its target."""
+  world_seed = seed if config.world_seed < 0 else config.world_seed
+  temperature = 0.0 if _evaluates(config) else config.temperature
+  return solve(world_seed, config.reward, config.observation, config.discount, temperature)
+
+
+def _evaluates(config: FittedQConfig) -> bool:
+  """Whether the targets are a given policy's, which has no entropy to earn."""
+  return config.target in ('policy', 'monte_carlo')
+
+
 def value_bounds(config: FittedQConfig, world: Gridworld) -> tuple[float, float]:
   """The smallest and largest V that rewards and entropy bonus can add up to."""
   rewards = world.rewards[world.free_cells]
@@ -131,12 +143,9 @@ def make_problem(config: FittedQConfig, seed: int) -> Problem:
   """Builds the world, solves it and draws the data, all from the configuration and one seed."""
   if seed < 0:
     raise ValueError(f'seed is {seed}; it must not be negative.')
-  world_seed = seed if config.world_seed < 0 else config.world_seed
-  evaluates = config.target in ('policy', 'monte_carlo')  # A given policy has no entropy to earn.
+  evaluates = _evaluates(config)
   temperature = 0.0 if evaluates else config.temperature
-  world, q_optimal, random_return, best_return = solve(
-    world_seed, config.reward, config.observation, config.discount, temperature
-  )
+  world, q_optimal, random_return, best_return = solved(config, seed)
   behaviour, data = _behaviour_and_data(config, world, q_optimal, seed)
   q_solution = oracle.policy_q_values(world, behaviour) if evaluates else q_optimal
   free = world.free_cells

@@ -11,7 +11,8 @@ from typing import Any
 
 import gin
 
-from implicit_rl.gridworld import fitted_q
+from implicit_rl.diagnostics import alarms as alarms_of
+from implicit_rl.gridworld import fitted_q, problem
 from implicit_rl.gridworld.config import FittedQConfig
 from implicit_rl.logs import jsonl
 
@@ -53,6 +54,7 @@ class FittedQRunner:
     self._path = pathlib.Path(base_dir) / 'metrics.jsonl'
     self._task = create_environment()
     self._config = FittedQConfig()
+    self._alarms = alarms_of.Alarms()
 
   def describe(self) -> dict[str, Any]:
     """What the run's record says of its parts."""
@@ -65,9 +67,15 @@ class FittedQRunner:
     speed = float(rows['updates'][-1]) / (time.monotonic() - began)  # compiling included
     part = self._path.with_suffix('.part')
     part.unlink(missing_ok=True)
+    world = problem.solved(self._config, self._task.seed).world
+    bounds, ringing = problem.value_bounds(self._config, world), dict[str, str]()
     for index in range(len(rows['iteration'])):
       row = {name: value[index] for name, value in rows.items()}
-      jsonl.append(part, {**row, 'updates_per_second': speed})
+      alarms = self._alarms.check(row, bounds, self._config.discount)
+      for told in alarms_of.onsets(alarms, ringing):
+        print(f'Fitting iteration {row["iteration"]}: {told}')
+      ringing = alarms
+      jsonl.append(part, {**row, 'alarms': list(alarms), 'updates_per_second': speed})
     os.replace(part, self._path)
     print(
       f'{self._path}: return {rows["eval_return"][-1]:.2f}, srank {rows["srank"][-1]:.0f}, '

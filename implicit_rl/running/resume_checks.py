@@ -9,6 +9,10 @@ from implicit_rl.compat import gin_names
 
 # What may differ between a run and its continuation: its length, where and how things are kept.
 _FREE_ON_RESUME = (
+  'Alarms.dormant_units',
+  'Alarms.one_direction',
+  'Alarms.stop',
+  'Alarms.values',
   'OfflineRunner.num_iterations',
   'OfflineRunner.keep_checkpoints',
   'OfflineRunner.num_seeds',

@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import functools
 import inspect
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ import tqdm.auto as tqdm
 
 from implicit_rl import environments
 from implicit_rl.compat.settings import check_number
+from implicit_rl.diagnostics import alarms as alarms_of
 from implicit_rl.environments import one_by_one
 from implicit_rl.logs import jsonl, progress_bars
 from implicit_rl.logs.running_means import check_finite
@@ -184,13 +186,20 @@ class Runner(saving_runner.SavingRunner):
       row = {'iteration': iteration, **self._train(iteration, statistics)}
       self._trained = {'row': row, 'statistics': copy.deepcopy(statistics.data_lists)}
     row, statistics.data_lists = self._trained['row'], copy.deepcopy(self._trained['statistics'])
-    row = row | self._measure(iteration) | self._evaluate(iteration, statistics)
+    row = row | self._measure(iteration)
+    alarms = self._alarms.check(row, self._agent.value_bounds(), self._agent.gamma)
+    row = row | {'alarms': list(alarms)} | self._evaluate(iteration, statistics)
     row['updates'] = self._agent.updates
     row = {name: row[name] for name in _LEADING} | row
     jsonl.append(self._metrics_path, row)
     seconds = time.monotonic() - began
     tqdm.tqdm.write(progress.line(row, self._num_iterations, seconds, self._first_update_after()))
-    scalars = {name: value for name, value in row.items() if value is not None}
+    for told in alarms_of.onsets(alarms, self._ringing):
+      tqdm.tqdm.write(f'Iteration {iteration + 1}: {told}')
+    self._ringing = list(alarms)
+    numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    scalars = {name: value for name, value in numbers.items() if not math.isnan(value)}
+    scalars['alarms'] = len(alarms)
     statistics.append(scalars)
     self._collector_dispatcher.write(
       [

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from implicit_rl.compat import dopamine_compat  # noqa: F401
+from implicit_rl.diagnostics.alarms import Alarms
 from implicit_rl.logs import checkpoints, jsonl
 from implicit_rl.logs.running_means import NonFiniteError, check_finite
 from implicit_rl.running import resume_checks, run_directory, signals
@@ -87,6 +88,8 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     self._trained: dict[str, Any] | None = None  # Row and statistics, once it has been trained.
     self._clock = Stopwatch()
     self._best: dict[str, Any] | None = None
+    self._alarms = Alarms()
+    self._ringing: list[str] = []  # The alarms of the last iteration.
     self._begin_training()
     super().__init__(base_dir, *args, **kwargs)
 
@@ -101,6 +104,11 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
   def iterations(self) -> range:
     """Iterations that remained when the runner was created."""
     return range(self._start_iteration, self._num_iterations)
+
+  @property
+  def stopped_by(self) -> list[str]:
+    """The alarms that ring and are to end the run."""
+    return [name for name in self._ringing if name in self._alarms.stop]
 
   def iterate(self, iteration: int) -> None:
     """Runs one iteration, or the rest of it, then logs and saves it."""
@@ -168,6 +176,8 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
       )
     for path in (self._metrics_path, self._spectra_path):
       jsonl.keep_before(path, self._start_iteration)
+    rows = jsonl.read(self._metrics_path) if os.path.exists(self._metrics_path) else []
+    self._ringing = rows[-1].get('alarms', []) if rows else []
 
   def _restore(self, iteration: int, tree: dict[str, Any]) -> None:
     """Restores what `_state` returned."""
@@ -265,6 +275,12 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     with signals.watched():
       try:
         for iteration in self.iterations:
+          if self.stopped_by:
+            print(
+              f'Stopped before iteration {iteration + 1} by Alarms.stop: '
+              f'{", ".join(self.stopped_by)}. To go on, bind Alarms.stop = ().'
+            )
+            break
           self.iterate(iteration)
         self._collector_dispatcher.close()
       except signals.StoppedError:

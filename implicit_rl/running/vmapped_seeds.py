@@ -218,7 +218,11 @@ class VmappedSeeds:
     try:
       with signals.watched():
         for iteration in max(left, key=len):  # All end with the same iteration.
-          due = [runner for runner, own in zip(self.runners, left, strict=True) if iteration in own]
+          due = [
+            runner
+            for runner, own in zip(self.runners, left, strict=True)
+            if iteration in own and not runner.stopped_by
+          ]
           if not self._iterate(iteration, due):
             print(f'Stopped within iteration {iteration + 1}; the same command goes on from there.')
             return

@@ -8,7 +8,7 @@ import pytest
 
 from implicit_rl.analysis import runs
 from implicit_rl.logs import checkpoints, jsonl
-from tests.command_line import launch, refusal, run, strip_speed
+from tests.command_line import assert_close, launch, refusal, run, strip_speed
 
 MINATAR = 'gin_configs/minatar/offline_dqn.gin'
 ONLINE = 'gin_configs/minatar/online_dqn.gin'
@@ -42,7 +42,7 @@ def assert_equal(one, other):
   for seed in (5, 6):
     assert len(rows(one, seed)) == len(rows(other, seed)) == 3
     for row, expected in zip(rows(one, seed), rows(other, seed), strict=True):
-      assert row == pytest.approx(expected, rel=1e-4, abs=1e-5, nan_ok=True)
+      assert_close(row, expected, rel=1e-4, abs=1e-5, nan_ok=True)
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
       learner(one, seed),
@@ -80,7 +80,7 @@ def test_seeds_as_processes_are_separate_runs(tmp_path):
   launch(tmp_path, ONLINE, seed=1, **{'OnlineRunner.num_seeds': 2})
   alone = strip_speed(run(tmp_path / 'alone', ONLINE, seed=2))
   (row,) = rows(tmp_path, 2)
-  assert row == pytest.approx(alone[0], rel=1e-4, abs=1e-5)
+  assert_close(row, alone[0], rel=1e-4, abs=1e-5)
   assert len(rows(tmp_path, 1)) == 1 and rows(tmp_path, 1)[0] != row
   assert 'iteration 1/1' in (tmp_path / 'seed_1' / 'run.log').read_text()
 

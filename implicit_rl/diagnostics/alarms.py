@@ -1,0 +1,131 @@
+"""Alarms: what a person should be told of while a run goes on.
+
+A pure function each, which returns a line of text, or None where all is well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import gin
+
+PAGE = 'docs/metrics.md'
+NAMES = ('values', 'dormant_units', 'one_direction')
+_LAYER = 'dormant_units/'
+
+
+def values(
+  q_max: float, q_mean: float, bounds: tuple[float, float], discount: float, margin: float = 0.1
+) -> str | None:
+  """Says so where values pass what the data's rewards allow.
+
+  Args:
+    q_max: the largest Q.
+    q_mean: the mean of Q.
+    bounds: the smallest and the largest value that any policy can have, r_min/(1 − γ) and
+      r_max/(1 − γ); infinite or equal where they say nothing.
+    discount: γ per step.
+    margin: the alarm rings once `q_max` is above the larger bound by this share of the distance
+      between the two, or `q_mean` as far below the smaller one as the two are apart. Mean, for a
+      conservative loss pushes the smallest Q down on purpose.
+  """
+  low, high = bounds
+  reach = high - low if math.isfinite(low) else high
+  if not (math.isfinite(reach) and reach > 0):
+    return None
+  if not q_max <= high + margin * reach:  # Not a number counts as above.
+    q, which, least_or_most, verb, limit = q_max, 'Q', 'most', 'exceed', high
+  elif q_mean < low - reach:
+    q, which, least_or_most, verb, limit = q_mean, 'mean Q', 'least', 'fall below', low
+  else:
+    return None
+  return (
+    f'{which} is {q:,.4g}; with rewards of at {least_or_most} {limit * (1 - discount):.4g} and '
+    f'γ = {discount:g} it cannot {verb} {limit:,.4g}: values diverge ({PAGE}).'
+  )
+
+
+def dormant_units(shares: Mapping[str, float], most: float = 0.5) -> str | None:
+  """Says so where more than `most` of a layer's units are dormant.
+
+  Args:
+    shares: of dormant units, by layer.
+    most: a share.
+  """
+  dormant = {name: share for name, share in shares.items() if share > most}
+  if not dormant:
+    return None
+  told = ', '.join(f'{share:.0%} of {name}' for name, share in dormant.items())
+  return f'most units of a layer are dormant: {told} ({PAGE}).'
+
+
+def one_direction(centred_pca_rank: float) -> str | None:
+  """Says so where one direction holds 99% of the features' variance.
+
+  Of centred features: the mean feature alone holds 99% of Σσ² in many networks that are sound.
+  """
+  if centred_pca_rank > 1 or math.isnan(centred_pca_rank):
+    return None
+  return f'the features lie on one line: one direction holds 99% of their variance ({PAGE}).'
+
+
+def onsets(alarms: Mapping[str, str], earlier: Collection[str]) -> list[str]:
+  """Returns a line for each alarm [name: text] that rings and is not among the `earlier` ones."""
+  return [f'alarm {name}: {text}' for name, text in alarms.items() if name not in earlier]
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Alarms:
+  """Which alarms there are, and which of them end a run.
+
+  Attributes:
+    values: `margin` of the alarm on values; None turns it off.
+    dormant_units: `most` of the alarm on dormant units; None turns it off.
+    one_direction: whether the alarm on the spectrum is on.
+    stop: names of alarms that end the run after the iteration; none by default.
+
+  Raises:
+    ValueError: for a negative margin, a share outside [0, 1], or an unknown name in `stop`.
+  """
+
+  values: float | None = 0.1
+  dormant_units: float | None = 0.5
+  one_direction: bool = True
+  stop: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    """Checks the settings."""
+    if self.values is not None and not self.values >= 0:
+      raise ValueError(f'Alarms.values must be at least 0 or None, got {self.values!r}.')
+    if self.dormant_units is not None and not 0 <= self.dormant_units <= 1:
+      raise ValueError(f'Alarms.dormant_units must lie in [0, 1], got {self.dormant_units!r}.')
+    if isinstance(self.stop, str) or not set(self.stop) <= set(NAMES):
+      raise ValueError(f'Alarms.stop must be a tuple of names from {NAMES}, got {self.stop!r}.')
+
+  def check(
+    self, measured: Mapping[str, Any], bounds: tuple[float, float], discount: float
+  ) -> dict[str, str]:
+    """Returns the alarms that ring, and what each says.
+
+    Args:
+      measured: scalars by their names in `metrics.jsonl`; what is absent is not looked at.
+      bounds: see `values`.
+      discount: γ per step.
+    """
+    rings: dict[str, str | None] = {}
+    if self.values is not None and 'q_max' in measured:
+      rings['values'] = values(measured['q_max'], measured['q_mean'], bounds, discount, self.values)
+    if self.dormant_units is not None:
+      shares = {
+        name.removeprefix(_LAYER): value
+        for name, value in measured.items()
+        if name.startswith(_LAYER)
+      } or {'the features': measured.get('dormant_units', 0.0)}
+      rings['dormant_units'] = dormant_units(shares, self.dormant_units)
+    if self.one_direction and 'centred_pca_rank' in measured:
+      rings['one_direction'] = one_direction(measured['centred_pca_rank'])
+    return {name: told for name, told in rings.items() if told is not None}

@@ -1,0 +1,112 @@
+"""Takes the measurements of a run: which diagnostics there are, and when each is due."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+
+from implicit_rl.context import Context, add_new, named_key
+from implicit_rl.diagnostics.base import Diagnostic
+from implicit_rl.diagnostics.dormancy import Dormancy
+from implicit_rl.logs import checkpoints
+from implicit_rl.types import Batch, LearnerState, PRNGKey
+
+_KEYS = 0xD1A6  # Sets the diagnostics' keys apart from those of updates.
+
+# Cheap ones, which every run takes unless gin binds None: `Diagnostics.dormancy = None`.
+DEFAULTS: dict[str, Callable[[], Diagnostic]] = {'dormancy': Dormancy}
+
+
+@gin.configurable('Diagnostics')
+def bound_diagnostics(**by_name: Diagnostic | None) -> dict[str, Diagnostic]:
+  """Returns the default diagnostics and those that gin binds, sorted by name.
+
+  `Diagnostics.NAME = @Class()` adds one. Files add up, since each binds names of its own; None
+  removes a default, or what an earlier file bound.
+
+  Raises:
+    ValueError: for what is not a `Diagnostic`, or a period below 1.
+  """
+  by_name = {**{name: make() for name, make in DEFAULTS.items() if name not in by_name}, **by_name}
+  for name, diagnostic in by_name.items():
+    if diagnostic is None:
+      continue
+    if not isinstance(diagnostic, Diagnostic):
+      hint = f': say @{diagnostic.__name__}().' if isinstance(diagnostic, type) else '.'
+      raise ValueError(f'Diagnostics.{name} must be a Diagnostic or None, got {diagnostic!r}{hint}')
+    if not isinstance(diagnostic.period, int) or diagnostic.period < 1:
+      raise ValueError(
+        f'{type(diagnostic).__name__}.period must be a whole number of iterations, at least 1; got '
+        f'{diagnostic.period!r} (Diagnostics.{name}).'
+      )
+  return {name: found for name, found in sorted(by_name.items()) if found is not None}
+
+
+class Measurements:
+  """Takes the measurements that are due.
+
+  Args:
+    diagnostics: by name.
+    context: what they are told of the agent.
+  """
+
+  def __init__(self, diagnostics: Mapping[str, Diagnostic], context: Context):
+    self._diagnostics, self._context = diagnostics, context
+    self._memory: dict[str, Any] = {}
+    self._measures: dict[str, Callable[..., tuple[Mapping[str, Any], Any]]] = {}
+    for name, diagnostic in diagnostics.items():
+      measure = functools.partial(_measure_and_remember, diagnostic, context)
+      self._measures[name] = jax.jit(measure) if diagnostic.compiled else measure
+
+  def take(self, iteration: int, state: LearnerState, batch: Batch) -> dict[str, Any]:
+    """Returns what the diagnostics that are due in this iteration measure.
+
+    Raises:
+      ValueError: if two diagnostics return the same name.
+    """
+    measured: dict[str, Any] = {}
+    keys = jax.random.fold_in(state.key, _KEYS)
+    for name, diagnostic in self._diagnostics.items():
+      if iteration % diagnostic.period == 0:
+        key = named_key(keys, name)
+        if name not in self._memory:
+          self._memory[name] = _nothing_yet(diagnostic, self._context, state, batch, key)
+        own: Any = state._replace(extra=self._memory[name])
+        found, self._memory[name] = self._measures[name](own, batch, key)
+        add_new(measured, found, f'Diagnostics.{name}')
+    return measured
+
+  def state_dict(self) -> dict[str, Any]:
+    """Returns what diagnostics remember, nested dicts of arrays by their names."""
+    return {
+      name: checkpoints.to_arrays(memory)
+      for name, memory in self._memory.items()
+      if jax.tree.leaves(memory)
+    }
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Takes back what `state_dict` returned."""
+    self._memory = {name: memory for name, memory in state.items() if name in self._diagnostics}
+
+
+def _measure_and_remember(
+  diagnostic: Diagnostic, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+) -> tuple[Mapping[str, Any], Any]:
+  measured = diagnostic.measure(context, state, batch, key)
+  return measured, diagnostic.remember(context, state, batch, key)
+
+
+def _nothing_yet(
+  diagnostic: Diagnostic, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+) -> Any:
+  """What a diagnostic finds in `state.extra` before its first measurement: NaN everywhere."""
+  if type(diagnostic).remember is Diagnostic.remember:
+    return None
+  remember = functools.partial(diagnostic.remember, context)
+  shapes = jax.eval_shape(remember, state, batch, key)
+  return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
