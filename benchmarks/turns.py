@@ -20,6 +20,7 @@ from typing import Any
 import machine
 
 PEERS = pathlib.Path(__file__).parent.parent / '.venv-peers/bin/python'
+KERNELS_OFF = 'IMPLICIT_RL_BENCHMARK_WITHOUT_KERNELS'  # a variable that is set, or not
 _DISTURBED = 1.3  # wall time by CPU time of one thread above which it had to wait
 Results = Mapping[str, Sequence[Mapping[str, float]]]  # of each, what every round took
 
@@ -41,9 +42,11 @@ def threads(count: int, device: str = 'cpu') -> dict[str, str]:
 
 def as_runs_do() -> None:
   """Prepares this process as `run_experiment.py` does; for what is ours, not for peers."""
+  from implicit_rl import cpu
   from implicit_rl.cpu import launcher
 
   launcher.prepare()
+  cpu.use_kernels(KERNELS_OFF not in os.environ)
 
 
 def pin(count: int) -> None:
@@ -84,9 +87,16 @@ class Process:
     name: what it is called.
     command: starts a program that calls `serve`.
     environment: variables added to this process's.
+    folder: where it works; None is here.
   """
 
-  def __init__(self, name: str, command: list[str], environment: Mapping[str, str] = {}):
+  def __init__(
+    self,
+    name: str,
+    command: list[str],
+    environment: Mapping[str, str] = {},
+    folder: str | os.PathLike | None = None,
+  ):
     here = pathlib.Path(__file__).parent
     common = {'PYTHONPATH': str(here.parent), 'TF_CPP_MIN_LOG_LEVEL': '3'}
     common['CUDA_VISIBLE_DEVICES'] = os.environ.get('CUDA_VISIBLE_DEVICES', '')
@@ -98,6 +108,7 @@ class Process:
       stdout=pipe,
       stderr=self._errors,
       env={**os.environ, **common, **environment},
+      cwd=folder,
       text=True,
     )
     self.name = name

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import optax
 
-from implicit_rl.types import Apply, Loss, Params, PRNGKey
+from implicit_rl.types import Apply, Batch, Loss, Params, PRNGKey
 
 
 def _missing(what: str) -> Callable[..., Any]:
@@ -46,6 +46,7 @@ class Context:
     network: the Flax module, or None.
     layers: names of the hidden layers from input to output, the keys of `outputs.layers`; empty if
       the network does not name them.
+    batch: shapes and dtypes of an update's batch, `jax.ShapeDtypeStruct`s; None if not known.
   """
 
   apply: Apply = _NO_APPLY
@@ -56,6 +57,7 @@ class Context:
   num_actions: int = 0
   network: Any = None
   layers: tuple[str, ...] = ()
+  batch: Batch | None = None
 
 
 def named_key(key: PRNGKey, name: str) -> PRNGKey:

@@ -117,6 +117,36 @@ class LayerGraph(NamedTuple):
         out_of[kernel.path] |= kernel.out_of(units, shapes[kernel.path])
     return traverse_util.unflatten_dict(into), traverse_util.unflatten_dict(out_of)
 
+  def last(self, hidden: int, params: Params) -> Params:
+    """Marks the heads and the hidden layers before them, with all that belongs to them.
+
+    Args:
+      hidden: how many hidden layers before each head; 0 is the heads alone.
+      params: the network's parameters.
+
+    Returns:
+      A tree like `params` of Python bools, one for each array.
+
+    Raises:
+      ValueError: if there are not as many hidden layers before a head.
+    """
+    modules, vectors = {kernel.path[:-1] for kernel in self.heads}, set[Path]()
+    for _ in range(hidden):
+      before = [
+        layer
+        for layer in self.layers.values()
+        if any(kernel.path[:-1] in modules for kernel in layer.outgoing)
+        and not all(kernel.path[:-1] in modules for kernel in layer.incoming)
+      ]
+      if not before:
+        raise ValueError(f'There are no {hidden} hidden layers before the head.')
+      modules |= {kernel.path[:-1] for layer in before for kernel in layer.incoming}
+      vectors |= {path for layer in before for path in layer.vectors}
+    flat = traverse_util.flatten_dict(params)
+    return traverse_util.unflatten_dict(
+      {path: path[:-1] in modules or path in vectors for path in flat}
+    )
+
 
 def layer_graph(init: Callable[[PRNGKey], Params]) -> LayerGraph:
   """Reads the graph of a network from a trace of its initialisation; nothing is computed.

@@ -124,7 +124,8 @@ def make_update(
       updates=updates,
     )
     for name, remedy in active.items():
-      own: Any = state._replace(extra=state.extra.get(name))  # type: ignore[arg-type]
+      observed = remedy.observe(state.extra.get(name), info.metrics)
+      own: Any = state._replace(extra=observed)
       own, found = remedy.after_update(context, own, batch, _operation_key(key, name))
       extra = {**state.extra, name: own.extra} if name in state.extra else state.extra
       state = own._replace(extra=extra)

@@ -203,8 +203,8 @@ class Agent:
     self._stack = np.zeros((stack_size, *observation_shape), observation_dtype)
     params = self.network.init(init_key, self._stack[None])
     loss = self.make_loss()
-    # Before the data is read, which may take long.
-    checks.trace(loss, params, self._stack, batch_size, self.action_shape)
+    batch = checks.batch_shapes(self._stack, batch_size, self.action_shape)
+    checks.trace(loss, params, batch)  # Before the data is read, which may take long.
     context = Context(
       apply=self.apply,
       init=lambda key: self.network.init(key, self._stack[None]),
@@ -213,6 +213,7 @@ class Agent:
       num_actions=num_actions,
       network=self.network,
       layers=hidden_layers(self.network, self._stack[None]),
+      batch=batch,
     )
     self.learner = learner(loss, context=context)
     self.state = self.learner.init(params, learner_key)

@@ -14,14 +14,14 @@ from implicit_rl.logs import checkpoints
 from implicit_rl.types import Batch, LearnerState, Loss, Params
 
 
-def trace(
-  loss: Loss,
-  params: Params,
-  stack: np.ndarray,
-  batch_size: int,
-  action_shape: tuple[int, ...] = (),
-) -> None:
-  """Traces a loss on shapes alone, so that what is wrong with its settings is raised at once."""
+def batch_shapes(stack: np.ndarray, batch_size: int, action_shape: tuple[int, ...] = ()) -> Batch:
+  """Returns the shapes and dtypes of an update's batch.
+
+  Args:
+    stack: [S, ...], a state.
+    batch_size: B.
+    action_shape: () for numbered actions, (A,) for continuous ones.
+  """
 
   def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
@@ -31,7 +31,12 @@ def trace(
   fields |= {'state': states, 'next_state': states}
   action = array(np.float32 if action_shape else np.int32, *action_shape)
   fields |= {'action': action, 'next_action': action}
-  jax.eval_shape(loss, params, params, Batch._make(fields.values()), jax.random.PRNGKey(0))
+  return Batch._make(fields.values())
+
+
+def trace(loss: Loss, params: Params, batch: Batch) -> None:
+  """Traces a loss on shapes alone, so that what is wrong with its settings is raised at once."""
+  jax.eval_shape(loss, params, params, batch, jax.random.PRNGKey(0))
 
 
 def make_source(

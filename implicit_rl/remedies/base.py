@@ -9,6 +9,7 @@ import gin
 import jax
 import jax.numpy as jnp
 
+from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.types import Batch, LearnerState, LossAux, Metrics, Params, PRNGKey
 
@@ -69,6 +70,16 @@ class Remedy:
     del context, params, target_params, batch, aux, key, extra
     return jnp.zeros(()), {}
 
+  def observe(self, extra: Any, metrics: Metrics) -> Any:
+    """Returns this remedy's own state, given what an update reports; before `after_update`.
+
+    Args:
+      extra: as in `loss_term`.
+      metrics: the agent's, such as 'Losses/TD', and those of all loss terms.
+    """
+    del metrics
+    return extra
+
   def after_update(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> tuple[LearnerState, Metrics]:
@@ -102,8 +113,7 @@ class LossTerm(Remedy):
 
   def __post_init__(self):
     """Checks the weight."""
-    if not isinstance(self.weight, int | float) or not self.weight >= 0:
-      raise ValueError(f'{type(self).__name__}.weight must be at least 0, got {self.weight!r}.')
+    check_number(f'{type(self).__name__}.weight', self.weight, least=0)
 
   @property
   def active(self) -> bool:
@@ -135,21 +145,25 @@ class PeriodicRemedy(Remedy):
 
   Attributes:
     period: gradient updates between two operations; None takes it out of the program.
+    until: gradient updates of the run after which it no longer acts; None is never.
 
   Raises:
-    ValueError: for a period below 1, or one that is not a whole number.
+    ValueError: for one of them that is below 1, or not a whole number.
   """
 
   period: int | None
+  until: int | None = None
 
   def __post_init__(self):
-    """Checks the period."""
-    whole = isinstance(self.period, int) and not isinstance(self.period, bool)
-    if self.period is not None and not (whole and self.period >= 1):
-      raise ValueError(
-        f'{type(self).__name__}.period must be a whole number of updates, at least 1, or None; '
-        f'got {self.period!r}.'
-      )
+    """Checks the settings."""
+    for name in ('period', 'until'):
+      value = getattr(self, name)
+      whole = isinstance(value, int) and not isinstance(value, bool)
+      if value is not None and not (whole and value >= 1):
+        raise ValueError(
+          f'{type(self).__name__}.{name} must be a whole number of updates, at least 1, or None; '
+          f'got {value!r}.'
+        )
 
   @property
   def active(self) -> bool:
@@ -170,7 +184,10 @@ class PeriodicRemedy(Remedy):
     operate = lambda: self.operate(context, state, batch, key)
     _, metrics = jax.eval_shape(operate)
     idle = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
-    return jax.lax.cond(state.updates % self.period == 0, operate, lambda: (state, idle))
+    due = state.updates % self.period == 0
+    if self.until is not None:
+      due = due & (state.updates <= self.until)
+    return jax.lax.cond(due, operate, lambda: (state, idle))
 
 
 @gin.configurable('Remedies')

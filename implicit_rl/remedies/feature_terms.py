@@ -1,0 +1,120 @@
+"""Terms of the features alone: nuclear norm, stable rank and decorrelation.
+
+Φ [B, d] holds the features of a minibatch; the terms of several critics are added.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+
+from implicit_rl import rank
+from implicit_rl.compat.settings import check_number
+from implicit_rl.context import Context
+from implicit_rl.remedies.base import LossTerm
+from implicit_rl.remedies.forward import features_of
+from implicit_rl.types import Batch, LossAux, Params, PRNGKey
+
+
+class FeatureTerm(LossTerm, abc.ABC):
+  """A term that is a function of Φ; a subclass writes it."""
+
+  @abc.abstractmethod
+  def of_features(self, features: jax.Array) -> jax.Array:
+    """Φ [B, d] -> the term [] before its weight."""
+
+  def term(
+    self,
+    context: Context,
+    params: Params,
+    target_params: Params,
+    batch: Batch,
+    aux: LossAux,
+    key: PRNGKey,
+    extra: Any,
+  ) -> jax.Array:
+    """Returns the sum over the critics, []."""
+    return sum(map(self.of_features, features_of(aux.outputs)), jnp.zeros(()))
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class NuclearNorm(FeatureTerm):
+  """Subtracts weight · ‖Φ‖_* / ‖Φ‖_F, which lies between 1 and the root of the rank.
+
+  The nuclear norm ‖Φ‖_* is Σ σ_i. It alone has no bound: features only need to grow.
+
+  Attributes:
+    weight: α.
+    relative: divide by the Frobenius norm ‖Φ‖_F; False takes ‖Φ‖_* itself.
+  """
+
+  weight: float = 1e-3
+  relative: bool = True
+
+  def of_features(self, features: jax.Array) -> jax.Array:
+    """Φ [B, d] -> −Σ σ_i / √Σ σ_i², 0 for a zero matrix."""
+    values = rank.singular_values(features)
+    total = jnp.sum(values)
+    if not self.relative:
+      return -total
+    zero = total == 0
+    return -jnp.where(zero, 0, total / jnp.sqrt(jnp.where(zero, 1, jnp.sum(values**2))))
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class StableRank(FeatureTerm):
+  """Subtracts weight · ‖Φ‖_F² / σ_max², which lies between 1 and the rank.
+
+  Attributes:
+    weight: α.
+  """
+
+  weight: float = 1e-3
+
+  def of_features(self, features: jax.Array) -> jax.Array:
+    """Φ [B, d] -> −Σ σ_i² / σ_max²."""
+    return -rank.stable_rank(features)
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Decorrelation(FeatureTerm):
+  """Adds weight · (covariance · c + variance · v), two terms of VICReg (Bardes et al., 2022).
+
+  With C [d, d] the features' covariance over the minibatch, c = Σ_{i≠j} C_ij² / d and
+  v = mean_i max(0, 1 − √(C_ii + 10⁻⁴)).
+
+  Attributes:
+    weight: α.
+    covariance: share of c; the authors' is 1.
+    variance: share of v; the authors' is 25.
+  """
+
+  weight: float = 1e-3
+  covariance: float = 1.0
+  variance: float = 25.0
+
+  def __post_init__(self):
+    """Checks the shares."""
+    super().__post_init__()
+    check_number('Decorrelation.covariance', self.covariance, least=0)
+    check_number('Decorrelation.variance', self.variance, least=0)
+
+  def of_features(self, features: jax.Array) -> jax.Array:
+    """Φ [B, d] -> covariance · c + variance · v. Raises ValueError for a single row."""
+    size, width = features.shape
+    if size < 2:
+      raise ValueError('Decorrelation needs Agent.batch_size of at least 2, got 1.')
+    centred = features - jnp.mean(features, axis=0, keepdims=True)
+    covariance = jnp.matmul(centred.T, centred, precision='highest') / (size - 1)  # [d, d]
+    off_diagonal = jnp.where(jnp.eye(width, dtype=bool), 0, covariance)
+    deviation = jnp.sqrt(jnp.diagonal(covariance) + 1e-4)
+    c, v = jnp.sum(off_diagonal**2) / width, jnp.mean(jax.nn.relu(1 - deviation))
+    return self.covariance * c + self.variance * v

@@ -1,0 +1,58 @@
+"""The kernels of hidden layers as matrices, in one orientation for all kinds of layers."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+
+from implicit_rl.context import Context
+from implicit_rl.layer_graph import Kernel, LayerGraph, Path, layer_graph
+from implicit_rl.remedies.forward import check_layers
+from implicit_rl.types import Params
+
+
+def hidden_kernels(context: Context, params: Params, who: str) -> list[jax.Array]:
+  """Returns each hidden layer's kernel as a matrix [fan_in, out], from input to output.
+
+  A convolution's places and input channels are one axis. Noisy layers have their mean weights,
+  actor-critic networks the kernels of all critics, one critic after another.
+
+  Args:
+    context: its `layers` and `init` say what the network is.
+    params: the network's.
+    who: asks, for the error.
+
+  Raises:
+    ValueError: for a network that does not report its hidden layers.
+  """
+  layers = read_graph(context, who).layers
+  return [
+    kernel.matrix(_at(params, kernel.path))
+    for name in context.layers
+    if name in layers  # Absent: a sum of layers.
+    for kernel in means(layers[name].incoming)
+  ]
+
+
+def squared_norm(params: Params, kernels: tuple[Kernel, ...]) -> jax.Array:
+  """Returns the sum of squares [] of kernels, of noisy layers of their mean weights."""
+  squares = [jnp.sum(jnp.square(_at(params, one.path))) for one in means(kernels)]
+  return sum(squares, jnp.zeros(()))
+
+
+def read_graph(context: Context, who: str) -> LayerGraph:
+  """Returns the network's graph; see `hidden_kernels`."""
+  check_layers(context, who)
+  return layer_graph(context.init)
+
+
+def means(kernels: tuple[Kernel, ...]) -> list[Kernel]:
+  """Returns the kernels without those that scale a noise."""
+  return [kernel for kernel in kernels if not kernel.path[-1].endswith('_sigma')]
+
+
+def _at(params: Params, path: Path) -> jax.Array:
+  return functools.reduce(operator.getitem, path, params)

@@ -1,0 +1,185 @@
+"""Resets of the head or of the whole network (Nikishin et al., 2022), and shrink and perturb."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+
+from implicit_rl.context import Context
+from implicit_rl.layer_graph import layer_graph
+from implicit_rl.remedies import moments
+from implicit_rl.remedies.base import PeriodicRemedy
+from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reset(PeriodicRemedy):
+  """What the three share: parameters, target and moments are rewritten together.
+
+  Attributes:
+    reset_target: rewrite the target network too, with the same draw, so that both are as far apart
+      as before.
+    reset_count: set Adam's step count to 0; see `moments.renew`.
+  """
+
+  period: int | None = None
+  reset_target: bool = True
+  reset_count: bool = False
+
+  def rewritten(self, context: Context, params: Params, fresh: Params) -> Params:
+    """Returns parameters as they are after a reset, given those of a fresh network."""
+    raise NotImplementedError
+
+  def chosen(self, context: Context, params: Params) -> Params:
+    """Returns a tree like `params` of bools: whose moments are renewed."""
+    raise NotImplementedError
+
+  def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
+    """Checks that the settings suit the network."""
+    self.chosen(context, params)
+
+  def operate(
+    self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+  ) -> tuple[LearnerState, Metrics]:
+    """See `PeriodicRemedy.operate`."""
+    fresh = context.init(key)
+    params = self.rewritten(context, state.params, fresh)
+    target_params = state.target_params
+    if self.reset_target:
+      target_params = self.rewritten(context, target_params, fresh)
+    optimizer_state = moments.renew(
+      context.optimizer,
+      state.optimizer_state,
+      params,
+      self.chosen(context, state.params),
+      reset_count=self.reset_count,
+    )
+    state = state._replace(
+      params=params, target_params=target_params, optimizer_state=optimizer_state
+    )
+    return state, {f'{type(self).__name__}/Done': jnp.ones(())}
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class NetworkReset(_Reset):
+  """Draws the whole network anew: parameters, target network and the optimiser's moments.
+
+  With an actor-critic that is policy, critics and temperature. NetworkReset/Done counts.
+  """
+
+  period: int | None = 200_000
+  reset_count: bool = True
+
+  def rewritten(self, context: Context, params: Params, fresh: Params) -> Params:
+    """Returns the fresh network."""
+    return fresh
+
+  def chosen(self, context: Context, params: Params) -> Params:
+    """Chooses everything."""
+    return jax.tree.map(lambda _: True, params)
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class HeadReset(_Reset):
+  """Draws the network's last layers anew, with their moments.
+
+  With an actor-critic those of the policy and of the critics. HeadReset/Done counts.
+
+  Attributes:
+    hidden_layers: how many hidden layers are drawn with the head that they lead to.
+
+  Raises:
+    ValueError: for a negative number of layers; from `init` if the network has fewer.
+  """
+
+  period: int | None = 40_000
+  hidden_layers: int = 0
+
+  def __post_init__(self):
+    """Checks the settings."""
+    super().__post_init__()
+    _check_layers(self, 'hidden_layers', self.hidden_layers)
+
+  def rewritten(self, context: Context, params: Params, fresh: Params) -> Params:
+    """Returns the parameters with fresh last layers."""
+    return _pick(self.chosen(context, params), fresh, params)
+
+  def chosen(self, context: Context, params: Params) -> Params:
+    """Chooses the last layers."""
+    return _last(self, 'hidden_layers', self.hidden_layers, context, params)
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class ShrinkAndPerturb(_Reset):
+  """θ ← shrink·θ + perturb·θ_new, for a fresh network's θ_new (Ash and Adams, 2020).
+
+  As in BBF and SR-SPR (Schwarzer et al., 2023; D'Oro et al., 2023) the last layers may be drawn
+  anew instead. All moments are renewed. ShrinkAndPerturb/Done counts.
+
+  Attributes:
+    shrink: of the old parameters; 1 with perturb 0 changes none.
+    perturb: of the new ones.
+    reset_layers: draw the head and so many hidden layers before it anew; None draws none.
+
+  Raises:
+    ValueError: for a factor outside [0, 1], or a negative number of layers; from `init` if the
+      network has fewer.
+  """
+
+  period: int | None = 40_000
+  shrink: float = 0.5
+  perturb: float = 0.5
+  reset_layers: int | None = 1
+  reset_count: bool = True
+
+  def __post_init__(self):
+    """Checks the settings."""
+    super().__post_init__()
+    for name in ('shrink', 'perturb'):
+      value = getattr(self, name)
+      if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f'ShrinkAndPerturb.{name} must be within [0, 1], got {value!r}.')
+    if self.reset_layers is not None:
+      _check_layers(self, 'reset_layers', self.reset_layers)
+
+  def rewritten(self, context: Context, params: Params, fresh: Params) -> Params:
+    """Returns the mixture, with fresh last layers."""
+    mixed = jax.tree.map(lambda old, new: self.shrink * old + self.perturb * new, params, fresh)
+    if self.reset_layers is None:
+      return mixed
+    last = _last(self, 'reset_layers', self.reset_layers, context, params)
+    return _pick(last, fresh, mixed)
+
+  def chosen(self, context: Context, params: Params) -> Params:
+    """Chooses everything."""
+    if self.reset_layers is not None:  # Raises where there are fewer.
+      _last(self, 'reset_layers', self.reset_layers, context, params)
+    return jax.tree.map(lambda _: True, params)
+
+
+def _pick(chosen: Params, new: Params, old: Params) -> Params:
+  return jax.tree.map(lambda choose, a, b: a if choose else b, chosen, new, old)
+
+
+def _check_layers(remedy: object, name: str, number: Any) -> None:
+  whole = isinstance(number, int) and not isinstance(number, bool)
+  if not whole or number < 0:
+    raise ValueError(
+      f'{type(remedy).__name__}.{name} must be a whole number of hidden layers, at least 0, '
+      f'got {number!r}.'
+    )
+
+
+def _last(remedy: object, name: str, number: int, context: Context, params: Params) -> Params:
+  """The last layers, or an error that names the setting."""
+  try:
+    return layer_graph(context.init).last(number, params)
+  except ValueError as error:
+    raise ValueError(f'{type(remedy).__name__}.{name} is {number}: {error}') from error

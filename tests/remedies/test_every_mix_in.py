@@ -1,0 +1,90 @@
+"""Every shipped remedy as a gin file: it acts, reports, and resumes as if never interrupted.
+
+A new file below gin_configs/remedies or gin_configs/penalties is found by itself.
+"""
+
+import dataclasses
+import re
+import shutil
+
+import gin
+import numpy as np
+import pytest
+
+from implicit_rl.logs import checkpoints, jsonl
+from implicit_rl.running import configurables
+from tests.command_line import MINATAR_REPLAY, OFFLINE, ONLINE, ROOT, run
+from tests.faults import processes
+
+FILES = [
+  str(path.relative_to(ROOT))
+  for folder in ('remedies', 'penalties')
+  for path in sorted((ROOT / 'gin_configs' / folder).glob('*.gin'))
+  if 'Remedies.' in path.read_text()
+]
+# What a short run needs to reach, where it is not a period.
+SOONER = {'CChain.warm_up': 3}
+_SMALL = {'MinAtarCNN.hidden_units': 16}
+PATHS = {
+  'offline': (
+    'gin_configs/minatar/offline_dqn.gin',
+    OFFLINE | _SMALL | {'OfflineRunner.num_iterations': 2, 'OfflineRunner.training_steps': 3},
+  ),
+  'compiled online': (
+    'gin_configs/minatar/online_dqn.gin',
+    ONLINE | MINATAR_REPLAY | _SMALL | {'OnlineRunner.num_iterations': 2},
+  ),
+}
+
+
+def sooner(gin_file):
+  """Bindings that let a remedy act within the first few updates."""
+  configurables.load()
+  bindings = {}
+  for name in re.findall(r'@([\w.]+)\(\)', (ROOT / gin_file).read_text()):
+    fields = {field.name for field in dataclasses.fields(gin.get_configurable(name))}
+    bindings |= {f'{name}.period': 2} if 'period' in fields else {}
+    bindings |= {key: value for key, value in SOONER.items() if key.startswith(f'{name}.')}
+  return bindings
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+  """The rows of runs without a remedy, by path; each run once."""
+  rows = {}
+
+  def of(path):
+    if path not in rows:
+      gin_file, bindings = PATHS[path]
+      rows[path] = run(tmp_path_factory.mktemp('plain') / 'run', gin_file, **bindings)
+    return rows[path]
+
+  return of
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', PATHS)
+@pytest.mark.parametrize('mix_in', FILES)
+def test_it_acts_reports_and_is_resumed(mix_in, path, plain, tmp_path):
+  gin_file, bindings = PATHS[path]
+  bindings = bindings | sooner(mix_in)
+  whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
+  rows = run(whole, gin_file, mix_in, **bindings)
+  assert len(rows) == 2
+  without = plain(path)
+  own = rows[-1].keys() - without[-1].keys()
+  assert own, 'it reports nothing of its own'
+  assert all(np.isfinite(rows[-1][name]) for name in own)
+  assert rows[-1]['q_mean'] != without[-1]['q_mean'], 'it changes nothing'
+
+  # As if the run had been killed in its second iteration.
+  shutil.copytree(whole, resumed)
+  shutil.rmtree(resumed / 'logs', ignore_errors=True)
+  removed = sorted((resumed / 'checkpoints').glob('*1*'))
+  assert removed and checkpoints.iterations(resumed / 'checkpoints') == [0, 1]
+  for one in removed:
+    one.unlink() if one.is_file() else shutil.rmtree(one)
+  assert checkpoints.iterations(resumed / 'checkpoints') == [0]
+  run(resumed, gin_file, mix_in, **bindings)
+  assert len(jsonl.read(resumed / 'metrics.jsonl')) == 2
+  processes.assert_same_run(whole, resumed)
