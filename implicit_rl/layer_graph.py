@@ -13,6 +13,7 @@ puts several functions of a unit side by side on the last axis, such as crelu.
 from __future__ import annotations
 
 import collections
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -42,6 +43,10 @@ class Kernel(NamedTuple):
   def matrix(self, kernel: jax.Array) -> jax.Array:
     """Returns a kernel as a matrix [fan_in, out]; a convolution's places and inputs are merged."""
     return kernel.T if self.rows else kernel.reshape(-1, kernel.shape[-1])
+
+  def fan_in(self, shape: tuple[int, ...]) -> int:
+    """Returns how many weights of a kernel of this shape lead into each output."""
+    return math.prod(shape) // shape[0 if self.rows else -1]
 
   def into(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Spreads a value for each output [out] over the weights that lead into it: -> `shape`."""
@@ -193,6 +198,11 @@ def layer_graph(init: Callable[[PRNGKey], Params]) -> LayerGraph:
   ends, names = variables
   calls = [call._replace(inputs=i, outputs=o) for call, (i, o) in zip(calls, ends, strict=True)]
   return _read(jaxpr.jaxpr, calls, {name: names[name] for name in activations})
+
+
+def array_at(params: Params, path: Path) -> jax.Array:
+  """Returns the array at a path in the parameters, or in a tree like them."""
+  return functools.reduce(lambda tree, key: tree[key], path, params)
 
 
 class _Call(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,64 @@ import jax.numpy as jnp
 from implicit_rl.context import Context
 from implicit_rl.layer_graph import LayerGraph, layer_graph
 from implicit_rl.remedies import moments
-from implicit_rl.types import Batch, LearnerState, Metrics, PRNGKey
+from implicit_rl.remedies.base import PeriodicRemedy
+from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitReset(PeriodicRemedy):
+  """Draws the units of hidden layers anew whose score is small for their layer.
+
+  A subclass writes `values`. The score of a unit is its mean |value| over the mean of its layer's.
+  CLASS/Reset counts the units.
+
+  Attributes:
+    threshold: τ, in [0, 1]: units with a score of at most τ are reset. 0 resets those whose values
+      are all 0.
+    reset_count: set Adam's step count to 0 as well, where a unit is reset; see `moments.renew`.
+
+  Raises:
+    ValueError: for a threshold outside [0, 1].
+  """
+
+  period: int | None = 1000
+  threshold: float = 0.025
+  reset_count: bool = False
+
+  def __post_init__(self):
+    """Checks the settings."""
+    super().__post_init__()
+    if not isinstance(self.threshold, int | float) or not 0 <= self.threshold <= 1:
+      raise ValueError(
+        f'{type(self).__name__}.threshold must be within [0, 1], got {self.threshold!r}.'
+      )
+
+  def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
+    """Checks that the network has units to reset."""
+    unit_graph(context, self)
+
+  def values(
+    self, context: Context, graph: LayerGraph, state: LearnerState, batch: Batch, key: PRNGKey
+  ) -> dict[str, jax.Array]:
+    """Returns what units are scored by: [N, C] by layer."""
+    raise NotImplementedError(f'{type(self).__name__} has no values().')
+
+  def operate(
+    self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+  ) -> tuple[LearnerState, Metrics]:
+    """See `PeriodicRemedy.operate`."""
+    graph = unit_graph(context, self)
+    values_key, reset_key = jax.random.split(key)
+    values = self.values(context, graph, state, batch, values_key)
+    chosen = {name: scores(one) <= self.threshold for name, one in values.items()}
+    state = reset(context, graph, state, chosen, reset_key, self.reset_count)
+    return state, {f'{type(self).__name__}/Reset': count(chosen)}
+
+
+def scores(values: jax.Array) -> jax.Array:
+  """Returns each unit's mean size over that of its layer: [N, C] -> [C]; 0 in a layer of zeros."""
+  size = jnp.mean(jnp.abs(values), axis=0)
+  return size / (jnp.mean(size) + 1e-9)
 
 
 def unit_graph(context: Context, remedy: object) -> LayerGraph:
@@ -96,7 +155,6 @@ def reset(
   return state._replace(params=params, optimizer_state=optimizer_state)
 
 
-def count(name: str, chosen: Mapping[str, jax.Array]) -> Metrics:
-  """Returns the number of units that a remedy reset as NAME/Reset."""
-  units = [jnp.sum(mask, dtype=jnp.float32) for mask in chosen.values()]
-  return {f'{name}/Reset': jnp.sum(jnp.stack(units))}
+def count(chosen: Mapping[str, jax.Array]) -> jax.Array:
+  """Returns how many units masks choose, [] float32."""
+  return jnp.sum(jnp.stack([jnp.sum(mask, dtype=jnp.float32) for mask in chosen.values()]))

@@ -14,7 +14,8 @@ from implicit_rl.context import Context
 from implicit_rl.layer_graph import layer_graph
 from implicit_rl.learner import Learner
 from implicit_rl.remedies import units
-from implicit_rl.remedies.redo import ReDo, scores
+from implicit_rl.remedies.redo import ReDo
+from implicit_rl.remedies.units import scores
 from tests.remedies import small_learners
 from tests.remedies.small_learners import assert_equal
 
