@@ -23,7 +23,13 @@ FILES = [
   if 'Remedies.' in path.read_text()
 ]
 # What a short run needs to reach, where it is not a period.
-SOONER = {'CChain.warm_up': 3}
+SOONER = {
+  'CChain.warm_up': 3,
+  'ContinualBackprop.maturity': 0,
+  'ContinualBackprop.rate': 1.0,
+  'MagnitudePruning.begin': 0,
+  'MagnitudePruning.end': 4,
+}
 _SMALL = {'MinAtarCNN.hidden_units': 16}
 PATHS = {
   'offline': (

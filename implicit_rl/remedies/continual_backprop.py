@@ -1,0 +1,122 @@
+"""Continual backpropagation: a few of the least useful units are drawn anew all the time."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import gin
+import jax
+import jax.numpy as jnp
+
+from implicit_rl.context import Context
+from implicit_rl.layer_graph import HiddenLayer, array_at
+from implicit_rl.remedies import units
+from implicit_rl.remedies.base import Remedy
+from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
+
+
+class LayerRecord(NamedTuple):
+  """What is remembered of a hidden layer's C units.
+
+  Attributes:
+    utility: [C] float32, the running mean of each unit's contribution.
+    age: [C] int32, updates since a unit was drawn.
+    due: [] float32, units that are to be replaced; a fraction waits.
+  """
+
+  utility: jax.Array
+  age: jax.Array
+  due: jax.Array
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class ContinualBackprop(Remedy):
+  """Replaces the mature unit of least utility in each layer, as often as the rate says.
+
+  A unit's contribution is E|h| · Σ|w| over its outgoing weights w (Dohare et al., 2024), its
+  utility the running mean of that. After each update `rate` times the number of a layer's mature
+  units becomes due; one unit is replaced where at least one is due: fresh incoming weights,
+  outgoing weights 0, fresh moments. With an actor-critic the critics' units are replaced.
+  ContinualBackprop/Reset counts them.
+
+  Attributes:
+    rate: of replacement, units per unit and update, at least 0; 0 takes the remedy out of the
+      program.
+    decay: of the running mean, in [0, 1).
+    maturity: updates for which a new unit is safe, at least 0.
+    reset_count: set Adam's step count to 0, where a unit is replaced; see `moments.renew`.
+
+  Raises:
+    ValueError: for a setting out of its range.
+  """
+
+  rate: float = 1e-4
+  decay: float = 0.99
+  maturity: int = 10_000
+  reset_count: bool = False
+
+  def __post_init__(self):
+    """Checks the settings."""
+    within = {
+      'rate': ('within [0, 1]', 0 <= self.rate <= 1),
+      'decay': ('within [0, 1)', 0 <= self.decay < 1),
+      'maturity': ('at least 0', isinstance(self.maturity, int) and self.maturity >= 0),
+    }
+    for name, (range_, right) in within.items():
+      if not right:
+        value = getattr(self, name)
+        raise ValueError(f'ContinualBackprop.{name} must be {range_}, got {value!r}.')
+
+  @property
+  def active(self) -> bool:
+    """Whether the rate is above 0."""
+    return self.rate > 0
+
+  def init(self, context: Context, params: Params, key: PRNGKey) -> dict[str, LayerRecord]:
+    """Returns a record of every hidden layer, without utility and of age 0."""
+    layers = units.unit_graph(context, self).layers
+    zeros = lambda layer: (jnp.zeros(layer.units), jnp.zeros(layer.units, jnp.int32))
+    return {name: LayerRecord(*zeros(layer), due=jnp.zeros(())) for name, layer in layers.items()}
+
+  def after_update(
+    self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+  ) -> tuple[LearnerState, Metrics]:
+    """See `Remedy.after_update`."""
+    graph = units.unit_graph(context, self)
+    loss_key, reset_key = jax.random.split(key)
+    active = units.activations(context, graph, state, batch, loss_key)
+    records: dict[str, Any] = dict(state.extra)
+    chosen = {}
+    for name, h in active.items():
+      contribution = jnp.mean(jnp.abs(h), axis=0) * outgoing(graph.layers[name], state.params)
+      records[name], chosen[name] = self._replace(records[name], contribution)
+    state = state._replace(extra=records)
+    replaced = units.count(chosen)
+    state = jax.lax.cond(
+      replaced > 0,
+      lambda: units.reset(context, graph, state, chosen, reset_key, self.reset_count),
+      lambda: state,
+    )
+    return state, {'ContinualBackprop/Reset': replaced}
+
+  def _replace(self, record: LayerRecord, contribution: jax.Array) -> tuple[LayerRecord, jax.Array]:
+    """The record after an update, and a mask [C] of the unit that is replaced, if one is."""
+    age = record.age + 1
+    utility = self.decay * record.utility + (1 - self.decay) * contribution
+    mature = age > self.maturity
+    due = record.due + self.rate * jnp.sum(mature, dtype=jnp.float32)
+    least = jnp.argmin(jnp.where(mature, utility, jnp.inf))
+    replace = (jnp.arange(len(age)) == least) & mature & (due >= 1)
+    due = due - jnp.any(replace)
+    return LayerRecord(jnp.where(replace, 0, utility), jnp.where(replace, 0, age), due), replace
+
+
+def outgoing(layer: HiddenLayer, params: Params) -> jax.Array:
+  """Returns the sum of the sizes of each unit's outgoing weights, [C]."""
+  sizes = [
+    jnp.sum(jnp.abs(kernel.by_unit(array_at(params, kernel.path), layer.units)), axis=1)
+    for kernel in layer.outgoing
+  ]
+  return sum(sizes, jnp.zeros(layer.units))
