@@ -272,8 +272,15 @@ def _condition_number(values: jax.Array) -> jax.Array:
 
 @_on_features
 def stable_rank(features: ArrayLike) -> jax.Array:
-  """Returns ‖Φ‖_F² / σ_max²: [], between 1 and the rank. Differentiable."""
-  return _stable_rank(_spectrum(features)[0])
+  """Returns ‖Φ‖_F² / σ_max²: [], between 1 and the rank. Differentiable.
+
+  σ_max² is an eigenvalue of the smaller Gram matrix, as in `lp_penalty`: no SVD is needed.
+  """
+  x, _, poison = _normalised(features)
+  wide = x if x.shape[0] <= x.shape[1] else x.T
+  gram = jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST)
+  (largest, _), _ = _extreme_eigenpairs(gram)
+  return _safe_divide(jnp.sum(x**2), largest) * poison
 
 
 @_on_features

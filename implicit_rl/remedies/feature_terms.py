@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from typing import Any
 
 import gin
@@ -58,13 +59,20 @@ class NuclearNorm(FeatureTerm):
   relative: bool = True
 
   def of_features(self, features: jax.Array) -> jax.Array:
-    """Φ [B, d] -> −Σ σ_i / √Σ σ_i², 0 for a zero matrix."""
-    values = rank.singular_values(features)
-    total = jnp.sum(values)
+    """Φ [B, d] -> −Σ σ_i / √Σ σ_i², 0 for a zero matrix.
+
+    From the smaller Gram matrix, whose eigenvalues are σ²; √σ² is a line where σ² is rounding.
+    """
+    wide = features if features.shape[0] <= features.shape[1] else features.T
+    squares = jnp.linalg.eigvalsh(jnp.matmul(wide, wide.T, precision='highest'))  # Ascending.
+    zero = squares[-1] <= 0
+    largest = jax.lax.stop_gradient(jnp.where(zero, 1, squares[-1]))
+    rounding = max(wide.shape) * jnp.finfo(wide.dtype).eps * largest
+    roots = jnp.sqrt(jnp.maximum(squares, rounding))
+    total = jnp.sum(jnp.where(squares > rounding, roots, squares / jnp.sqrt(rounding)))
     if not self.relative:
       return -total
-    zero = total == 0
-    return -jnp.where(zero, 0, total / jnp.sqrt(jnp.where(zero, 1, jnp.sum(values**2))))
+    return -total / jnp.sqrt(jnp.where(zero, 1, jnp.sum(wide**2)))
 
 
 @gin.configurable
@@ -113,8 +121,12 @@ class Decorrelation(FeatureTerm):
     if size < 2:
       raise ValueError('Decorrelation needs Agent.batch_size of at least 2, got 1.')
     centred = features - jnp.mean(features, axis=0, keepdims=True)
-    covariance = jnp.matmul(centred.T, centred, precision='highest') / (size - 1)  # [d, d]
-    off_diagonal = jnp.where(jnp.eye(width, dtype=bool), 0, covariance)
-    deviation = jnp.sqrt(jnp.diagonal(covariance) + 1e-4)
-    c, v = jnp.sum(off_diagonal**2) / width, jnp.mean(jax.nn.relu(1 - deviation))
-    return self.covariance * c + self.variance * v
+    variance = jnp.sum(centred**2, axis=0) / (size - 1)  # [d], the diagonal of C.
+    product = functools.partial(jnp.matmul, precision='highest')
+    if size < width:  # The smaller Gram matrix has C's norm. Of so few rows C is far from diagonal.
+      gram = product(centred, centred.T) / (size - 1)
+      squares = jnp.sum(gram**2) - jnp.sum(variance**2)
+    else:
+      squares = jnp.sum((product(centred.T, centred) / (size - 1) - jnp.diag(variance)) ** 2)
+    missing = jnp.mean(jax.nn.relu(1 - jnp.sqrt(variance + 1e-4)))
+    return self.covariance * squares / width + self.variance * missing
