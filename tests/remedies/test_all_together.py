@@ -100,13 +100,18 @@ def test_critics_take_all_loss_terms(agent, files):
   assert of_terms(made.learner) <= traced(made)
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_are_separate_seeds(files):
-  """With all remedies acting at every third update."""
+  """With all remedies that have a state of their own."""
   bind(files)
-  setting = settings.make('rainbow')
+  setting = settings.make('dqn')
+  init = setting.learner(bound_remedies()).init
+  extra = jax.eval_shape(init, setting.params, jax.random.PRNGKey(0)).extra
+  assert {'l2_init', 'infer', 'c_chain', 'spectral_regularization'} <= set(extra)
   remedies = {
     name: dataclasses.replace(one, period=3) if hasattr(one, 'period') else one
     for name, one in bound_remedies().items()
+    if name in extra
   }
   learner = setting.learner(remedies, loop='scan')
   starts = [
