@@ -2,6 +2,8 @@
 
 What it offers by name, imported when it is first used:
   load_run: gives a trained run back.
+  diagnose: measures anybody's JAX network.
+  diagnose_features: measures activations that any other library hands over.
 """
 
 import importlib
@@ -15,6 +17,8 @@ old_names.install()
 
 # Imported when they are used: what they need takes seconds to load.
 _LAZY = {
+  'diagnose': 'implicit_rl.diagnosis.network',
+  'diagnose_features': 'implicit_rl.diagnosis.network',
   'load_run': 'implicit_rl.running.loading',
 }
 

@@ -13,12 +13,16 @@ import optax
 from implicit_rl.types import Apply, Batch, Loss, Params, PRNGKey
 
 
+class NotGivenError(ValueError):
+  """A remedy or a diagnostic needs something that the caller has not given."""
+
+
 def _missing(what: str) -> Callable[..., Any]:
   """Returns a function that says which part of the context was not given."""
 
   def fail(*args: Any, **kwargs: Any) -> Any:
     del args, kwargs
-    raise ValueError(
+    raise NotGivenError(
       f'This remedy or diagnostic needs `context.{what}`: construct the learner as '
       f'Learner(loss, context=Context({what}=...)).'
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from implicit_rl import rank
-from implicit_rl.types import Batch, Loss, Params, PRNGKey
+from implicit_rl.types import Batch, Loss, LossAux, Params, PRNGKey
 
 # Returns must be known for so many transitions; a few are no fair sample of the data.
 _LEAST_KNOWN = 0.25
@@ -30,22 +31,36 @@ def make_measure(loss: Loss, delta: float = 0.01) -> Measure:
     [min(B, d)]. Where `features` are several networks' (twin critics), what is measured of them is
     the mean over the networks, and `srank_1`, `srank_2`, … are each one's own.
   """
+  return jax.jit(functools.partial(measure, loss, delta))
 
-  @jax.jit
-  def measure(params, target_params, batch, key):
-    loss_value, aux = loss(params, target_params, batch, key)
-    q_values = aux.outputs.q_values
-    return {
-      **_of_features(aux.outputs.features, delta),
-      'loss': loss_value,
-      'td_error': jnp.sqrt(jnp.mean(jnp.square(aux.td_error))),
-      'q_mean': jnp.mean(q_values),
-      'q_max': jnp.max(q_values),
-      'q_min': jnp.min(q_values),
-      'q_data_gap': value_gap(q_values, batch),
-    }
 
-  return measure
+def measure(
+  loss: Loss,
+  delta: float,
+  params: Params,
+  target_params: Params,
+  batch: Batch,
+  key: PRNGKey,
+) -> dict[str, jax.Array]:
+  """Returns what `make_measure` says. Pure, for any transformation."""
+  loss_value, aux = loss(params, target_params, batch, key)
+  q_values = aux.outputs.q_values
+  return {
+    **of_features(aux.outputs.features, delta),
+    **of_errors(loss_value, aux),
+    **of_values(q_values),
+    'q_data_gap': value_gap(q_values, batch),
+  }
+
+
+def of_errors(loss_value: jax.Array, aux: LossAux) -> dict[str, jax.Array]:
+  """Returns the loss and the root mean square of the TD errors."""
+  return {'loss': loss_value, 'td_error': jnp.sqrt(jnp.mean(jnp.square(aux.td_error)))}
+
+
+def of_values(q_values: jax.Array) -> dict[str, jax.Array]:
+  """Returns the mean and the extremes of values [B, A]."""
+  return {'q_mean': jnp.mean(q_values), 'q_max': jnp.max(q_values), 'q_min': jnp.min(q_values)}
 
 
 def value_gap(q_values: jax.Array, batch: Batch) -> jax.Array:
@@ -70,8 +85,8 @@ def value_gap(q_values: jax.Array, batch: Batch) -> jax.Array:
   return jnp.where(enough, jnp.sum(gaps) / jnp.sum(known), jnp.nan)
 
 
-def _of_features(features: jax.Array | tuple[jax.Array, ...], delta: float) -> dict[str, jax.Array]:
-  """Rank metrics and singular values of Φ, or their means over several networks' Φ."""
+def of_features(features: jax.Array | tuple[jax.Array, ...], delta: float) -> dict[str, jax.Array]:
+  """Returns rank metrics and singular values of Φ, or their means over several networks' Φ."""
   measured = [rank.rank_metrics(phi, delta, spectra=True) for phi in jax.tree.leaves(features)]
   if len(measured) == 1:
     return measured[0]

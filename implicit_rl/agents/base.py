@@ -21,6 +21,7 @@ from implicit_rl.agents.target_ranges import TargetRange
 from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context, add_new
 from implicit_rl.data.source import DataSource
+from implicit_rl.diagnostics.alarms import value_bounds
 from implicit_rl.diagnostics.base import Diagnostic
 from implicit_rl.diagnostics.measurements import Measurements, bound_diagnostics
 from implicit_rl.heads import Head
@@ -217,9 +218,10 @@ class Agent:
     )
     self.learner = learner(loss, context=context)
     self.state = self.learner.init(params, learner_key)
+    self.srank_delta = srank_delta
     self._measure = make_measure(loss, srank_delta)
-    diagnostics = bound_diagnostics() if diagnostics is None else diagnostics
-    self._measurements = Measurements(diagnostics, self.learner.context)
+    self.diagnostics = bound_diagnostics() if diagnostics is None else diagnostics
+    self._measurements = Measurements(self.diagnostics, self.learner.context)
     self._select = jax.jit(self._select_next, static_argnames='evaluating')
     self.policy = self.make_policy()
     self.evaluation_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 1))
@@ -340,12 +342,15 @@ class Agent:
     if pending is not None:
       yield *pending[:2], pending[2].result()
 
-  def measure(self, batch: Batch, iteration: int = 0) -> dict[str, Any]:
+  def measure(
+    self, batch: Batch, iteration: int = 0, measurements: Measurements | None = None
+  ) -> dict[str, Any]:
     """Measures the current parameters on a fixed batch [B, ...].
 
     Args:
       batch: transitions.
       iteration: number of the iteration, from 0, which decides what diagnostics are due.
+      measurements: those to take, with a memory of their own; None takes the run's.
 
     Returns:
       Rank metrics, TD error and Q, and what the diagnostics return.
@@ -355,16 +360,14 @@ class Agent:
     )
     if not self.estimates_values:
       measured['q_data_gap'] = np.nan
-    add_new(measured, self._measurements.take(iteration, self.state, batch), 'A diagnostic')
+    measurements = measurements or self._measurements
+    add_new(measured, measurements.take(iteration, self.state, batch), 'A diagnostic')
     return measured
 
   def value_bounds(self) -> tuple[float, float]:
     """Returns the smallest and the largest value that the data's rewards allow; ±inf if unknown."""
-    rewards = None if self.source is None else self.source.reward_range
-    if rewards is None or self.gamma == 1 or not self.estimates_values:
-      return -np.inf, np.inf
-    low, high = rewards
-    return min(low, 0.0) / (1 - self.gamma), max(high, 0.0) / (1 - self.gamma)
+    known = self.source if self.estimates_values else None
+    return value_bounds(None if known is None else known.reward_range, self.gamma)
 
   # --- acting, in Dopamine's words --------------------------------------------------------------
 

@@ -48,6 +48,21 @@ def values(
   )
 
 
+def value_bounds(
+  reward_range: tuple[float, float] | None, discount: float | None
+) -> tuple[float, float]:
+  """Returns the smallest and the largest value that rewards allow; ±inf if unknown.
+
+  Args:
+    reward_range: the smallest and the largest reward of a step, or None.
+    discount: γ per step, or None.
+  """
+  if reward_range is None or discount is None or discount == 1:
+    return -math.inf, math.inf
+  low, high = reward_range
+  return min(low, 0.0) / (1 - discount), max(high, 0.0) / (1 - discount)
+
+
 def dormant_units(shares: Mapping[str, float], most: float = 0.5) -> str | None:
   """Says so where more than `most` of a layer's units are dormant.
 

@@ -16,7 +16,7 @@ from implicit_rl.diagnostics.dormancy import Dormancy
 from implicit_rl.logs import checkpoints
 from implicit_rl.types import Batch, LearnerState, PRNGKey
 
-_KEYS = 0xD1A6  # Sets the diagnostics' keys apart from those of updates.
+KEYS = 0xD1A6  # Sets the diagnostics' keys apart from those of updates.
 
 # Cheap ones, which every run takes unless gin binds None: `Diagnostics.dormancy = None`.
 DEFAULTS: dict[str, Callable[[], Diagnostic]] = {'dormancy': Dormancy}
@@ -70,12 +70,12 @@ class Measurements:
       ValueError: if two diagnostics return the same name.
     """
     measured: dict[str, Any] = {}
-    keys = jax.random.fold_in(state.key, _KEYS)
+    keys = jax.random.fold_in(state.key, KEYS)
     for name, diagnostic in self._diagnostics.items():
       if iteration % diagnostic.period == 0:
         key = named_key(keys, name)
         if name not in self._memory:
-          self._memory[name] = _nothing_yet(diagnostic, self._context, state, batch, key)
+          self._memory[name] = nothing_yet(diagnostic, self._context, state, batch, key)
         own: Any = state._replace(extra=self._memory[name])
         found, self._memory[name] = self._measures[name](own, batch, key)
         add_new(measured, found, f'Diagnostics.{name}')
@@ -101,12 +101,11 @@ def _measure_and_remember(
   return measured, diagnostic.remember(context, state, batch, key)
 
 
-def _nothing_yet(
+def nothing_yet(
   diagnostic: Diagnostic, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
 ) -> Any:
-  """What a diagnostic finds in `state.extra` before its first measurement: NaN everywhere."""
+  """Returns what a diagnostic finds in `state.extra` before its first measurement: only NaN."""
   if type(diagnostic).remember is Diagnostic.remember:
     return None
-  remember = functools.partial(diagnostic.remember, context)
-  shapes = jax.eval_shape(remember, state, batch, key)
+  shapes = jax.eval_shape(lambda: diagnostic.remember(context, state, batch, key))
   return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)

@@ -16,7 +16,7 @@ from implicit_rl.logs.errors import DamagedLogError
 
 def append(path: str | os.PathLike, row: Mapping[str, Any]) -> None:
   """Appends one row in a single write; non-finite numbers become null, as JSON has none."""
-  line = json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + '\n'
+  line = json.dumps(plain(row), allow_nan=False) + '\n'
   with open(path, 'ab') as file:
     file.write(line.encode())
     file.flush()
@@ -79,13 +79,16 @@ def keep_before(path: str | os.PathLike, iteration: int) -> None:
   os.replace(aside, path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+  """Returns arrays, numbers, lists and mappings ready for JSON; what is not finite is None."""
+  if isinstance(value, Mapping):
+    return {name: plain(one) for name, one in value.items()}
   if isinstance(value, str | bool | None):
     return value
   array = np.asarray(value)
   if array.dtype == np.float32:
     array = array.astype(str).astype(np.float64)  # Nine digits say all that a float32 holds.
   if array.ndim:
-    return [_plain(element) for element in array]
+    return [plain(element) for element in array]
   number = array.item()
   return number if isinstance(number, int) or math.isfinite(number) else None

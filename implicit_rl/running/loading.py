@@ -15,9 +15,11 @@ import gin
 import jax
 import jax.numpy as jnp
 
-from implicit_rl import environments
+from implicit_rl import environments, metrics
 from implicit_rl.agents import checks
 from implicit_rl.compat import config_files, gin_names, gin_state
+from implicit_rl.diagnosis.result import Diagnosis
+from implicit_rl.diagnostics import Measurements
 from implicit_rl.logs import checkpoints
 from implicit_rl.running import configurables, experiment
 from implicit_rl.types import Batch, Params
@@ -38,6 +40,7 @@ class LoadedRun:
     make_environment: makes a new environment as the run's; call it with a seed, by default the
       run's.
     measure_size: number of transitions that the run measures on.
+    measurements: what `diagnose` takes, with a memory of its own.
   """
 
   base_dir: pathlib.Path
@@ -47,6 +50,7 @@ class LoadedRun:
   agent: Any
   make_environment: Callable[..., Any]
   measure_size: int
+  measurements: Measurements
 
   @property
   def params(self) -> Params:
@@ -78,6 +82,31 @@ class LoadedRun:
         f'load one of the iterations {self.iterations}.'
       )
     return self.source.fixed_batch(self.measure_size)
+
+  def diagnose(self) -> Diagnosis:
+    """Measures the network as the run does, with every diagnostic whether due or not.
+
+    What a diagnostic compares with the last measurement is compared with the last call's.
+
+    Raises:
+      ValueError: see `fixed_batch`.
+    """
+    agent, batch = self.agent, self.fixed_batch()
+    context, key = agent.learner.context, agent.state.key
+    features = jax.jit(lambda params: context.loss(params, params, batch, key)[1].outputs.features)
+    fresh = features(context.init(jax.random.fold_in(key, 1)))
+    return Diagnosis.of(
+      agent.measure(batch, measurements=self.measurements),
+      about={
+        'iteration': self.iteration,
+        'updates': agent.updates,
+        'states': len(batch.reward),
+        'layers': context.layers,
+      },
+      bounds=agent.value_bounds(),
+      gamma=agent.gamma,
+      estimates_values=agent.estimates_values,
+    ).compared(metrics.of_features(fresh, agent.srank_delta))
 
   def restore(self, iteration: Which) -> None:
     """Gives the agent the state of another checkpoint; see `load_run`."""
@@ -139,7 +168,10 @@ def load_run(
     with parse():
       return environments.make(gin.get_bindings('Experiment')['environment'], seed)
 
-  return LoadedRun(path, seed, iteration, config, agent, make_environment, measure_size)
+  measurements = Measurements(agent.diagnostics, agent.learner.context)
+  return LoadedRun(
+    path, seed, iteration, config, agent, make_environment, measure_size, measurements
+  )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Diagnoses of trained networks: measures, and a verdict for each question."""

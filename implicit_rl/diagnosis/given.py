@@ -1,0 +1,82 @@
+"""What a caller gives of a network, and what stands in the place of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+
+from implicit_rl.context import NotGivenError
+
+
+class NotGiven:
+  """Stands for what the caller has not given: any use of it raises NotGivenError.
+
+  Args:
+    what: the argument to give.
+  """
+
+  def __init__(self, what: str):
+    vars(self)['what'] = what
+
+  def _fail(self, *args: Any, **kwargs: Any) -> NoReturn:
+    del args, kwargs
+    raise NotGivenError(f'give {vars(self)["what"]}')
+
+  __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __call__ = _fail
+  __array__ = __jax_array__ = __float__ = __index__ = __add__ = __mul__ = __rmul__ = _fail
+
+
+# To look for arrays in it is a use, too.
+jax.tree_util.register_pytree_node(NotGiven, NotGiven._fail, NotGiven._fail)
+
+
+def or_missing(value: Any, what: str) -> Any:
+  """Returns the value, or what stands for it if it is None."""
+  return NotGiven(what) if value is None else value
+
+
+def is_missing(value: Any) -> bool:
+  """Whether something was not given."""
+  return isinstance(value, NotGiven)
+
+
+def compiled_call(function: Callable[..., Any], *args: Any) -> Any:
+  """Returns `jax.jit(function)(*args)`, where parts of the arguments may be missing."""
+  leaves, tree = jax.tree.flatten(args, is_leaf=is_missing)
+
+  @jax.jit
+  def call(given: list[Any]) -> Any:
+    rest = iter(given)
+    return function(*jax.tree.unflatten(tree, [x if is_missing(x) else next(rest) for x in leaves]))
+
+  return call([x for x in leaves if not is_missing(x)])
+
+
+def rows(name: str, value: Any, size: int | None = None) -> Any:
+  """Returns a pytree of arrays whose first axis is over states; None is `NotGiven(name)`.
+
+  Args:
+    name: of the argument.
+    value: arrays, as `jnp.asarray` takes them: PyTorch's tensors on the CPU are among them.
+    size: the number of states; None takes any but 0.
+
+  Raises:
+    ValueError: for something else, with the name and the shape.
+  """
+  if value is None:
+    return NotGiven(name)
+
+  def read(one: Any) -> jax.Array:
+    try:
+      array = jnp.asarray(one)
+    except (TypeError, ValueError, RuntimeError) as error:
+      raise ValueError(f'{name} cannot be read: {" ".join(str(error).split())}') from error
+    if not array.ndim or not array.shape[0] or size not in (None, array.shape[0]):
+      least = 'at least one state' if size is None else f'each of {size} states'
+      raise ValueError(f'{name} must have a row for {least}, got shape {array.shape}.')
+    return array
+
+  return jax.tree.map(read, value)

@@ -1,0 +1,88 @@
+"""Measures a network with what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from implicit_rl import metrics
+from implicit_rl.context import Context, NotGivenError, add_new, named_key
+from implicit_rl.diagnosis.given import compiled_call
+from implicit_rl.diagnostics import Diagnostic
+from implicit_rl.diagnostics.measurements import KEYS, nothing_yet
+from implicit_rl.types import Batch, LearnerState, PRNGKey
+
+Measure = Callable[[LearnerState, Batch, PRNGKey], Mapping[str, Any]]
+
+
+def take(
+  diagnostics: Mapping[str, Diagnostic],
+  context: Context,
+  state: LearnerState,
+  batch: Batch,
+  delta: float,
+) -> tuple[dict[str, Any], dict[str, str]]:
+  """Takes the measurements for which enough was given, as the first ones of a run.
+
+  Args:
+    diagnostics: by name.
+    context: what was not given is `NotGiven`.
+    state: likewise.
+    batch: likewise.
+    delta: δ of srank.
+
+  Returns:
+    What was measured, and by name why the rest was not.
+  """
+  measured: dict[str, Any] = {}
+  missing: dict[str, str] = {}
+  keys = jax.random.fold_in(state.key, KEYS)
+  for name, measure in _basic(context, delta).items():
+    try:
+      measured |= compiled_call(measure, state, batch, state.key)
+    except NotGivenError as error:
+      missing[name] = str(error)
+  for name, diagnostic in diagnostics.items():
+    measure = _first(diagnostic, context)
+    call = compiled_call if diagnostic.compiled else lambda function, *args: function(*args)
+    try:
+      found = call(measure, state, batch, named_key(keys, name))
+    except ValueError as error:  # Also what it refuses for reasons of its own.
+      missing[name] = ' '.join(str(error).split())
+    else:
+      add_new(measured, found, f'Diagnostics.{name}')
+  return measured, missing
+
+
+def _basic(context: Context, delta: float) -> dict[str, Measure]:
+  """What every iteration of a run measures, in parts that need more and more."""
+
+  def ranks(state: LearnerState, batch: Batch, key: PRNGKey) -> Mapping[str, Any]:
+    del key
+    return metrics.of_features(context.apply(state.params, batch.state).features, delta)
+
+  def values(state: LearnerState, batch: Batch, key: PRNGKey) -> Mapping[str, Any]:
+    del key
+    return metrics.of_values(context.apply(state.params, batch.state).q_values)
+
+  def gap(state: LearnerState, batch: Batch, key: PRNGKey) -> Mapping[str, Any]:
+    del key
+    if batch.return_to_go is None:
+      raise NotGivenError('give actions and returns')
+    q_values = context.apply(state.params, batch.state).q_values
+    return {'q_data_gap': metrics.value_gap(q_values, batch)}
+
+  def errors(state: LearnerState, batch: Batch, key: PRNGKey) -> Mapping[str, Any]:
+    return metrics.of_errors(*context.loss(state.params, state.target_params, batch, key))
+
+  return {'srank': ranks, 'q_mean': values, 'q_data_gap': gap, 'td_error': errors}
+
+
+def _first(diagnostic: Diagnostic, context: Context) -> Measure:
+  def measure(state: LearnerState, batch: Batch, key: PRNGKey) -> Mapping[str, Any]:
+    earlier: Any = nothing_yet(diagnostic, context, state, batch, key)
+    return diagnostic.measure(context, state._replace(extra=earlier), batch, key)
+
+  return measure
