@@ -48,6 +48,7 @@ class Context:
     discount: γⁿ.
     num_actions: number of actions A, or the length of a continuous one.
     network: the Flax module, or None.
+    initial: the parameters that the run began with, as NumPy arrays, or None.
     layers: names of the hidden layers from input to output, the keys of `outputs.layers`; empty if
       the network does not name them.
     batch: shapes and dtypes of an update's batch, `jax.ShapeDtypeStruct`s; None if not known.
@@ -60,6 +61,7 @@ class Context:
   discount: float = 0.99
   num_actions: int = 0
   network: Any = None
+  initial: Params | None = None
   layers: tuple[str, ...] = ()
   batch: Batch | None = None
 

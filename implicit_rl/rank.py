@@ -292,6 +292,17 @@ def effective_rank(features: ArrayLike) -> jax.Array:
   return _effective_rank(_spectrum(features)[0])
 
 
+@jax.jit
+def _compiled_effective_rank_from_singular_values(values: jax.Array) -> jax.Array:
+  values, _, poison = _normalised(values)
+  return _effective_rank(jnp.sort(values, descending=True)) * poison
+
+
+def effective_rank_from_singular_values(values: ArrayLike) -> jax.Array:
+  """Returns `effective_rank` of a spectrum [m] that is at hand already, in any order: []."""
+  return _compiled_effective_rank_from_singular_values(_as_array(values, 1, 'singular values'))
+
+
 @_on_features
 def numerical_rank(features: ArrayLike) -> jax.Array:
   """Returns the number of σ_i > σ_max · max(n, d) · eps, as `numpy.linalg.matrix_rank`: [] float32.

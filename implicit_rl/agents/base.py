@@ -213,6 +213,7 @@ class Agent:
       discount=self.gamma_n,
       num_actions=num_actions,
       network=self.network,
+      initial=jax.tree.map(np.array, params),
       layers=hidden_layers(self.network, self._stack[None]),
       batch=batch,
     )

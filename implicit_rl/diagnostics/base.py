@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
+
 from implicit_rl.context import Context
-from implicit_rl.types import Batch, Layers, LearnerState, PRNGKey
+from implicit_rl.types import Batch, Layers, LearnerState, Params, PRNGKey
 
 
 class Diagnostic:
@@ -63,3 +66,15 @@ def training_outputs(context: Context, state: LearnerState, batch: Batch) -> Any
 def hidden_layers(context: Context, state: LearnerState, batch: Batch) -> Layers:
   """Returns the hidden layers on the batch's states; none of a network that reports none."""
   return getattr(training_outputs(context, state, batch), 'layers', None) or {}
+
+
+def q_values(context: Context, params: Params, batch: Batch) -> jax.Array:
+  """Returns Q of all actions in the batch's states [B, A]; of K critics, of its actions [B, K]."""
+  if jnp.ndim(batch.action) == 1:
+    return context.apply(params, batch.state).q_values
+  return context.apply(params, batch.state, batch.action, method='critics').q_values
+
+
+def first(batch: Batch, size: int) -> Batch:
+  """Returns the first `size` transitions, or all if there are fewer; they are drawn i.i.d."""
+  return jax.tree.map(lambda x: x[:size], batch)

@@ -13,13 +13,19 @@ import jax.numpy as jnp
 from implicit_rl.context import Context, add_new, named_key
 from implicit_rl.diagnostics.base import Diagnostic
 from implicit_rl.diagnostics.dormancy import Dormancy
+from implicit_rl.diagnostics.norms import Norms
+from implicit_rl.diagnostics.values import Values
 from implicit_rl.logs import checkpoints
 from implicit_rl.types import Batch, LearnerState, PRNGKey
 
 KEYS = 0xD1A6  # Sets the diagnostics' keys apart from those of updates.
 
 # Cheap ones, which every run takes unless gin binds None: `Diagnostics.dormancy = None`.
-DEFAULTS: dict[str, Callable[[], Diagnostic]] = {'dormancy': Dormancy}
+DEFAULTS: dict[str, Callable[[], Diagnostic]] = {
+  'dormancy': Dormancy,
+  'norms': Norms,
+  'values': Values,
+}
 
 
 @gin.configurable('Diagnostics')

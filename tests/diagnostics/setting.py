@@ -7,8 +7,8 @@ import numpy as np
 import optax
 
 from implicit_rl import losses
-from implicit_rl.context import Context
-from implicit_rl.diagnostics.measurements import Measurements
+from implicit_rl.context import Context, named_key
+from implicit_rl.diagnostics import measurements
 from implicit_rl.learner import init_state
 from implicit_rl.networks import hidden_layers
 from implicit_rl.types import Batch
@@ -66,7 +66,11 @@ class Setting:
 
   def measurements(self, diagnostic):
     """Takes measurements of one diagnostic."""
-    return Measurements({'one': diagnostic}, self.context)
+    return measurements.Measurements({'one': diagnostic}, self.context)
+
+  def key_of(self, name):
+    """The key that a diagnostic of this name is given."""
+    return named_key(jax.random.fold_in(self.state.key, measurements._KEYS), name)
 
   def measure(self, diagnostic, state=None):
     """What a diagnostic measures at first."""

@@ -1,0 +1,57 @@
+"""Measures of one gradient: units that learn nothing, and the size of a step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gin
+import jax
+import jax.numpy as jnp
+import optax
+
+from implicit_rl import rank
+from implicit_rl.context import Context
+from implicit_rl.diagnostics.base import Diagnostic
+from implicit_rl.layer_graph import layer_graph
+from implicit_rl.types import Batch, LearnerState, PRNGKey
+
+
+def effective_learning_rate(changes: optax.Updates, params: optax.Params) -> jax.Array:
+  """Returns ‖Δθ‖ / ‖θ‖: [], how far one step turns the weights."""
+  return optax.tree.norm(changes) / optax.tree.norm(params)
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Gradients(Diagnostic):
+  """The gradient of the loss on the fixed transitions.
+
+  Attributes:
+    period: iterations between two measurements.
+    threshold: τ; a unit is gradient-dormant where the mean |∂L/∂w| over the weights that lead into
+      it is at most τ of the layer's mean (Liu et al., "Measure gradients, not activations!", 2025).
+  """
+
+  period: int = 1
+  threshold: float = 0.025
+
+  def measure(
+    self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+  ) -> dict[str, jax.Array]:
+    """Returns `gradient_norm`, `effective_learning_rate` and `gradient_dormant_units/LAYER`."""
+    loss = lambda params: context.loss(params, state.target_params, batch, key)[0]
+    gradient = jax.grad(loss)(state.params)
+    changes, _ = context.optimizer.update(gradient, state.optimizer_state, state.params)
+    found = {
+      'gradient_norm': optax.tree.norm(gradient),
+      'effective_learning_rate': effective_learning_rate(changes, state.params),
+    }
+    graph = layer_graph(context.init).layers if context.layers else {}
+    for name, layer in graph.items():
+      kernel = layer.incoming[0]
+      leaf = gradient
+      for part in kernel.path:
+        leaf = leaf[part]
+      share = rank.dormant_units(jnp.abs(kernel.matrix(leaf)), self.threshold)
+      found[f'gradient_dormant_units/{name}'] = share
+    return found
