@@ -153,6 +153,7 @@ class LayerGraph(NamedTuple):
     )
 
 
+@functools.lru_cache(maxsize=16)  # A trace takes a tenth of a second, and every remedy asks.
 def layer_graph(init: Callable[[PRNGKey], Params]) -> LayerGraph:
   """Reads the graph of a network from a trace of its initialisation; nothing is computed.
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-
 import jax
 import jax.numpy as jnp
 
 from implicit_rl.context import Context
-from implicit_rl.layer_graph import Kernel, LayerGraph, Path, layer_graph
+from implicit_rl.layer_graph import Kernel, LayerGraph, array_at, layer_graph
 from implicit_rl.remedies.forward import check_layers
 from implicit_rl.types import Params
 
@@ -30,7 +27,7 @@ def hidden_kernels(context: Context, params: Params, who: str) -> list[jax.Array
   """
   layers = read_graph(context, who).layers
   return [
-    kernel.matrix(_at(params, kernel.path))
+    kernel.matrix(array_at(params, kernel.path))
     for name in context.layers
     if name in layers  # Absent: a sum of layers.
     for kernel in means(layers[name].incoming)
@@ -39,7 +36,7 @@ def hidden_kernels(context: Context, params: Params, who: str) -> list[jax.Array
 
 def squared_norm(params: Params, kernels: tuple[Kernel, ...]) -> jax.Array:
   """Returns the sum of squares [] of kernels, of noisy layers of their mean weights."""
-  squares = [jnp.sum(jnp.square(_at(params, one.path))) for one in means(kernels)]
+  squares = [jnp.sum(jnp.square(array_at(params, one.path))) for one in means(kernels)]
   return sum(squares, jnp.zeros(()))
 
 
@@ -52,7 +49,3 @@ def read_graph(context: Context, who: str) -> LayerGraph:
 def means(kernels: tuple[Kernel, ...]) -> list[Kernel]:
   """Returns the kernels without those that scale a noise."""
   return [kernel for kernel in kernels if not kernel.path[-1].endswith('_sigma')]
-
-
-def _at(params: Params, path: Path) -> jax.Array:
-  return functools.reduce(operator.getitem, path, params)
