@@ -241,6 +241,9 @@ def test_updates_stand_within_what_the_caller_compiles_and_differentiates():
   mapped, _ = jax.vmap(learner.update, in_axes=(0, None))(seeds, first)
   assert_close(jax.tree.map(lambda x: x[1], mapped), learner.update(start(learner, 1), first)[0])
 
+  # √ν of Adam has an infinite slope at 0, where a unit has had no gradient.
+  learner = make_learner(EVERY, optimizer=optax.adam(1e-3, eps_root=1e-8))
+
   def loss_after(weights):  # A meta-gradient: of the loss after two updates, by the weights.
     state, _ = learner.update(start(learner), first._replace(weight=weights))
     state, _ = learner.update(state, first)
