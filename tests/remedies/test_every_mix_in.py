@@ -11,9 +11,9 @@ import gin
 import numpy as np
 import pytest
 
-from implicit_rl.logs import checkpoints, jsonl
+from implicit_rl.logs import checkpoints
 from implicit_rl.running import configurables
-from tests.command_line import MINATAR_REPLAY, OFFLINE, ONLINE, ROOT, run
+from tests.command_line import MINATAR_REPLAY, OFFLINE, ONLINE, ROOT, refusal, run
 from tests.faults import processes
 
 FILES = [
@@ -34,11 +34,20 @@ _SMALL = {'MinAtarCNN.hidden_units': 16}
 PATHS = {
   'offline': (
     'gin_configs/minatar/offline_dqn.gin',
-    OFFLINE | _SMALL | {'OfflineRunner.num_iterations': 2, 'OfflineRunner.training_steps': 3},
+    OFFLINE
+    | _SMALL
+    | {
+      'OfflineRunner.num_iterations': 2,
+      'OfflineRunner.training_steps': 3,
+      'OfflineRunner.evaluation_steps': 0,
+    },
   ),
   'compiled online': (
     'gin_configs/minatar/online_dqn.gin',
-    ONLINE | MINATAR_REPLAY | _SMALL | {'OnlineRunner.num_iterations': 2},
+    ONLINE
+    | MINATAR_REPLAY
+    | _SMALL
+    | {'OnlineRunner.num_iterations': 2, 'OnlineRunner.evaluation_steps': 0},
   ),
 }
 
@@ -92,5 +101,29 @@ def test_it_acts_reports_and_is_resumed(mix_in, path, plain, tmp_path):
     one.unlink() if one.is_file() else shutil.rmtree(one)
   assert checkpoints.iterations(resumed / 'checkpoints') == [0]
   run(resumed, gin_file, mix_in, **bindings)
-  assert len(jsonl.read(resumed / 'metrics.jsonl')) == 2
-  processes.assert_same_run(whole, resumed)
+  assert len(processes.rows(resumed)) == 2
+  assert processes.rows(resumed) == processes.rows(whole)
+  ends = [checkpoints.load_newest(one / 'checkpoints') for one in (whole, resumed)]
+  assert ends[0][0] == 1
+  assert processes._comparable(ends[0]) == processes._comparable(ends[1])
+
+
+@pytest.mark.parametrize(
+  'agent, mix_in, bindings, said',
+  [
+    ('dqn', 'dr3', {'DR3.weight': -1.0}, 'DR3.weight must be a number of at least 0, got -1.0.'),
+    (
+      'dqn',
+      'infer',
+      {'InFeR.heads': 0},
+      'InFeR.heads must be a whole number of at least 1',
+    ),
+    ('dqn', 'beer', {'Agent.gamma': 0.0}, 'BEER needs Agent.gamma above 0, got 0.0.'),
+    ('monte_carlo', 'c_chain', {}, 'CChain.ratio is relative to the metric Losses/TD'),
+  ],
+)
+def test_what_can_not_work_ends_in_one_line_before_training(
+  agent, mix_in, bindings, said, tmp_path
+):
+  files = f'gin_configs/minatar/offline_{agent}.gin', f'gin_configs/remedies/{mix_in}.gin'
+  assert said in refusal(tmp_path / 'run', *files, **bindings)

@@ -272,6 +272,11 @@ def test_skipped_updates_do_not_enter_c_chains_means(made):
   assert_close(state.extra['chain'][2:], means, 0, 0)
 
 
+def test_a_weight_of_0_takes_a_term_out(made):
+  terms = [DR3, NuclearNorm, StableRank, Decorrelation, L2Init, PFO, InFeR, CChain]
+  assert made['dqn'].learner({one.__name__: one(0.0) for one in terms}).remedies == {}
+
+
 WRONG = {
   r'DR3\.weight must be a number of at least 0, got -1': lambda: DR3(-1),
   r'Decorrelation\.variance must be .* at least 0, got -2': lambda: Decorrelation(variance=-2),
