@@ -232,10 +232,10 @@ def test_the_remedy_and_the_diagnostic_of_the_docs_run(tmp_path, monkeypatch):
   gin_file, bindings = PATHS['offline']
   (row,) = run(tmp_path / 'run', gin_file, tmp_path / 'mine.gin', **bindings)
   assert row['Losses/L2Init'] > 0
-  assert row['weight_norm'] > 1
+  assert row['parameter_norm'] > 1
   params = jax.tree.leaves(learner_of(tmp_path / 'run')['params'])
   norm = np.sqrt(sum(np.sum(np.square(x, dtype=np.float64)) for x in params))
-  np.testing.assert_allclose(row['weight_norm'], norm, rtol=1e-5)
+  np.testing.assert_allclose(row['parameter_norm'], norm, rtol=1e-5)
 
 
 def start(folder, base_dir, gin_file, bindings):
