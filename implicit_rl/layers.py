@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import dtypes
 
+from implicit_rl.compat.settings import check_number
 from implicit_rl.cpu import conv, matmul
 from implicit_rl.cpu.conv import stack_to_channels
+from implicit_rl.normalisations import LAYER_NORMS, normalise, spectral_norm, unit_length
 from implicit_rl.types import Layer
 
 # Dopamine's initialisation for its JAX networks.
@@ -25,7 +27,11 @@ Activation = Callable[[jax.Array], jax.Array]
 ACTIVATIONS: dict[str, Activation] = {
   'relu': nn.relu,
   'leaky_relu': nn.leaky_relu,
-  'crelu': lambda x: jnp.concatenate([nn.relu(x), nn.relu(-x)], axis=-1),  # Twice as many outputs.
+  # Twice as many outputs (Abbas et al., 2023; Lewandowski et al., 2025).
+  'crelu': lambda x: jnp.concatenate([nn.relu(x), nn.relu(-x)], axis=-1),
+  'fourier': lambda x: jnp.concatenate([jnp.sin(x), jnp.cos(x)], axis=-1),
+  # The product of two layers' outputs, which stand side by side in x (Kooi et al., 2024).
+  'hadamard': lambda x: jnp.multiply(*map(nn.tanh, jnp.split(x, 2, axis=-1))),
   'tanh': nn.tanh,
   'sigmoid': nn.sigmoid,
   'elu': nn.elu,
@@ -41,18 +47,30 @@ class Hidden:
   Args:
     network: its name, for errors.
     activation: one of `ACTIVATIONS`.
-    layer_norm: normalise all units that a state has in a layer (Ba et al., 2016), with a gain and
-      a bias for each channel, before the activation.
+    layer_norm: normalise each layer before its activation: True or 'rms', see
+      `normalisations.normalise`.
     dtype: what the layers compute in; None is float32.
+    feature_norm: `features` have length 1 (Hussing et al., 2024).
+    spectral_norm: power iterations that find the largest singular value of the weights that lead to
+      `features`, by which they are divided (Gogianu et al., 2021); 0 leaves them.
 
   Attributes:
     layers: a `Layer` by its path in the parameters, in the order of the calls.
 
   Raises:
-    ValueError: for an unknown activation or a dtype that is not a floating-point one.
+    ValueError: for an unknown activation or normalisation, a dtype that is not a floating-point
+      one, or a negative number of iterations.
   """
 
-  def __init__(self, network: str, activation: str, layer_norm: bool, dtype: Any):
+  def __init__(
+    self,
+    network: str,
+    activation: str,
+    layer_norm: bool | str,
+    dtype: Any,
+    feature_norm: bool = False,
+    spectral_norm: int = 0,
+  ):
     if activation not in ACTIVATIONS:
       raise ValueError(
         f'{network}.activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}.'
@@ -62,21 +80,50 @@ class Hidden:
         f"{network}.dtype must be a floating-point type such as 'bfloat16', or None for float32, "
         f'got {dtype!r}.'
       )
+    if layer_norm not in LAYER_NORMS:
+      raise ValueError(f"{network}.layer_norm must be True, False or 'rms', got {layer_norm!r}.")
+    check_number(f'{network}.spectral_norm', spectral_norm, least=0, whole=True)
+    self._network = network
     self._activation = ACTIVATIONS[activation]
+    self._twofold = activation == 'hadamard'
     self._layer_norm = layer_norm
+    self._feature_norm = feature_norm
+    self._spectral_norm = spectral_norm
     self.dtype = dtype
     self.rectify = activation == 'relu' and not layer_norm
     self.layers: dict[str, Layer] = {}
 
   def __call__(self, layer: nn.Module, x: jax.Array) -> jax.Array:
     """Applies `layer`, its normalisation and activation: [B, ...] -> [B, ...] in `dtype`."""
-    x = layer(x)
-    if isinstance(x, Layer):  # A `Conv` with its rectifier.
-      return self._keep(layer, x)
+    return self._hide(layer, x, iterations=0)
+
+  def features(self, layer: nn.Module, x: jax.Array) -> jax.Array:
+    """As a call, for the penultimate layer: [B, p] -> [B, d], what the head is given."""
+    features = self._hide(layer, x, self._spectral_norm)
+    return unit_length(features) if self._feature_norm else features
+
+  def _hide(self, layer: nn.Module, x: jax.Array, iterations: int) -> jax.Array:
+    layers = [layer, layer.clone(parent=layer.parent, name=None)] if self._twofold else [layer]
+    made = [one(x) for one in layers]
+    if isinstance(made[0], Layer):  # A `Conv` with its rectifier.
+      return self._keep(layer, made[0])
+    if iterations:
+      made = [self._divided(*pair, iterations) for pair in zip(layers, made, strict=True)]
     if self._layer_norm:
-      axes = tuple(range(1, x.ndim))
-      x = nn.LayerNorm(reduction_axes=axes, feature_axes=-1, dtype=self.dtype)(x)
+      made = [normalise(y, self._layer_norm, self.dtype) for y in made]
+    x = jnp.concatenate(made, axis=-1) if self._twofold else made[0]
     return self._keep(layer, Layer(x, self._activation(x)))
+
+  def _divided(self, layer: nn.Module, y: jax.Array, iterations: int) -> jax.Array:
+    """What a dense layer that returned y [B, d] returns with W/σ₁(W)."""
+    own = layer.variables['params']
+    if 'kernel' not in own:
+      raise ValueError(
+        f'{self._network}.spectral_norm must be 0 with noisy layers, whose weights are drawn anew '
+        f'for each batch, got {iterations}.'
+      )
+    bias = own['bias'][None, :].astype(y.dtype)
+    return (y - bias) / spectral_norm(own['kernel'], iterations).astype(y.dtype) + bias
 
   def _keep(self, layer: nn.Module, done: Layer) -> jax.Array:
     self.layers['/'.join(layer.path)] = Layer(*map(at_least_float32, done))

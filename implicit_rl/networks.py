@@ -10,14 +10,19 @@ for continuous actions: a policy and critics that share nothing.
 
 What all networks share, by gin:
   activation: of every hidden layer, one of `layers.ACTIVATIONS`.
-  layer_norm: normalise each hidden layer before its activation.
+  layer_norm: normalise each hidden layer before its activation: True, or 'rms' for the root mean
+    square alone.
   dtype: what the layers compute in, such as 'bfloat16'; None is float32. Parameters and outputs
     are float32 in any case.
+  feature_norm: features have length 1, φ/‖φ‖; of critics, not of the policy.
+  spectral_norm: power iterations that find σ₁ of the weights that lead to the features, which are
+    divided by it; 0 leaves them. Likewise of critics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
@@ -56,11 +61,32 @@ def hidden_layers(network: nn.Module, state: Array) -> tuple[str, ...]:
   return tuple(names)
 
 
-def _outputs(head: Head, features: jax.Array, num_actions: int, hidden: Hidden) -> Outputs:
+def _hidden(module: Any, name: str | None = None) -> Hidden:
+  """Returns what applies a module's hidden layers, by its settings; `name` is for errors."""
+  return Hidden(
+    name or type(module).__name__,
+    module.activation,
+    module.layer_norm,
+    module.dtype,
+    module.feature_norm,
+    module.spectral_norm,
+  )
+
+
+def _dense_layers(
+  hidden: Hidden, make: Callable[[int], nn.Module], widths: Sequence[int], x: jax.Array
+) -> jax.Array:
+  """Applies fully connected layers, the last of them as the features': [B, p] -> [B, d]."""
+  for width in widths[:-1]:
+    x = hidden(make(width), x)
+  return hidden.features(make(widths[-1]), x) if widths else x
+
+
+def outputs_of(head: Head, features: jax.Array, num_actions: int, layers: Layers) -> Outputs:
   """Returns what the head makes of the features, with the hidden layers."""
   outputs = head(features, num_actions)
   has_layers = 'layers' in outputs._fields  # Outputs of a user's own head may have none.
-  return outputs._replace(layers=hidden.layers) if has_layers else outputs
+  return outputs._replace(layers=layers) if has_layers else outputs
 
 
 def _convolve(
@@ -113,26 +139,30 @@ class NatureCNN(nn.Module):
     head: what turns features into values.
     activation: see the module.
     dtype: see the module.
+    feature_norm: see the module.
+    spectral_norm: see the module.
   """
 
   num_actions: int
   hidden_units: int = 512
   padding: str = 'SAME'
-  layer_norm: bool = False
+  layer_norm: bool | str = False
   head: Head = QHead()
   activation: str = 'relu'
   dtype: Any = None
+  feature_norm: bool = False
+  spectral_norm: int = 0
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 84, 84] uint8 -> outputs."""
-    hidden = Hidden(type(self).__name__, self.activation, self.layer_norm, self.dtype)
+    hidden = _hidden(self)
     layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
     if self.padding == 'VALID':
       _check_frames('NatureCNN with padding VALID', state, layers)
     x = _convolve(hidden, state, layers, self.padding)
     dense = self.head.dense(self.hidden_units, large=True, dtype=self.dtype)
-    return _outputs(self.head, hidden(dense, x), self.num_actions, hidden)
+    return outputs_of(self.head, hidden.features(dense, x), self.num_actions, hidden.layers)
 
 
 @gin.configurable
@@ -149,26 +179,30 @@ class SmallCNN(nn.Module):
     head: what turns features into values.
     activation: see the module.
     dtype: see the module.
+    feature_norm: see the module.
+    spectral_norm: see the module.
   """
 
   num_actions: int
   hidden_units: int = 256
-  layer_norm: bool = False
+  layer_norm: bool | str = False
   head: Head = QHead()
   activation: str = 'relu'
   dtype: Any = None
+  feature_norm: bool = False
+  spectral_norm: int = 0
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 84, 84] uint8 -> outputs."""
-    hidden = Hidden(type(self).__name__, self.activation, self.layer_norm, self.dtype)
+    hidden = _hidden(self)
     layers = ((16, 6, 3), (32, 4, 2))
     _check_frames('SmallCNN', state, layers, shrink=2)
     x = jnp.maximum(state[:, :, ::2], state[:, :, 1::2])  # The largest of four neighbours, so that
     x = jnp.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])  # nothing small is lost. [B, S, 42, 42, ...]
     x = _convolve(hidden, x, layers, 'VALID')
     dense = self.head.dense(self.hidden_units, dtype=self.dtype)
-    return _outputs(self.head, hidden(dense, x), self.num_actions, hidden)
+    return outputs_of(self.head, hidden.features(dense, x), self.num_actions, hidden.layers)
 
 
 @gin.configurable
@@ -182,24 +216,28 @@ class MinAtarCNN(nn.Module):
     head: what turns features into values.
     activation: see the module.
     dtype: see the module.
+    feature_norm: see the module.
+    spectral_norm: see the module.
   """
 
   num_actions: int
   hidden_units: int = 128
-  layer_norm: bool = False
+  layer_norm: bool | str = False
   head: Head = QHead()
   activation: str = 'relu'
   dtype: Any = None
+  feature_norm: bool = False
+  spectral_norm: int = 0
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 10, 10, C] of zeros and ones -> outputs."""
-    hidden = Hidden(type(self).__name__, self.activation, self.layer_norm, self.dtype)
+    hidden = _hidden(self)
     x = stack_to_channels(state).astype(jnp.float32)
     x = hidden(PatchConv(16, dtype=self.dtype), x)
     x = x.reshape(x.shape[0], -1)
     dense = self.head.dense(self.hidden_units, dtype=self.dtype)
-    return _outputs(self.head, hidden(dense, x), self.num_actions, hidden)
+    return outputs_of(self.head, hidden.features(dense, x), self.num_actions, hidden.layers)
 
 
 @gin.configurable
@@ -213,6 +251,8 @@ class MLP(nn.Module):
     layer_norm: see the module.
     head: what turns features into values.
     dtype: see the module.
+    feature_norm: see the module.
+    spectral_norm: see the module.
     observation_max: largest value of an observation; states are divided by it. None is 1, except
       for uint8 images, [B, S, H, W] or with 1 or 3 channels last, where it is 255, as in the
       convolutional networks. MinAtar's zeros and ones have more channels and stay as they are.
@@ -224,21 +264,25 @@ class MLP(nn.Module):
   num_actions: int
   hidden_units: Sequence[int] = (64, 64)
   activation: str = 'relu'
-  layer_norm: bool = False
+  layer_norm: bool | str = False
   head: Head = QHead()
   dtype: Any = None
+  feature_norm: bool = False
+  spectral_norm: int = 0
   observation_max: float | None = None
 
   @nn.compact
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, ...] of any numeric dtype -> outputs."""
-    hidden = Hidden(type(self).__name__, self.activation, self.layer_norm, self.dtype)
-    features = _flat(state)
+    hidden = _hidden(self)
+    features = flat(state)
     if (largest := self._largest(state)) != 1:
       features = features / largest
-    for width in self.hidden_units:
-      features = hidden(self.head.dense(width, dtype=self.dtype), features)
-    return _outputs(self.head, features, self.num_actions, hidden)
+    if not self.hidden_units and (self.feature_norm or self.spectral_norm):
+      raise ValueError('MLP.hidden_units must not be empty with feature_norm or spectral_norm.')
+    make = functools.partial(self.head.dense, dtype=self.dtype)
+    features = _dense_layers(hidden, make, self.hidden_units, features)
+    return outputs_of(self.head, features, self.num_actions, hidden.layers)
 
   def _largest(self, state: jax.Array) -> float:
     if self.observation_max is not None:
@@ -260,16 +304,17 @@ class _HiddenLayers(nn.Module):
   """Fully connected layers with activations; the last ones are the features."""
 
   widths: Sequence[int]
-  layer_norm: bool
+  layer_norm: bool | str
   activation: str
   dtype: Any
+  feature_norm: bool = False
+  spectral_norm: int = 0
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, Layers]:
-    hidden = Hidden(type(self.parent).__name__, self.activation, self.layer_norm, self.dtype)
-    for width in self.widths:
-      x = hidden(dense(width, self.dtype), x)
-    return x, hidden.layers
+    hidden = _hidden(self, type(self.parent).__name__)
+    make = functools.partial(dense, dtype=self.dtype)
+    return _dense_layers(hidden, make, self.widths, x), hidden.layers
 
 
 @gin.configurable
@@ -289,42 +334,51 @@ class ActorCritic(nn.Module):
     lagrange: there is a multiplier to learn, which starts at 1 (CQL with a threshold).
     activation: see the module; of policy and critics.
     dtype: see the module.
+    feature_norm: see the module.
+    spectral_norm: see the module.
   """
 
   num_actions: int
   hidden_units: Sequence[int] = (256, 256)
   num_critics: int = 2
-  layer_norm: bool = False
+  layer_norm: bool | str = False
   initial_temperature: float = 1.0
   least_log_std: float = -20.0
   most_log_std: float = 2.0
   lagrange: bool = False
   activation: str = 'relu'
   dtype: Any = None
+  feature_norm: bool = False
+  spectral_norm: int = 0
 
   def setup(self):
     """Makes the layers."""
-    settings = (tuple(self.hidden_units), self.layer_norm, self.activation, self.dtype)
-    self.actor_hidden = _HiddenLayers(*settings)
+    self.actor_hidden = self._make_hidden(critic=False)
     self.actor_mean = dense(self.num_actions, self.dtype)
     self.actor_log_std = dense(self.num_actions, self.dtype)
-    self.critic_hidden = [_HiddenLayers(*settings) for _ in range(self.num_critics)]
+    self.critic_hidden = [self._make_hidden(critic=True) for _ in range(self.num_critics)]
     self.critic_value = [dense(1, self.dtype) for _ in range(self.num_critics)]
     log_alpha = jnp.log(self.initial_temperature)
     self.log_alpha = self.param('log_temperature', nn.initializers.constant(log_alpha), ())
     if self.lagrange:
       self.log_lambda = self.param('log_multiplier', nn.initializers.zeros, ())
 
+  def _make_hidden(self, critic: bool) -> nn.Module:
+    """Returns the hidden layers of the policy or of a critic: [B, p] -> features [B, d], layers."""
+    norms = (self.feature_norm, self.spectral_norm) if critic else ()
+    settings = (self.layer_norm, self.activation, self.dtype, *norms)
+    return _HiddenLayers(tuple(self.hidden_units), *settings)
+
   def actor(self, state: jax.Array) -> GaussianOutputs:
     """State [B, S, D] -> the Gaussian [B, A] that tanh squashes to actions in (−1, 1)."""
-    hidden, layers = self.actor_hidden(_flat(state))
+    hidden, layers = self.actor_hidden(flat(state))
     mean = at_least_float32(self.actor_mean(hidden))
     log_std = at_least_float32(self.actor_log_std(hidden))
     return GaussianOutputs(mean, jnp.clip(log_std, self.least_log_std, self.most_log_std), layers)
 
   def critics(self, state: jax.Array, action: jax.Array) -> CriticOutputs:
     """State [B, S, D] and action [B, A] -> each critic's value and features."""
-    x = jnp.concatenate([_flat(state), action], axis=-1)
+    x = jnp.concatenate([flat(state), action], axis=-1)
     values, features, layers = [], [], dict[str, Layer]()
     for hidden, value in zip(self.critic_hidden, self.critic_value, strict=True):
       phi, own = hidden(x)
@@ -346,6 +400,6 @@ class ActorCritic(nn.Module):
     return self.critics(state, jnp.tanh(self.actor(state).mean))
 
 
-def _flat(state: jax.Array) -> jax.Array:
+def flat(state: jax.Array) -> jax.Array:
   """[B, ...] of any numeric dtype -> [B, D] float32."""
   return state.reshape(state.shape[0], -1).astype(jnp.float32)

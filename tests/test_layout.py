@@ -16,11 +16,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From the ground up. A room is a package's folder or a module beside it; programs, which nothing
 # imports, stand above all of them.
 FLOORS = (
-  'types sharding cpu compat',
+  'types sharding cpu compat normalisations',
   'context layers layer_graph losses environments optimizers rank logs',
   'heads remedies diagnostics metrics data analysis theory',
   'networks learner diagnosis',
-  'agents gridworld',
+  'agents gridworld simba',
   'running',
   'sweep demo __init__',
   '__main__',

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from implicit_rl.data.sources import tfds_replay
+from implicit_rl.logs import jsonl
 from implicit_rl.running import experiment
-from tests.command_line import ROOT, refusal
+from tests.command_line import ROOT, refusal, run
 
 KINDS = ('losses', 'networks', 'normalisation', 'optimizers')
 MIX_INS = sorted(
@@ -110,3 +111,35 @@ def test_a_refusal_is_one_line_of_the_command(tmp_path):
   assert 'Agent.value_head must be None for SACAgent, whose loss takes none, got HLGauss' in message
   message = refusal(tmp_path, 'gin_configs/minatar/online_dqn.gin', returns)
   assert "DeviceReplay can't tell the returns to the episodes' ends" in message
+
+
+ALL_AT_ONCE = [
+  'networks/hadamard.gin',
+  'normalisation/rms_norm.gin',
+  'normalisation/feature_norm.gin',
+  'normalisation/spectral_norm.gin',
+  'losses/target_clipping_rewards.gin',
+  'optimizers/weight_decay.gin',
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('gin_file', ['minatar/online_dqn.gin', 'mujoco/online_sac.gin'])
+def test_mix_ins_combine_in_a_run(gin_file, tmp_path):
+  mix_ins = [*ALL_AT_ONCE, 'losses/hl_gauss.gin', 'losses/munchausen.gin']
+  if 'mujoco' in gin_file:
+    mix_ins = ALL_AT_ONCE
+  (row,) = run(tmp_path, *(f'gin_configs/{name}' for name in (gin_file, *mix_ins)))
+  assert {'Targets/Clipped', 'Losses/TD'} <= set(row) and np.isfinite(row['Losses/TD'])
+  # Features of length 1: the squares of the singular values sum up to the batch's size.
+  (spectrum,) = jsonl.read(tmp_path / 'spectra.jsonl')
+  np.testing.assert_allclose(np.sum(np.square(spectrum['singular_values'])), 16, rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_simbas_policy_and_critics_train(tmp_path):
+  files = [f'gin_configs/{name}.gin' for name in ('mujoco/online_sac', 'networks/simba')]
+  sizes = {'SimBaActorCritic.actor_width': 8, 'SimBaActorCritic.critic_width': 8}
+  network = {'Agent.network': '@simba.SimBaActorCritic', 'ActorCritic.hidden_units': (256, 256)}
+  (row,) = run(tmp_path, *files, **network, **sizes)
+  assert np.isfinite(row['Losses/TD']) and row['updates'] > 0

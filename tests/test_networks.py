@@ -193,6 +193,8 @@ def test_a_policys_hidden_layers_are_its_own():
     ('elu', lambda x: np.where(x > 0, x, np.expm1(x))),
     ('leaky_relu', lambda x: np.where(x > 0, x, 0.01 * x)),
     ('crelu', lambda x: np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], axis=-1)),
+    ('fourier', lambda x: np.concatenate([np.sin(x), np.cos(x)], axis=-1)),
+    ('hadamard', lambda x: np.prod([np.tanh(half) for half in np.split(x, 2, axis=-1)], axis=0)),
   ],
 )
 def test_every_hidden_layer_has_the_chosen_activation(name, layer_norm, activation, expected):

@@ -60,6 +60,11 @@ def test_every_gin_file_runs(gin_file, tmp_path, hopper_replay, capsys):
 MIX_INS = {
   'networks/nature_valid.gin': {'padding': 'VALID'},
   'networks/wide.gin': {'hidden_units': 2048},
+  **{f'networks/{name}.gin': {'activation': name} for name in ('crelu', 'fourier', 'hadamard')},
+  **{f'networks/{name}.gin': {'activation': name} for name in ('tanh', 'gelu')},
+  'normalisation/feature_norm.gin': {'feature_norm': True},
+  'normalisation/spectral_norm.gin': {'spectral_norm': 5},
+  'normalisation/rms_norm.gin': {'layer_norm': 'rms'},
   'normalisation/layer_norm.gin': {'layer_norm': True},
 }
 
@@ -67,9 +72,9 @@ MIX_INS = {
 def test_mix_ins_change_the_network_they_say(tmp_path):
   """All at once in a run; one by one in the network that gin then builds."""
   paths = {f'gin_configs/{name}': changed for name, changed in MIX_INS.items()}
-  small = 'gin_configs/networks/small.gin'
+  small, simba = (f'gin_configs/networks/{name}.gin' for name in ('small', 'simba'))
   there = {str(p.relative_to(ROOT)) for p in ROOT.glob('gin_configs/n*/*.gin')}
-  assert there == {*paths, small}
+  assert there == {*paths, small, simba}
   run(tmp_path, MINATAR, *paths)
   learner = checkpoints.load_newest(tmp_path / 'checkpoints')[1]['agent']['learner']
   params = learner['params']['params']
