@@ -79,7 +79,7 @@ class Norms(Diagnostic):
 ONE = """
 import readers_own
 Remedies.anchor = @readers_own.Anchor()
-Diagnostics.norms = @readers_own.Norms()
+Diagnostics.own_norms = @readers_own.Norms()
 """
 TWO = """
 import readers_own
@@ -89,12 +89,12 @@ readers_own.ShrinkAndPerturb.keep = 0.9
 NONE = """
 Remedies.anchor = None
 Remedies.shrink = None
-Diagnostics.norms = None
+Diagnostics.own_norms = None
 """
 OFF = """
 readers_own.Anchor.weight = 0.0
 readers_own.ShrinkAndPerturb.period = None
-Diagnostics.norms = None
+Diagnostics.own_norms = None
 """
 PATHS = {
   'offline': (
