@@ -25,7 +25,10 @@ class NotGiven:
     del args, kwargs
     raise NotGivenError(f'give {vars(self)["what"]}')
 
-  __getattr__ = __getitem__ = __iter__ = __len__ = __bool__ = __call__ = _fail
+  def __len__(self) -> int:
+    return self._fail()
+
+  __getattr__ = __getitem__ = __iter__ = __bool__ = __call__ = _fail
   __array__ = __jax_array__ = __float__ = __index__ = __add__ = __mul__ = __rmul__ = _fail
 
 
@@ -33,9 +36,37 @@ class NotGiven:
 jax.tree_util.register_pytree_node(NotGiven, NotGiven._fail, NotGiven._fail)
 
 
+class NotGivenRows(NotGiven):
+  """Stands for a part of the batch: other parts may be cut and stacked beside it.
+
+  Args:
+    what: the argument to give.
+    size: the number of states.
+  """
+
+  ndim = 1  # Actions are numbered.
+
+  def __init__(self, what: str, size: int):
+    super().__init__(what)
+    vars(self)['size'] = size
+
+  def __len__(self) -> int:
+    return vars(self)['size']
+
+
+jax.tree_util.register_pytree_node(
+  NotGivenRows, lambda one: ((), tuple(vars(one).values())), lambda about, _: NotGivenRows(*about)
+)
+
+
 def or_missing(value: Any, what: str) -> Any:
   """Returns the value, or what stands for it if it is None."""
   return NotGiven(what) if value is None else value
+
+
+def rows_or_missing(name: str, value: Any, size: int) -> Any:
+  """Returns `rows`, or what stands for them if the value is None."""
+  return NotGivenRows(name, size) if value is None else rows(name, value, size)
 
 
 def is_missing(value: Any) -> bool:
@@ -56,7 +87,7 @@ def compiled_call(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def rows(name: str, value: Any, size: int | None = None) -> Any:
-  """Returns a pytree of arrays whose first axis is over states; None is `NotGiven(name)`.
+  """Returns a pytree of arrays whose first axis is over states.
 
   Args:
     name: of the argument.
@@ -66,8 +97,6 @@ def rows(name: str, value: Any, size: int | None = None) -> Any:
   Raises:
     ValueError: for something else, with the name and the shape.
   """
-  if value is None:
-    return NotGiven(name)
 
   def read(one: Any) -> jax.Array:
     try:

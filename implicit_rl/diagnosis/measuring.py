@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import gin
 import jax
 
-from implicit_rl import metrics
+from implicit_rl import diagnostics, metrics
+from implicit_rl.compat import config_files, gin_state
 from implicit_rl.context import Context, NotGivenError, add_new, named_key
 from implicit_rl.diagnosis.given import compiled_call
 from implicit_rl.diagnostics import Diagnostic
@@ -17,8 +21,18 @@ from implicit_rl.types import Batch, LearnerState, PRNGKey
 Measure = Callable[[LearnerState, Batch, PRNGKey], Mapping[str, Any]]
 
 
+def every_diagnostic() -> dict[str, Diagnostic]:
+  """Returns those of every run and the dear ones, as `gin_configs/diagnostics/all.gin` has them."""
+  for module in pkgutil.iter_modules(diagnostics.__path__):
+    if module.name != '__main__':
+      importlib.import_module(f'{diagnostics.__name__}.{module.name}')
+  with gin_state.set_aside():
+    gin.parse_config_file(config_files.find('gin_configs/diagnostics/all.gin', ''))
+    return diagnostics.bound_diagnostics()
+
+
 def take(
-  diagnostics: Mapping[str, Diagnostic],
+  chosen: Mapping[str, Diagnostic],
   context: Context,
   state: LearnerState,
   batch: Batch,
@@ -27,7 +41,7 @@ def take(
   """Takes the measurements for which enough was given, as the first ones of a run.
 
   Args:
-    diagnostics: by name.
+    chosen: diagnostics by name.
     context: what was not given is `NotGiven`.
     state: likewise.
     batch: likewise.
@@ -44,7 +58,7 @@ def take(
       measured |= compiled_call(measure, state, batch, state.key)
     except NotGivenError as error:
       missing[name] = str(error)
-  for name, diagnostic in diagnostics.items():
+  for name, diagnostic in chosen.items():
     measure = _first(diagnostic, context)
     call = compiled_call if diagnostic.compiled else lambda function, *args: function(*args)
     try:

@@ -15,8 +15,8 @@ from implicit_rl import metrics
 from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.diagnosis import outputs
-from implicit_rl.diagnosis.given import NotGiven, is_missing, or_missing, rows
-from implicit_rl.diagnosis.measuring import take
+from implicit_rl.diagnosis.given import NotGiven, is_missing, or_missing, rows, rows_or_missing
+from implicit_rl.diagnosis.measuring import every_diagnostic, take
 from implicit_rl.diagnosis.result import Diagnosis
 from implicit_rl.diagnostics import Diagnostic, bound_diagnostics
 from implicit_rl.diagnostics.alarms import value_bounds
@@ -32,6 +32,7 @@ def diagnose(
   actions: Any = None,
   rewards: Any = None,
   next_states: Any = None,
+  next_actions: Any = None,
   terminals: Any = None,
   returns: Any = None,
   gamma: float | None = None,
@@ -42,7 +43,7 @@ def diagnose(
   optimizer: optax.GradientTransformation | None = None,
   optimizer_state: Any = None,
   features: str | None = None,
-  diagnostics: Mapping[str, Diagnostic] | None = None,
+  diagnostics: Mapping[str, Diagnostic] | str | None = None,
   delta: float = 0.01,
   key: jax.Array | None = None,
 ) -> Diagnosis:
@@ -60,6 +61,7 @@ def diagnose(
     actions: [B], what was done in the states.
     rewards: [B], what each step earned; `reward_range` is theirs unless given.
     next_states: [B, ...], one step later.
+    next_actions: [B], what was done in them; only few measures need it.
     terminals: [B] bool, whether the episode ended with the step; all False if not given.
     returns: [B], the discounted return that followed in the data; NaN where it is unknown.
     gamma: γ, discount per step.
@@ -72,7 +74,8 @@ def diagnose(
     optimizer_state: its state.
     features: the name of the layer that is Φ, in a mapping; by default 'features', or else the last
       one. Name it if `apply` is compiled: JAX sorts what a compiled function returns.
-    diagnostics: by name; by default those of every run, and what gin binds as `Diagnostics.NAME`.
+    diagnostics: by name; 'all' takes the dear ones too, which may take minutes; by default those of
+      every run, and what gin binds as `Diagnostics.NAME`.
     delta: δ of srank.
     key: PRNG key; by default `jax.random.PRNGKey(0)`.
 
@@ -87,7 +90,7 @@ def diagnose(
     raise ValueError(f'reward_range must be (smallest, largest), got {reward_range!r}.')
   states = rows('states', states)
   size = len(jax.tree.leaves(states)[0])
-  given = functools.partial(rows, size=size)
+  given = functools.partial(rows_or_missing, size=size)
   key = jax.random.PRNGKey(0) if key is None else key
   network = outputs.adapt(apply, features)
   form = outputs.form(network, params, states)
@@ -96,7 +99,7 @@ def diagnose(
     action=given('actions', actions),
     reward=given('rewards', rewards),
     next_state=given('next_states', next_states),
-    next_action=or_missing(None, 'a run of this project: it needs the next actions'),
+    next_action=given('next_actions', next_actions),
     discount=1.0 - given('terminals', jnp.zeros(size) if terminals is None else terminals),
     weight=jnp.ones(size),
     return_to_go=None if returns is None else given('returns', returns),
@@ -117,9 +120,13 @@ def diagnose(
     key=key,
     updates=jnp.zeros((), jnp.int32),
   )
-  if diagnostics is None:
-    diagnostics = bound_diagnostics()
-  measured, missing = take(diagnostics, context, state, batch, delta)
+  if isinstance(diagnostics, str) and diagnostics != 'all':
+    raise ValueError(f"diagnostics must be a mapping, 'all' or None, got {diagnostics!r}.")
+  if isinstance(diagnostics, str):
+    chosen: Mapping[str, Diagnostic] = every_diagnostic()
+  else:
+    chosen = bound_diagnostics() if diagnostics is None else diagnostics
+  measured, missing = take(chosen, context, state, batch, delta)
   if loss is None:
     measured.pop('loss', None)  # Nobody said what it is.
   if reward_range is None and rewards is not None:
@@ -148,7 +155,7 @@ def diagnose_features(
   reward_range: tuple[float, float] | None = None,
   features: str | None = None,
   channels_first: bool = False,
-  diagnostics: Mapping[str, Diagnostic] | None = None,
+  diagnostics: Mapping[str, Diagnostic] | str | None = None,
   delta: float = 0.01,
 ) -> Diagnosis:
   """Measures activations of any library, such as PyTorch's.
@@ -188,10 +195,16 @@ def diagnose_features(
   arrays = read('layers', layers, size)
   if q_values is not None:
     arrays[outputs.Q_VALUES] = rows('q_values', q_values, size)
-  apply = lambda params, states: {name: one[states] for name, one in arrays.items()}
+  network = NotGiven('the network itself, to diagnose()')
+
+  def apply(params: Params, states: Any) -> dict[str, jax.Array]:
+    if params is not network:  # Another network's activations are not these.
+      network()
+    return {name: one[jnp.asarray(states)] for name, one in arrays.items()}
+
   measured = diagnose(
     apply,
-    NotGiven('the network itself, to diagnose()'),
+    network,
     np.arange(size),
     actions=actions,
     returns=returns,

@@ -22,6 +22,8 @@ WORDS = {
   'centred_pca_rank': 'centred PCA rank',
 }
 _FELL = 0.5  # of a fresh network's rank
+_SLOWER = 1.25  # error of the plasticity probe, over a fresh network's
+_PROBE = 'plasticity_error_ratio'
 _RANK_RESTS = (
   'a rank counts as fallen at half of what it is in a fresh network on the same states; raw ranks '
   'count the mean feature as a direction, centred ones do not'
@@ -117,9 +119,10 @@ def _plasticity(measured: Mapping[str, float], alarm: str | None) -> Verdict:
   }
   rests = (
     'a unit is dormant if its mean size is at most 0.025 of the mean in its layer (Sokar et al., '
-    '2023); more than half of a layer is bad. Units are a sign of the ability to learn, no measure'
+    '2023); more than half of a layer is bad. Units are a sign of the ability to learn, which the '
+    f'plasticity probe measures: an error over {_SLOWER} times that of fresh networks is a warning'
   )
-  numbers = tuple(shares)
+  numbers = (*shares, _PROBE) if _PROBE in measured else tuple(shares)
   known = {name: value for name, value in shares.items() if value == value}
   if alarm:
     return Verdict('Plasticity', 'bad', _sentence(alarm), numbers, rests)
@@ -128,7 +131,10 @@ def _plasticity(measured: Mapping[str, float], alarm: str | None) -> Verdict:
   worst = max(known, key=lambda name: (known[name], '/' in name))
   where = worst.partition('/')[2] or 'the features'
   answer = f'Units work: at most {known[worst]:.0%} of a layer are dormant ({where}).'
-  return Verdict('Plasticity', 'good', answer, numbers, rests)
+  ratio = measured.get(_PROBE, float('nan'))
+  if ratio == ratio:
+    answer += f' Learning something new, its error is {ratio:.2f} times that of fresh networks.'
+  return Verdict('Plasticity', 'warning' if ratio > _SLOWER else 'good', answer, numbers, rests)
 
 
 def _values(

@@ -70,6 +70,15 @@ def test_the_documented_lines_are_those_that_were_run(name):
   assert {line.strip() for line in lines} - imports <= ran
 
 
+def test_all_diagnostics_are_taken_or_listed():
+  found = implicit_rl.diagnose_features({'a': PHI, 'phi': PHI}, diagnostics='all')
+  for name in ('ntk', 'plasticity', 'sharpness', 'values', 'norms', 'churn', 'layer_ranks'):
+    assert found.not_measured[name].startswith('give ')
+  assert not {'weight_norm', 'q_target_gap', 'churn_actions', 'seem_eigenvalue'} & set(found)
+  with pytest.raises(ValueError, match="a mapping, 'all' or None, got 'al'"):
+    implicit_rl.diagnose_features({'phi': PHI}, diagnostics='al')
+
+
 def test_channels_first_are_units_too():
   images = np.maximum(RNG.normal(size=(30, 4, 4, 6)), 0).astype(np.float32)
   images[..., 2] = 0

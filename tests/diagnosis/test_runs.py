@@ -83,6 +83,7 @@ def test_our_agent_by_the_foreign_path_equals_its_log(trained):
     actions=batch.action,
     rewards=batch.reward,
     next_states=batch.next_state,
+    next_actions=batch.next_action,
     terminals=batch.discount == 0,
     returns=batch.return_to_go,
     gamma=agent.gamma,

@@ -84,6 +84,9 @@ UNITS = {
   'half': ({'dormant_units/Dense_0': 0.5}, 'good', '50%'),
   'no layer': ({'dormant_units/Dense_0': None, 'dormant_units': 0.7}, 'bad', '70% of the features'),
   'not finite': ({'dormant_units/Dense_0': NAN, 'dormant_units': NAN}, 'unknown', 'finite'),
+  'as plastic as new': ({'plasticity_error_ratio': 1.1}, 'good', 'its error is 1.10 times'),
+  'learns worse': ({'plasticity_error_ratio': 1.6}, 'warning', 'its error is 1.60 times'),
+  'probe not finite': ({'plasticity_error_ratio': NAN}, 'good', 'at most 10%'),
   'not measured': ({'dormant_units/Dense_0': None, 'dormant_units': None}, 'unknown', 'No layer'),
 }
 
