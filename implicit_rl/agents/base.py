@@ -93,6 +93,7 @@ class Agent:
     gamma_n: γⁿ, what a loss discounts the next state with.
     acted: actions selected so far, training and evaluation together; each draws its own key.
     learnt: metrics of the updates done while acting.
+    measurements: takes the diagnostics that are due, and remembers what they need of earlier ones.
     eval_mode: while true the agent acts with `epsilon_eval` and does not learn.
     state: the LearnerState.
     policy: pure `policy(params, states [E, S, ...], key) -> actions [E]` with ε of evaluation.
@@ -222,7 +223,7 @@ class Agent:
     self.srank_delta = srank_delta
     self._measure = make_measure(loss, srank_delta)
     self.diagnostics = bound_diagnostics() if diagnostics is None else diagnostics
-    self._measurements = Measurements(self.diagnostics, self.learner.context)
+    self.measurements = Measurements(self.diagnostics, self.learner.context)
     self._select = jax.jit(self._select_next, static_argnames='evaluating')
     self.policy = self.make_policy()
     self.evaluation_key = jax.random.fold_in(self._act_key, np.uint32(2**32 - 1))
@@ -361,7 +362,7 @@ class Agent:
     )
     if not self.estimates_values:
       measured['q_data_gap'] = np.nan
-    measurements = measurements or self._measurements
+    measurements = measurements or self.measurements
     add_new(measured, measurements.take(iteration, self.state, batch), 'A diagnostic')
     return measured
 
@@ -454,7 +455,7 @@ class Agent:
       'action': self._action,
       'learnt': self.learnt.state_dict(),
       'source': {} if self.source is None else self.source.state_dict(),
-      'diagnostics': self._measurements.state_dict(),
+      'diagnostics': self.measurements.state_dict(),
     }
     return bundle
 
@@ -478,5 +479,5 @@ class Agent:
     self.learnt.load_state_dict(bundle_dictionary['learnt'])
     if self.source is not None:  # Checkpoints of finished data had no entry for it.
       self.source.load_state_dict(bundle_dictionary.get('source', {}))
-    self._measurements.load_state_dict(bundle_dictionary.get('diagnostics', {}))
+    self.measurements.load_state_dict(bundle_dictionary.get('diagnostics', {}))
     return True

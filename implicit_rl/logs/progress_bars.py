@@ -71,10 +71,16 @@ def bar(total: int, what: str, unit: str, done: int = 0, **settings: Any) -> tqd
     done: units that are done already.
     **settings: tqdm's, for a bar.
   """
-  if sys.stderr is None or not (sys.stderr.isatty() or 'ipykernel' in sys.modules):
+  if sys.stderr is None or not (sys.stderr.isatty() or _in_notebook()):
     return Lines(total, what, unit, done)
   settings = {'dynamic_ncols': True} | settings
   return tqdm.tqdm(total=total, desc=what, unit=f' {unit}', initial=done, **settings)
+
+
+def _in_notebook() -> bool:
+  """Whether this process runs cells: the kernel's modules may be loaded without."""
+  ipython = sys.modules.get('IPython')
+  return ipython is not None and ipython.get_ipython() is not None
 
 
 def duration(seconds: float) -> str:

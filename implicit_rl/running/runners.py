@@ -184,8 +184,14 @@ class Runner(saving_runner.SavingRunner):
     statistics = iteration_statistics.IterationStatistics()
     if self._trained is None:
       row = {'iteration': iteration, **self._train(iteration, statistics)}
-      self._trained = {'row': row, 'statistics': copy.deepcopy(statistics.data_lists)}
+      self._trained = {
+        'row': row,
+        'statistics': copy.deepcopy(statistics.data_lists),
+        'remembered': self._agent.measurements.state_dict(),
+      }
     row, statistics.data_lists = self._trained['row'], copy.deepcopy(self._trained['statistics'])
+    # A run that was stopped in its evaluation measures again, against the same memory.
+    self._agent.measurements.load_state_dict(self._trained.get('remembered', {}))
     row = row | self._measure(iteration)
     alarms = self._alarms.check(row, self._agent.value_bounds(), self._agent.gamma)
     row = row | {'alarms': list(alarms)} | self._evaluate(iteration, statistics)

@@ -22,7 +22,7 @@ print(json.dumps([cpu._switch().value, bool(kept), blocks]))
 def said(first=''):
   run = subprocess.run(
     [sys.executable, '-c', PROGRAM.format(first=first)],
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''},
     capture_output=True,
     text=True,
     check=True,

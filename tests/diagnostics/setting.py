@@ -70,7 +70,7 @@ class Setting:
 
   def key_of(self, name):
     """The key that a diagnostic of this name is given."""
-    return named_key(jax.random.fold_in(self.state.key, measurements._KEYS), name)
+    return named_key(jax.random.fold_in(self.state.key, measurements.KEYS), name)
 
   def measure(self, diagnostic, state=None):
     """What a diagnostic measures at first."""

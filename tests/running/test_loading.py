@@ -52,6 +52,8 @@ def assert_measures(loaded, row):
   measured = loaded.agent.measure(loaded.fixed_batch())
   names = {name for name in measured if row.get(name) is not None} - {'condition_number'}
   assert {'srank', 'effective_rank', 'td_error', 'q_mean', 'sigma_max'} <= names
+  # How many units stay dormant depends on the measurement before, which here is the same one.
+  names = {name for name in names if not name.startswith('dormant_overlap')}
   for name in names:  # σ_min and the condition number are rounding where Φ lacks rank.
     np.testing.assert_allclose(measured[name], row[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
