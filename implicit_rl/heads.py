@@ -89,7 +89,7 @@ class C51Head(Head):
   v_min: float | None = None
 
   def __post_init__(self):
-    """Raises ValueError for a support that is none."""
+    """Raises ValueError for an invalid support."""
     if self.num_atoms < 2:
       raise ValueError(f'C51Head.num_atoms is at least 2, not {self.num_atoms}.')
     if self.low >= self.v_max:

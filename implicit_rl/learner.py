@@ -256,9 +256,9 @@ class Learner:
     devices: how many share an update: each batch is split among them. None is all that there are,
       on all hosts.
     max_gradient_norm: gradients of a larger global norm are scaled down to it; None leaves them.
-    on_nonfinite: what an infinite gradient, or one that is no number, does: 'stop' ends the run
-      with a word on where; 'skip' leaves the parameters and the optimiser as they were, and
-      `Updates/Skipped` tells how often.
+    on_nonfinite: what a non-finite gradient does: 'stop' ends the run with an error that says
+      where; 'skip' leaves the parameters and the optimiser as they were, and `Updates/Skipped`
+      tells how often.
     remedies: interventions by name; None takes those that gin binds as `Remedies.NAME`.
     context: what remedies are told of the agent, which fills it.
 
@@ -269,7 +269,7 @@ class Learner:
     pure_update: update(state, batch) -> (state, UpdateInfo), not compiled, for a loop of one's own.
 
   Raises:
-    ValueError: for an optimiser that is none, a negative weight, a weight without a penalty, a
+    ValueError: for an invalid optimiser, a negative weight, a weight without a penalty, a
       period below 1, a rate outside (0, 1], an unknown loop, or a norm that is not positive.
   """
 

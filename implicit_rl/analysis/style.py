@@ -144,7 +144,7 @@ def save(figure: Figure, output: str | PathLike, data: pd.DataFrame) -> list[pat
     The files.
 
   Raises:
-    ValueError: for an ending that is none of png, svg, pdf, csv.
+    ValueError: for another ending than png, svg, pdf or csv.
   """
   paths = files(output, ('.png', '.svg', '.csv'), ('.png', '.svg', '.pdf', '.csv'))
   for path in paths:

@@ -94,7 +94,7 @@ def _check_collectors() -> None:
 
 
 def _check_macros(bindings: Sequence[str]) -> None:
-  """Raises ValueError for a bare name that no file defines: gin would bind it without a word."""
+  """Raises ValueError for a bare name that no file defines: gin would bind it silently."""
   known = gin_names.macros()
   for binding in bindings:
     bare = re.match(r'\s*([A-Za-z_]\w*)\s*=', binding)
