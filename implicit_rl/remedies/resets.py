@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -17,7 +18,7 @@ from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
 
 
 @dataclasses.dataclass(frozen=True)
-class _Reset(PeriodicRemedy):
+class _Reset(PeriodicRemedy, abc.ABC):
   """What the three share: parameters, target and moments are rewritten together.
 
   Attributes:
@@ -30,13 +31,13 @@ class _Reset(PeriodicRemedy):
   reset_target: bool = True
   reset_count: bool = False
 
+  @abc.abstractmethod
   def rewritten(self, context: Context, params: Params, fresh: Params) -> Params:
     """Returns parameters as they are after a reset, given those of a fresh network."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def chosen(self, context: Context, params: Params) -> Params:
     """Returns a tree like `params` of bools: whose moments are renewed."""
-    raise NotImplementedError
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
     """Checks that the settings suit the network."""

@@ -240,7 +240,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     """Runs the remaining iterations; on SIGTERM or SIGINT saves and returns.
 
     Raises:
-      NonFiniteError: for an infinite number, or one that is none, where it would spoil the run.
+      NonFiniteError: for a non-finite number where it would spoil the run.
       OSError: if something can't be written or read; the checkpoints that were there stay.
     """
     todo = self._start_iteration < self._num_iterations

@@ -1,4 +1,4 @@
-"""A number that is none, or out of its range, is refused with the setting's name."""
+"""What is not a number, or out of its range, is refused with the setting's name."""
 
 import fractions
 import math
