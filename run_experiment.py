@@ -1,115 +1,11 @@
 """Trains an agent: python run_experiment.py --base_dir=runs/first --gin_files=GIN_FILE."""
 
-import os
-import sys
+from absl import app, flags
 
-from absl import app, flags, logging
+from implicit_rl import train
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string('base_dir', None, 'Directory of the run. A run found there is resumed.')
-flags.DEFINE_multi_string('gin_files', [], 'Gin files, in order; a later one wins.')
-flags.DEFINE_multi_string(
-  'gin_bindings', [], "Gin lines that win over the files, such as 'OfflineRunner.num_iterations=5'."
-)
-flags.DEFINE_string(
-  'data_dir',
-  None,
-  'Directory of TFDS datasets; without it the embedded sample of the game is used.',
-)
-flags.DEFINE_alias('replay_dir', 'data_dir')
-flags.DEFINE_integer('seed', 0, 'Everything random derives from it.', lower_bound=0)
-flags.DEFINE_string(
-  'compilation_cache',
-  None,
-  'Directory where compiled programs are kept, so that the next run starts faster; "" keeps none. '
-  "By default that of JAX_COMPILATION_CACHE_DIR, else implicit_rl in the user's cache directory.",
-)
-flags.DEFINE_string(
-  'coordinator',
-  None,
-  'For one run on several hosts, started on each: HOST:PORT of the first one, or auto where JAX '
-  'finds the hosts itself (TPU pods, SLURM).',
-)
-flags.DEFINE_integer('num_hosts', 1, 'With --coordinator: how many hosts.', lower_bound=1)
-flags.DEFINE_integer('host', 0, 'With --coordinator: the number of this one.', lower_bound=0)
-flags.DEFINE_bool(
-  'list_configurables',
-  False,
-  'Instead of training, list what gin can bind; with names, such as `Learner`, all about those.',
-)
-flags.register_multi_flags_validator(
-  ['base_dir', 'list_configurables'],
-  lambda values: values['base_dir'] is not None or values['list_configurables'],
-  message='--base_dir says where the run is kept, such as --base_dir=runs/first.',
-)
-
-
-def one_line(error: Exception) -> str:
-  """What an error says, in one line; with gin's names explained if gin was there."""
-  gin_names = sys.modules.get(
-    'implicit_rl.compat.gin_names'
-  )  # Absent: the error is older than gin.
-  return gin_names.one_line(error) if gin_names else ' '.join(str(error).split())
-
-
-def list_configurables(names: list[str]) -> str:
-  """What gin can bind once the given gin files have been read."""
-  from implicit_rl.compat import gin_names
-  from implicit_rl.running import configurables, experiment
-
-  configurables.load(everything=True)
-  if FLAGS.gin_files:  # They may import a user's own.
-    experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings)
-  return gin_names.listing(names)
-
-
-def main(argv: list[str]) -> None:
-  """Checks the arguments, builds the runner and runs it."""
-  if not FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Dopamine and TFDS tell much; --verbosity=0 shows it.
-  try:
-    if FLAGS.list_configurables:
-      print(list_configurables(argv[1:]))
-      return
-    if len(argv) > 1:
-      raise ValueError(f'Unexpected argument {argv[1]!r}: every argument is a --flag=value.')
-    from implicit_rl.compat import config_files
-
-    for path in FLAGS.gin_files:
-      config_files.find(path)
-    base_dir = os.path.expanduser(FLAGS.base_dir)
-    data_dir = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
-    if data_dir is not None and not os.path.isdir(data_dir):
-      raise FileNotFoundError(f'--data_dir: no such directory: {data_dir}')
-    from implicit_rl.cpu import launcher, xla_flags
-
-    os.environ.update(xla_flags.variables(FLAGS.compilation_cache))
-    launcher.prepare()
-    # Imported late: what is wrong with the flags is said before TensorFlow and Dopamine load.
-    if FLAGS.coordinator is not None:
-      from implicit_rl import sharding
-
-      sharding.connect(FLAGS.coordinator, FLAGS.num_hosts, FLAGS.host)
-    from implicit_rl.running import experiment
-
-    experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings, data_dir)
-    if FLAGS.coordinator is not None:
-      base_dir = experiment.join_hosts(base_dir, FLAGS.seed)
-    runner = experiment.create_runner(base_dir, FLAGS.seed)
-  except (OSError, ValueError) as error:  # What we or gin say of wrong input.
-    logging.debug('Where it happened:', exc_info=error)
-    raise SystemExit(f'run_experiment.py: {one_line(error)}') from None
-  except Exception as error:  # May be a mistake in a user's own agent.
-    logging.debug('Where it happened:', exc_info=error)
-    raise SystemExit(
-      f'run_experiment.py: {type(error).__name__}: {one_line(error)} (--verbosity=1 shows where)'
-    ) from None
-  try:
-    runner.run_experiment()
-  except (OSError, ArithmeticError) as error:  # A full disk, or numbers that are none.
-    logging.debug('Where it happened:', exc_info=error)
-    raise SystemExit(f'run_experiment.py: {one_line(error)}') from None
-
+flags.adopt_module_key_flags(train)  # For --help.
+main = train.run
 
 if __name__ == '__main__':
   app.run(main)

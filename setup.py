@@ -84,6 +84,9 @@ EXTRAS = {
   ],
 }
 
+# In a wheel they are folders of the package; see implicit_rl/compat/config_files.py.
+SHIPPED = {f'implicit_rl.{name}': name for name in ('gin_configs', 'sweeps')}
+
 HERE = pathlib.Path(__file__).parent
 README = HERE / 'README.md'
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'implicit_rl/__init__.py').read_text())
@@ -96,8 +99,14 @@ setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   python_requires='>=3.11,<3.14',  # TensorFlow has only a pre-release for 3.14
-  packages=find_packages(include=['implicit_rl', 'implicit_rl.*']),
-  package_data={'implicit_rl': ['data/embedded/**/*', 'analysis/*.css', 'analysis/*.csv']},
+  packages=[*find_packages(include=['implicit_rl', 'implicit_rl.*']), *SHIPPED],
+  package_dir=SHIPPED,
+  package_data={
+    'implicit_rl': ['data/embedded/**/*', 'analysis/*.css', 'analysis/*.csv', 'py.typed'],
+    'implicit_rl.gin_configs': ['**/*.gin'],
+    'implicit_rl.sweeps': ['*.yaml'],
+  },
+  entry_points={'console_scripts': ['implicit-rl = implicit_rl.cli:main']},
   install_requires=CORE,
   extras_require=EXTRAS,
 )

@@ -1,50 +1,64 @@
 """The demo: offline DQN on embedded MinAtar data, with and without the rank penalty, three seeds.
 
-    python -m implicit_rl.demo --output=runs/demo
+    implicit-rl demo --output=runs/demo
 
-Every run is what `run_experiment.py` would run with the shipped gin files; only its length is cut.
+Every run is what `implicit-rl train` would run with the shipped gin files; only its length is cut.
 Interrupted, it goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import argparse
 import pathlib
+import sys
 import time
-
-from absl import app, flags
+from collections.abc import Sequence
 
 from implicit_rl.running import parallel_runs
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string('output', 'runs/demo', 'Directory for the runs and the figure.')
-flags.DEFINE_integer('seeds', 3, 'Runs of each variant.', lower_bound=1)
-flags.DEFINE_integer('iterations', 20, 'Iterations of 1,000 gradient updates.', lower_bound=1)
 
 _DQN = 'gin_configs/minatar/offline_dqn.gin'
 _VARIANTS = {'DQN': (_DQN,), 'DQN + penalty': (_DQN, 'gin_configs/penalties/lp.gin')}
 
 
-def main(argv: list[str]) -> None:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='implicit-rl demo',
+    description='Trains offline DQN on embedded MinAtar data, with and without the rank penalty.',
+  )
+  parser.add_argument(
+    '--output', type=pathlib.Path, default='runs/demo', help='directory of the runs and the figure'
+  )
+  parser.add_argument('--seeds', type=int, default=3, help='runs of each variant (3)')
+  parser.add_argument('--iterations', type=int, default=20, help='of 1,000 gradient updates (20)')
+  options = parser.parse_args(arguments)
+  for name in ('seeds', 'iterations'):
+    if (number := getattr(options, name)) < 1:
+      parser.error(f'--{name} must be at least 1, got {number}')
+  return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
   """Runs all variants, one a core, then prints a table and draws the figure."""
-  del argv
+  options = _options(arguments)
   start = time.monotonic()
-  output = pathlib.Path(FLAGS.output)
+  output = options.output
   bindings = (
-    f'OfflineRunner.num_iterations = {FLAGS.iterations}',
+    f'OfflineRunner.num_iterations = {options.iterations}',
     'OfflineRunner.training_steps = 1000',
   )
   variants: dict[str, list[pathlib.Path]] = {name: [] for name in _VARIANTS}
   jobs = []
-  for seed in range(FLAGS.seeds):
+  for seed in range(options.seeds):
     for name, gin_files in _VARIANTS.items():
       base_dir = output / name.lower().replace(' + ', '_') / f'seed_{seed}'
       variants[name].append(base_dir)
-      jobs.append(parallel_runs.Job(base_dir, gin_files, bindings, seed, FLAGS.iterations))
-  print(f'{len(jobs)} runs of {FLAGS.iterations * 1000:,} gradient updates each, into {output}/')
+      jobs.append(parallel_runs.Job(base_dir, gin_files, bindings, seed, options.iterations))
+  print(f'{len(jobs)} runs of {options.iterations * 1000:,} gradient updates each, into {output}/')
   try:
     parallel_runs.run_all(jobs)
   except (OSError, ValueError) as error:
-    raise SystemExit(f'demo: {error}') from error
+    print(f'implicit-rl demo: {error}', file=sys.stderr)
+    return 1
 
   from implicit_rl.analysis import curves, runs, style, tables
 
@@ -58,8 +72,9 @@ def main(argv: list[str]) -> None:
   print(f'\nDone in {time.monotonic() - start:.0f} s. What each run did: {output}/*/seed_*/')
   print(picture)
   page = output / 'report.html'
-  print(f'A page of it all: python -m implicit_rl.analysis report {output} --output={page}')
+  print(f'A page of it all: implicit-rl report {output} --output={page}')
+  return 0
 
 
 if __name__ == '__main__':
-  app.run(main)
+  sys.exit(main())

@@ -22,7 +22,7 @@ FLOORS = (
   'networks learner diagnosis',
   'agents gridworld simba',
   'running',
-  'sweep demo __init__',
+  'sweep demo train configs cli __init__',
   '__main__',
 )
 

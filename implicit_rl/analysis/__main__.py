@@ -1,4 +1,4 @@
-"""Command line: `python -m implicit_rl.analysis COMMAND BASE_DIR... --output=PATH`."""
+"""Command line: `implicit-rl analysis COMMAND BASE_DIR... --output=PATH`."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _add(
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog='python -m implicit_rl.analysis',
+    prog='implicit-rl analysis',
     description='Figures and tables of runs.',
     epilog=_SOURCES,
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in style.save(drawn[0], options.output, drawn[1]) if drawn else ():
       print(path)
   except (OSError, ValueError) as error:
-    print(f'python -m implicit_rl.analysis {options.command}: {error}', file=sys.stderr)
+    print(f'implicit-rl analysis {options.command}: {error}', file=sys.stderr)
     return 1
   return 0
 

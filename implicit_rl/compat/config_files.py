@@ -1,4 +1,4 @@
-"""Finds gin files and the files they include, in the working directory, beside them, or here.
+"""Finds gin files and the files they include: in the working directory, beside them, or shipped.
 
 It loads gin alone, so that a launcher can check its files before anything heavy is imported.
 """
@@ -18,8 +18,8 @@ import gin
 from gin import config as gin_config
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
-# A checkout has gin_configs/ beside the package.
-_SHIPPED = (_PACKAGE.parent, _PACKAGE)
+# `gin_configs/` and `sweeps/` are in an installed package, and beside the package in a checkout.
+SHIPPED = _PACKAGE if (_PACKAGE / 'gin_configs').is_dir() else _PACKAGE.parent
 _INCLUDE = re.compile(r"""^(\s*include\s+)(["'])(.+?)\2""", re.MULTILINE)
 _MARK = 'implicit_rl:'  # What follows is read by `_open`.
 _reading: list[str] = []  # Files, the outermost first.
@@ -27,11 +27,11 @@ _included: dict[tuple[str, str, str], Any] = {}  # {(scope, selector, parameter)
 
 
 def find(path: str, said: str = '--gin_files: ', beside: str | None = None) -> str:
-  """Returns where a gin file is.
+  """Returns where a gin file, or a sweep's YAML file, is.
 
   Args:
     path: absolute, or relative to the working directory, to the including file's directory, or to
-      the directory that has the shipped `gin_configs/`. The first that is there is taken.
+      `SHIPPED`, which has `gin_configs/` and `sweeps/`. The first that is there is taken.
     said: how an error begins, before the path: what names the file.
     beside: the including file, if one does.
 
@@ -44,7 +44,7 @@ def find(path: str, said: str = '--gin_files: ', beside: str | None = None) -> s
       f'{said}{path} is an address. A gin file can import and so run any code: fetch it, read it, '
       'then name the file.'
     )
-  directories = ['', os.path.dirname(beside or ''), *map(str, _SHIPPED)]
+  directories = ['', os.path.dirname(beside or ''), str(SHIPPED)]
   candidates = list(dict.fromkeys(os.path.join(one, path) for one in directories))
   for candidate in candidates:
     if os.path.isfile(candidate):
@@ -53,7 +53,7 @@ def find(path: str, said: str = '--gin_files: ', beside: str | None = None) -> s
     raise FileNotFoundError(f'{said}{path}, which is a directory.')
   message = f'{said}{path}: no such file.'
   for candidate in candidates:
-    there = pathlib.Path(candidate).parent.glob('*.gin')
+    there = pathlib.Path(candidate).parent.glob(f'*{pathlib.Path(path).suffix or ".gin"}')
     near = difflib.get_close_matches(candidate, map(str, there), n=1)
     if near:
       name = os.path.join(os.path.dirname(path), os.path.basename(near[0]))

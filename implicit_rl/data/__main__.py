@@ -1,4 +1,4 @@
-"""Command line of the data: `python -m implicit_rl.data prepare|info|verify|export|minari`."""
+"""Command line of the data: `implicit-rl data prepare|info|verify|export|minari`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from implicit_rl.data.store import export, frame_store, prepare, store_files, st
 _EPILOG = """
 examples:
   # Raw logs of DQN Replay, then the store they become:
-  python -m implicit_rl.data prepare /data/dqn/Pong/1 /data/stores/pong_1
+  implicit-rl data prepare /data/dqn/Pong/1 /data/stores/pong_1
   # A prepared TFDS dataset:
-  python -m implicit_rl.data prepare /data/tfds/rlu_atari_checkpoints_ordered/Pong_run_1 STORE
+  implicit-rl data prepare /data/tfds/rlu_atari_checkpoints_ordered/Pong_run_1 STORE
   # Train from it:
-  python run_experiment.py --base_dir=runs/pong --gin_files=gin_configs/atari/offline_dqn.gin \\
+  implicit-rl train --base_dir=runs/pong --gin_files=gin_configs/atari/offline_dqn.gin \\
     --gin_files=gin_configs/data/store.gin --gin_bindings="StoreReplay.path = '/data/stores/pong_1'"
 
 prepare may be killed at any moment; the same command goes on where it stopped.
@@ -104,7 +104,7 @@ def _tame_tensorflow() -> None:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog='python -m implicit_rl.data',
+    prog='implicit-rl data',
     description='Makes, checks and exports stores of transitions.',
     epilog=_EPILOG,
     formatter_class=argparse.RawDescriptionHelpFormatter,

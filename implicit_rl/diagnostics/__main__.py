@@ -1,4 +1,4 @@
-"""Command line: `python -m implicit_rl.diagnostics RUN...` measures trained runs after the fact."""
+"""Command line: `implicit-rl diagnose RUN...` measures trained runs after the fact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ of the run and those that --gin_files and --gin_bindings add, such as
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog='python -m implicit_rl.diagnostics',
+    prog='implicit-rl diagnose',
     description='Measures trained runs, and judges rank, plasticity and values.',
     epilog=_EPILOG,
   )
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for output in outputs:
       print(result.save(found, output, 'Diagnosis of ' + ', '.join(options.runs)))
   except (OSError, ValueError) as error:
-    print(f'python -m implicit_rl.diagnostics: {error}', file=sys.stderr)
+    print(f'implicit-rl diagnose: {error}', file=sys.stderr)
     return 1
   return 0
 

@@ -1,14 +1,19 @@
-"""Lists the games by family: `python -m implicit_rl.environments`."""
+"""Lists the games by family: `implicit-rl environments`."""
 
 from __future__ import annotations
 
+import argparse
 import textwrap
+from collections.abc import Sequence
 
 from implicit_rl.environments import atari_games, minatar, mujoco
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
   """Prints every game's name as gin files spell it."""
+  argparse.ArgumentParser(
+    prog='implicit-rl environments', description='Lists the games by family.'
+  ).parse_args(arguments)
   for family, games in (
     (f'Atari ({len(atari_games.games())} games, AtariEnvironment.game)', atari_games.games()),
     ('MinAtar (MinAtarEnvironment.game)', minatar.GAMES),

@@ -1,4 +1,4 @@
-"""Command line of the gridworld: `python -m implicit_rl.gridworld figures|map --output=DIR`."""
+"""Command line of the gridworld: `implicit-rl gridworld figures|map --output=DIR`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from implicit_rl.gridworld import experiments, figures, map_picture, rank_map, r
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Parses the command line and runs it; returns the exit status."""
-  parser = argparse.ArgumentParser(prog='python -m implicit_rl.gridworld', description=__doc__)
+  parser = argparse.ArgumentParser(prog='implicit-rl gridworld', description=__doc__)
   parser.add_argument('command', choices=('figures', 'map'))
   parser.add_argument('--output', type=pathlib.Path, required=True, help='directory of results')
   parser.add_argument('--seeds', type=int, default=5, help='runs for each configuration')

@@ -13,15 +13,13 @@ from implicit_rl.cpu import cores
 from implicit_rl.logs import progress_bars
 from implicit_rl.running import launch, run_directory, signals
 
-_ROOT = pathlib.Path(__file__).parent.parent.parent
-
 
 class Job(NamedTuple):
   """One run of `run_all`.
 
   Attributes:
     base_dir: the run's directory.
-    gin_files: relative to the repository's root.
+    gin_files: found as `config_files.find` does.
     bindings: lines of gin, which win over the files.
     seed: of the run.
     iterations: as the bindings or files set it; for the progress bar and to skip finished runs.
@@ -56,7 +54,7 @@ def run(job: Job) -> None:
   os.makedirs(job.base_dir, exist_ok=True)
   with launch.log_of(job.base_dir):
     gin.clear_config()
-    experiment.parse_gin([str(_ROOT / name) for name in job.gin_files], job.bindings)
+    experiment.parse_gin(job.gin_files, job.bindings)
     experiment.create_runner(str(job.base_dir), job.seed).run_experiment()
 
 

@@ -1,4 +1,4 @@
-"""Command line of sweeps: `python -m implicit_rl.sweep --spec=sweeps/NAME.yaml`."""
+"""Command line of sweeps: `implicit-rl sweep --spec=sweeps/NAME.yaml`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from implicit_rl.sweep.spec import Planned, Spec
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog='python -m implicit_rl.sweep', description='Does the runs of a file, on Ray.'
+    prog='implicit-rl sweep', description='Does the runs of a file, on Ray.'
   )
   parser.add_argument('--spec', required=True, help='the YAML file, as sweeps/minatar.yaml')
   parser.add_argument('--output', help='directory of the runs; runs/NAME by default')
@@ -172,7 +172,7 @@ def _collect(
   if finished:
     style.write_csv(runs.load(finished), output / 'results.csv')
     print(
-      f'{output / "results.csv"}; a page of it: python -m implicit_rl.analysis report '
+      f'{output / "results.csv"}; a page of it: implicit-rl analysis report '
       f'{output} --output={output / "report.html"}'
     )
 

@@ -148,15 +148,14 @@ class _Loader(yaml.SafeLoader):
 def read(path: str | os.PathLike) -> Spec:
   """Reads and checks a sweep's file.
 
+  Args:
+    path: found as `config_files.find` does.
+
   Raises:
     FileNotFoundError: if it is not there.
     ValueError: for what it should not say, naming the file and the key.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*.yaml')], 1)
-    hint = f' Did you mean {path.parent / near[0]}?' if near else ''
-    raise FileNotFoundError(f'--spec: no such file: {path}.{hint}')
+  path = pathlib.Path(config_files.find(os.fspath(path), '--spec: '))
   try:
     said = yaml.load(path.read_text(encoding='utf-8'), _Loader)
   except yaml.YAMLError as error:

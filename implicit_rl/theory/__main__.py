@@ -1,7 +1,8 @@
-"""Runs the theory experiments: `python -m implicit_rl.theory --output=DIR` writes CSV, PNG, SVG."""
+"""Runs the theory experiments: `implicit-rl theory --output=DIR` writes CSV, PNG, SVG."""
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ from implicit_rl.theory import bootstrap_figures, kernel_figures, linear_figures
 from implicit_rl.theory.output import write_csv
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
   """Writes every figure and table, and summary.csv with each number's mean and spread."""
-  parser = argparse.ArgumentParser(prog='python -m implicit_rl.theory', description=__doc__)
+  parser = argparse.ArgumentParser(prog='implicit-rl theory', description=__doc__)
   parser.add_argument('--output', type=Path, required=True, help='folder to write to')
   parser.add_argument('--seeds', type=int, default=5, help='seeds 0..SEEDS-1 (default 5)')
-  args = parser.parse_args()
+  args = parser.parse_args(arguments)
   if args.seeds < 1:
     parser.error('--seeds must be at least 1')
   args.output.mkdir(parents=True, exist_ok=True)

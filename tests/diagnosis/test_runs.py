@@ -163,7 +163,7 @@ def test_the_command_line_ends_in_one_line(trained, tmp_path):
       check=False,
     )
     assert done.returncode == 1
-    (line,) = [one for one in done.stderr.splitlines() if one.startswith('python -m')]
+    (line,) = [one for one in done.stderr.splitlines() if one.startswith('implicit-rl diagnose')]
     return line
 
   assert 'is not there' in refused(tmp_path / 'absent')
@@ -181,5 +181,5 @@ def test_the_command_line_ends_in_one_line(trained, tmp_path):
 def test_wrong_arguments_end_in_one_line(arguments, told, trained, capsys):
   assert command.main([str(trained), *arguments]) == 1
   (line,) = capsys.readouterr().err.splitlines()
-  assert line.startswith('python -m implicit_rl.diagnostics: ')
+  assert line.startswith('implicit-rl diagnose: ')
   assert told in line
