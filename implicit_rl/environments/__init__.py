@@ -1,7 +1,7 @@
 """Environments in Dopamine's shape: what the agents act in and are evaluated in.
 
-`atari` builds on Dopamine and so on TensorFlow; `minatar` is JAX alone, `mujoco` gymnasium alone.
-None is imported here, so importing one does not load the others. `python -m
+`atari` builds on Dopamine and so on TensorFlow; `gymnax` and `minatar` are JAX alone, `mujoco` is
+gymnasium alone. None is imported here, so importing one does not load the others. `python -m
 implicit_rl.environments` lists the games.
 """
 
@@ -293,7 +293,9 @@ def check_game(game: str, games: Sequence[str], family: str) -> None:
   if game in games:
     return
   by_lower = {name.lower(): name for name in games}
-  near = difflib.get_close_matches(str(game).lower(), by_lower, n=3, cutoff=0.65)
+  given = str(game).lower()
+  near = [name for name in by_lower if given and name.startswith(given)][:3]
+  near = near or difflib.get_close_matches(given, by_lower, n=3, cutoff=0.65)
   hint = f' Did you mean {" or ".join(repr(by_lower[name]) for name in near)}?' if near else ''
   raise ValueError(
     f'Unknown {family} game {game!r}.{hint} List them: python -m implicit_rl.environments'

@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 
-from implicit_rl.environments import atari_games, minatar, mujoco
+from implicit_rl.environments import atari_games, gymnax, minatar, mujoco
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   ).parse_args(arguments)
   for family, games in (
     (f'Atari ({len(atari_games.games())} games, AtariEnvironment.game)', atari_games.games()),
+    ('gymnax (GymnaxEnvironment.name)', gymnax.names()),
     ('MinAtar (MinAtarEnvironment.game)', minatar.GAMES),
     ('MuJoCo (MuJoCoEnvironment.task)', mujoco.TASKS),
   ):

@@ -139,7 +139,7 @@ def test_gymnax_still_imports_what_it_draws_with():
   """)
   assert result.returncode == 0, result.stderr
   assert result.stdout == 'colors plt sns\n', (
-    f'gymnax imports {result.stdout!r} for pictures: shorten the list in environments/minatar.py'
+    f'gymnax imports {result.stdout!r} for pictures: shorten the list in environments/gymnax.py'
   )
 
 
