@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From the ground up. A room is a package's folder or a module beside it; programs, which nothing
 # imports, stand above all of them.
 FLOORS = (
-  'types sharding cpu compat normalisations',
+  'types sharding cpu compat normalisations regimes',
   'context layers layer_graph losses environments optimizers rank logs',
   'heads remedies diagnostics metrics data analysis theory',
   'networks learner diagnosis',

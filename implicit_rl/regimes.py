@@ -1,0 +1,157 @@
+"""Settings in which a loss of rank, plasticity or accuracy may happen, and how to tell.
+
+A regime is gin_configs/regimes/NAME.gin; each control is an overlay NAME_CONTROL.gin beside it. Its
+criterion compares one metric of `metrics.jsonl` with one control, in one direction. Criteria are
+fixed on other seeds (100 and above) before the seeds that judge them (0 to 4) are run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+SEEDS = range(5)
+BEYOND = 2.0  # standard errors of the difference of two means
+
+
+class Regime(NamedTuple):
+  """A setting, its controls and its criterion.
+
+  Attributes:
+    name: of the gin file.
+    title: what it is, in a few words.
+    metric: key of `metrics.jsonl` that the criterion compares.
+    direction: 'below' or 'above': where the regime must lie, seen from the control.
+    controls: names of the overlays; the first is the one that the criterion compares with.
+    meaning: what it means when the criterion holds.
+    last: rows at the end of a run that the metric is averaged over.
+    online: the agent acts; else it trains offline and seeds can train as one vmapped program.
+  """
+
+  name: str
+  title: str
+  metric: str
+  direction: str
+  controls: tuple[str, ...]
+  meaning: str
+  last: int = 1
+  online: bool = False
+
+  def gin_files(self, control: str | None = None) -> tuple[str, ...]:
+    """The gin files of the regime, or of one of its controls.
+
+    Raises:
+      ValueError: for a control that the regime does not have.
+    """
+    if control is not None and control not in self.controls:
+      raise ValueError(f'{self.name} has the controls {", ".join(self.controls)}, not {control!r}.')
+    names = [self.name, *([] if control is None else [f'{self.name}_{control}'])]
+    return tuple(f'gin_configs/regimes/{name}.gin' for name in names)
+
+
+class Verdict(NamedTuple):
+  """A regime against its control.
+
+  Attributes:
+    regime: mean of the metric over the regime's seeds.
+    control: likewise of the control's.
+    difference: regime − control.
+    error: standard error of the difference, √(s₁²/n₁ + s₂²/n₂).
+    happened: the difference lies in the criterion's direction, by more than `BEYOND` errors.
+  """
+
+  regime: float
+  control: float
+  difference: float
+  error: float
+  happened: bool
+
+
+def judge(regime: Regime, values: Sequence[float], control: Sequence[float]) -> Verdict:
+  """Applies a regime's criterion.
+
+  Args:
+    regime: its direction counts.
+    values: the metric of each seed of the regime.
+    control: likewise of the control.
+
+  Raises:
+    ValueError: with fewer than two seeds of either, or a value that is not finite.
+  """
+  one, two = np.asarray(values, np.float64), np.asarray(control, np.float64)
+  if min(len(one), len(two)) < 2 or not (np.isfinite(one).all() and np.isfinite(two).all()):
+    raise ValueError(
+      f'{regime.name} needs two seeds with finite values of {regime.metric}, and so does its '
+      f'control; got {one.tolist()} and {two.tolist()}.'
+    )
+  difference = float(one.mean() - two.mean())
+  error = math.sqrt(one.var(ddof=1) / len(one) + two.var(ddof=1) / len(two))
+  towards = difference if regime.direction == 'above' else -difference
+  return Verdict(float(one.mean()), float(two.mean()), difference, error, towards > BEYOND * error)
+
+
+REGIMES = (
+  Regime(
+    'gridworld_small_data',
+    'Gridworld, 500 transitions',
+    'centred_effective_rank',
+    'below',
+    ('clipped', 'supervised'),
+    'The rank falls because values diverge: with clipped targets it does not.',
+  ),
+  Regime(
+    'target_scale',
+    'Targets of a large mean',
+    'centred_effective_rank',
+    'below',
+    ('0', '10'),
+    'A constant that changes no policy costs rank.',
+  ),
+  Regime(
+    'random_targets',
+    'A stream of random targets',
+    'Losses/MonteCarlo',
+    'above',
+    ('fresh',),
+    'A network that has learnt many tasks learns new ones worse than fresh networks do.',
+  ),
+  Regime(
+    'late_reward',
+    'A reward that is revealed late',
+    'td_error',
+    'above',
+    ('fresh', 'from_start'),
+    'A network that has learnt to predict 0 learns the values worse than a fresh one.',
+  ),
+  Regime(
+    'dead_relu',
+    'Rectified units that die',
+    'effective_rank',
+    'below',
+    ('tanh', 'slow'),
+    'Dead units cost rank, which units that can not die keep.',
+  ),
+  Regime(
+    'minatar_short_target',
+    'MinAtar Breakout, short target period',
+    'effective_rank',
+    'below',
+    ('fqe', 'monte_carlo'),
+    'Bootstrapping with a maximum costs raw rank, and without it the rank stays.',
+  ),
+)
+
+
+def find(name: str) -> Regime:
+  """The regime of that name.
+
+  Raises:
+    ValueError: if there is none; names all.
+  """
+  for regime in REGIMES:
+    if regime.name == name:
+      return regime
+  raise ValueError(f'No regime {name!r}; there are {", ".join(one.name for one in REGIMES)}.')
