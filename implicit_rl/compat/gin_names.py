@@ -209,6 +209,12 @@ def bound(configurable: Any, parameter: str, default: Any = None) -> Any:
     return parameters[parameter].default
 
 
+def named(value: Any) -> Any:
+  """What a gin reference names, such as the class of `@DeviceReplay`; other values as they are."""
+  is_reference = isinstance(value, gin_config.ConfigurableReference)
+  return value.configurable.wrapped if is_reference else value
+
+
 def settings() -> dict[str, str]:
   """What gin binds now, by name; values as they stand in gin."""
   lines = gin.config_str(max_line_length=10**6).splitlines()

@@ -75,11 +75,13 @@ class CompiledMemory(Protocol):
   """A replay that a compiled online loop fills and draws from, as `DeviceReplay`.
 
   Attributes:
+    key: PRNG key that all sampling derives from.
     memory: the content, a pytree that `data.replay.device_replay` works on; the loop replaces it.
     num_environments: E, the streams of steps that it keeps.
     settings: how transitions are cut: `stack_size`, `update_horizon`, `gamma`.
   """
 
+  key: types.PRNGKey
   memory: Any
   num_environments: int
   settings: Any
@@ -97,10 +99,6 @@ class CompiledMemory(Protocol):
   @property
   def observation_dtype(self) -> np.dtype:
     """Data type of a frame."""
-    ...
-
-  def update_key(self, update: Any) -> types.PRNGKey:
-    """The key that decides what an update draws."""
     ...
 
 

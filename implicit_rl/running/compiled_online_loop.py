@@ -8,7 +8,7 @@ that acts step by step. Nothing leaves the device but what is logged.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from implicit_rl.agents import schedules
 from implicit_rl.agents.base import Agent
 from implicit_rl.data.replay import device_replay
 from implicit_rl.logs.running_means import RunningMeans
-from implicit_rl.types import LearnerState
+from implicit_rl.types import LearnerState, PRNGKey
 
 _TURNS_PER_CALL = 250  # with at most one update per turn and environment, else fewer
 
@@ -64,6 +64,32 @@ class Turns(NamedTuple):
   observation: jax.Array | None
 
 
+class LoopState(NamedTuple):
+  """All that a call of the loop changes: a pytree, donated to the call.
+
+  Attributes:
+    learner: the agent's state.
+    memory: what the replay holds.
+    games: where the environments stand.
+  """
+
+  learner: LearnerState
+  memory: device_replay.Memory
+  games: Games
+
+
+class LoopKeys(NamedTuple):
+  """What a seed's randomness derives from, besides the learner's own key.
+
+  Attributes:
+    act: PRNG key of the games and the exploration.
+    draw: PRNG key of what updates draw from the replay.
+  """
+
+  act: PRNGKey
+  draw: PRNGKey
+
+
 class LoopReport:
   """What a number of turns reported, compiled call by compiled call.
 
@@ -85,6 +111,22 @@ class LoopReport:
   def turns(self) -> Turns:
     """All turns as one, leading axes [T, E]; there must be some."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), *self.parts)
+
+  def add(self, turns: Turns, metrics: Mapping[str, Any], updates: int, first: int) -> None:
+    """Adds what one compiled call reported.
+
+    Args:
+      turns: as arrays of the host or the device.
+      metrics: sums over the call's updates.
+      updates: how many those were.
+      first: updates before the call.
+
+    Raises:
+      NonFiniteError: if a metric is infinite or not a number.
+    """
+    if updates:
+      self.sums.add(metrics, updates, first)
+    self.parts.append(jax.tree.map(np.asarray, turns))
 
   def state_dict(self) -> dict[str, Any]:
     """All of it, for a checkpoint."""
@@ -108,6 +150,9 @@ class OnlineLoop:
     environment: has `rules`, see `environments.Rules`.
     clip_rewards: give the agent rewards clipped to [−1, 1].
     keep_observations: report the observations too, for a log of the replay.
+
+  Attributes:
+    keys: what this seed's randomness derives from.
   """
 
   def __init__(
@@ -123,7 +168,7 @@ class OnlineLoop:
     self._agent, self._replay, self._rules = agent, replay, environment.rules
     self._limit = environment.max_steps_per_episode
     self._clip, self._keep = clip_rewards, keep_observations
-    self._key = agent.training_key
+    self.keys = LoopKeys(agent.training_key, replay.key)
     self._environments = replay.num_environments
     self._epsilon = optax.schedules.linear_schedule(
       1.0, agent.epsilon_train, agent.epsilon_decay_period, agent.min_replay_history
@@ -132,11 +177,7 @@ class OnlineLoop:
     self._due = functools.partial(schedules.updates_due, rate, agent.min_replay_history)
     self._turns_per_call = max(_TURNS_PER_CALL // max(1, int(rate)), 1)
     self._games = self._first_games()
-    self._play = jax.jit(
-      self._turns,
-      static_argnames='count',
-      donate_argnums=(0, 1, 2),
-    )
+    self._play = jax.jit(self.turns, static_argnames='count', donate_argnames='state')
 
   @property
   def num_environments(self) -> int:
@@ -147,6 +188,15 @@ class OnlineLoop:
   def steps(self) -> int:
     """Environment steps done, all environments together."""
     return self._replay.added * self._environments
+
+  @property
+  def state(self) -> LoopState:
+    """Where agent, replay and games stand; setting it replaces all three."""
+    return LoopState(self._agent.state, self._replay.memory, self._games)
+
+  @state.setter
+  def state(self, state: LoopState) -> None:
+    self._agent.state, self._replay.memory, self._games = state
 
   def check(self, steps: int) -> None:
     """Raises ValueError unless `steps` is a multiple of E and updates start with enough data."""
@@ -183,21 +233,25 @@ class OnlineLoop:
       ValueError: if `steps` is not a multiple of E.
       NonFiniteError: if a metric is infinite or not a number.
     """
-    self.check(steps)
     report = LoopReport() if report is None else report
-    turns = steps // self._environments
-    size = schedules.chunk_size(turns, self._turns_per_call)
-    for _, count in schedules.chunks(report.count, turns - report.count, size):
+    for count in self.calls(steps, report.count):
       first = self._agent.updates
-      self._agent.state, self._replay.memory, self._games, turns, metrics = self._play(
-        self._agent.state, self._replay.memory, self._games, count=count
-      )
-      updates = self._agent.updates - first
-      if updates:
-        report.sums.add(metrics, updates, first)
-      report.parts.append(jax.tree.map(np.asarray, turns))
+      self.state, turns, metrics = self._play(self.keys, self.state, count=count)
+      report.add(turns, metrics, self._agent.updates - first, first)
       progress(count * self._environments)
     return report
+
+  def calls(self, steps: int, done: int) -> Iterator[int]:
+    """Cuts what is left of `steps` after `done` turns into compiled calls; yields their turns.
+
+    Raises:
+      ValueError: if `steps` is not a multiple of E.
+    """
+    self.check(steps)
+    turns = steps // self._environments
+    size = schedules.chunk_size(turns, self._turns_per_call)
+    for _, count in schedules.chunks(done, turns - done, size):
+      yield count
 
   def state_dict(self) -> dict[str, Any]:
     """Where the games stand, as nested dicts of arrays."""
@@ -212,7 +266,8 @@ class OnlineLoop:
   # --- pure -------------------------------------------------------------------------------------
 
   def _first_games(self) -> Games:
-    keys = jax.random.split(jax.random.fold_in(self._key, np.uint32(2**32 - 1)), self._environments)
+    key = jax.random.fold_in(self.keys.act, np.uint32(2**32 - 1))
+    keys = jax.random.split(key, self._environments)
     moments = jax.jit(jax.vmap(self._rules.start))(keys)
     shape = (self._environments, self._replay.settings.stack_size, *self._replay.observation_shape)
     blank = jnp.zeros(shape, self._replay.observation_dtype)
@@ -223,33 +278,37 @@ class OnlineLoop:
       returns=jnp.zeros(self._environments, jnp.float32),
     )
 
-  def _turns(
-    self, learner: LearnerState, memory: device_replay.Memory, games: Games, *, count: int
-  ) -> tuple[LearnerState, device_replay.Memory, Games, Turns, dict[str, jax.Array]]:
-    """`count` turns."""
+  def turns(
+    self, keys: LoopKeys, state: LoopState, *, count: int
+  ) -> tuple[LoopState, Turns, dict[str, jax.Array]]:
+    """Plays `count` turns and learns. Pure.
+
+    Returns:
+      The new state, what the turns report, and sums of the updates' metrics.
+    """
 
     def one_turn(carry, _):
-      learner, memory, games, sums = carry
-      before = memory.added * self._environments
-      memory, games, turn = self._act(learner, memory, games)
+      state, sums = carry
+      before = state.memory.added * self._environments
+      state, turn = self._act(keys.act, state)
       due = self._due(before + self._environments) - self._due(before)
       learner, memory, sums = jax.lax.fori_loop(
-        0, due, lambda _, carry: self._learn(*carry), (learner, memory, sums)
+        0,
+        due,
+        lambda _, carry: self._learn(keys.draw, *carry),
+        (state.learner, state.memory, sums),
       )
-      return (learner, memory, games, sums), turn
+      return (LoopState(learner, memory, state.games), sums), turn
 
-    _, _, shapes = jax.eval_shape(lambda: self._learn(learner, memory, None))
+    _, _, shapes = jax.eval_shape(lambda: self._learn(keys.draw, state.learner, state.memory, None))
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    (learner, memory, games, sums), turns = jax.lax.scan(
-      one_turn, (learner, memory, games, sums), length=count
-    )
-    return learner, memory, games, turns, sums
+    (state, sums), turns = jax.lax.scan(one_turn, (state, sums), length=count)
+    return state, turns, sums
 
-  def _act(
-    self, learner: LearnerState, memory: device_replay.Memory, games: Games
-  ) -> tuple[device_replay.Memory, Games, Turns]:
+  def _act(self, key: PRNGKey, state: LoopState) -> tuple[LoopState, Turns]:
     """One step of every environment, added to the memory; ended episodes start anew."""
-    key = jax.random.fold_in(self._key, memory.added)
+    learner, memory, games = state
+    key = jax.random.fold_in(key, memory.added)
     act_key, step_key, start_key = jax.random.split(key, 3)
     epsilon = self._epsilon(memory.added * self._environments)
     action = self._agent.select_actions(learner.params, games.stacks, act_key, epsilon)
@@ -279,10 +338,11 @@ class OnlineLoop:
       lengths=jnp.where(ended, 0, lengths),
       returns=jnp.where(ended, 0, returns),
     )
-    return memory, games, turn
+    return LoopState(learner, memory, games), turn
 
   def _learn(
     self,
+    key: PRNGKey,
     learner: LearnerState,
     memory: device_replay.Memory,
     sums: Mapping[str, jax.Array] | None,
@@ -290,7 +350,7 @@ class OnlineLoop:
     """One gradient update; adds its metrics to `sums`, or returns them if there are none."""
     batch, drawn = device_replay.sample(
       memory,
-      self._replay.update_key(learner.updates),
+      device_replay.update_key(key, learner.updates),
       self._agent.batch_size,
       self._replay.settings,
     )

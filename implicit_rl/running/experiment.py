@@ -19,8 +19,10 @@ import jax
 from absl import logging
 
 from implicit_rl import environments, sharding
+from implicit_rl.agents.base import Agent
 from implicit_rl.compat import config_files, gin_names, unread_bindings
 from implicit_rl.compat.settings import check_number
+from implicit_rl.data.replay.device_replay import DeviceReplay
 from implicit_rl.logs import collectors, wandb_collector
 from implicit_rl.running import configurables, process_seeds, run_directory, seeds, vmapped_seeds
 from implicit_rl.running.offline_runner import OfflineRunner
@@ -147,7 +149,7 @@ def create_runner(
   if os.path.exists(os.path.join(base_dir, 'metrics.jsonl')):
     raise ValueError(f'{base_dir} holds one run; {name}.num_seeds needs a --base_dir of its own.')
   chosen = range(seed, seed + count)
-  way = seeds.choose(gin_names.bound(runner, 'seeds_as'), online=name == OnlineRunner.__name__)
+  way = seeds.choose(gin_names.bound(runner, 'seeds_as'), one_program=_is_one_program(runner))
   if way == 'processes' and jax.process_count() > 1:
     raise ValueError(f"{name}.seeds_as can't be 'processes' on several hosts; take 'vmap'.")
   if way == 'vmap':
@@ -155,6 +157,13 @@ def create_runner(
       return vmapped_seeds.VmappedSeeds(base_dir, chosen, make)
   iterations = gin_names.bound(runner, 'num_iterations')
   return process_seeds.ProcessSeeds(base_dir, chosen, iterations, create_runner)
+
+
+def _is_one_program(runner: Callable[..., Any]) -> bool:
+  """Whether training is compiled as a whole: offline, or with a replay for a compiled loop."""
+  if runner.__name__ != OnlineRunner.__name__:
+    return True
+  return gin_names.named(gin_names.bound(Agent, 'source')) is DeviceReplay
 
 
 def _create_one(

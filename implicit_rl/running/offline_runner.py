@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
 
 from implicit_rl.logs.running_means import RunningMeans
 from implicit_rl.running import runners, signals
+from implicit_rl.running.vmapped_agents import VmappedAgents
 from implicit_rl.types import Batch
 
 # isort: split
@@ -25,9 +26,6 @@ class OfflineRunner(runners.Runner):
     training_steps: gradient updates in an iteration.
     measure_size: transitions that the features are measured on, the same in every iteration.
     **kwargs: `Runner`'s; gin binds them as `OfflineRunner.*`.
-
-  Attributes:
-    train_agent: called by a training phase; `Agent.train` unless several seeds train together.
   """
 
   def __init__(
@@ -38,7 +36,6 @@ class OfflineRunner(runners.Runner):
     **kwargs: Any,
   ):
     super().__init__(*args, num_iterations=num_iterations, training_steps=training_steps, **kwargs)
-    self.train_agent: Callable[..., Mapping[str, float]] = self._agent.train
     self._reference = self._agent.source.fixed_batch(self._measure_size)
 
   def _train(
@@ -54,12 +51,29 @@ class OfflineRunner(runners.Runner):
         bar.update(done)
         signals.check()
 
-      metrics = dict(
-        self.train_agent(self._training_steps, progress, self._sums, done=self._sums.updates)
-      )
-    speed = metrics.pop('updates_per_second', self._training_steps / self._clock.seconds)
+      self.do_training(progress)
+    speed = self._training_steps / self._clock.seconds
     statistics.append({'train_average_steps_per_second': speed})
-    return {'updates_per_second': speed, **metrics}
+    return {'updates_per_second': speed, **self._sums.means()}
+
+  def train_alone(self, progress: Callable[[int], Any]) -> None:
+    """See `Runner.train_alone`."""
+    self._agent.train(self._training_steps, progress, self._sums, done=self._sums.updates)
+
+  @property
+  def training_done(self) -> int:
+    """Updates of the training phase that are done."""
+    return self._sums.updates
+
+  def side_by_side(self, everyone: Sequence[Any]) -> runners.TrainSome:
+    """See `Runner.side_by_side`."""
+    agents = VmappedAgents([runner.agent for runner in everyone])
+
+    def train(some: Sequence[Any], progress: Callable[[int], Any]) -> None:
+      sums = [runner.sums if runner in some else None for runner in everyone]
+      agents.train(self._training_steps, progress, sums, some[0].sums.updates)
+
+    return train
 
   @property
   def sums(self) -> RunningMeans:

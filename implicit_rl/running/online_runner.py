@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
@@ -16,6 +17,7 @@ from implicit_rl.data.replay import replay_log
 from implicit_rl.data.source import Recorder
 from implicit_rl.running import runners, signals
 from implicit_rl.running.compiled_online_loop import LoopReport, OnlineLoop, Turns
+from implicit_rl.running.vmapped_loops import VmappedLoops
 from implicit_rl.types import Batch
 
 # isort: split
@@ -135,14 +137,14 @@ class OnlineRunner(runners.Runner):
     """`training_steps` environment steps and the updates that are due."""
     self._agent.eval_mode = False
     self._clock.start()
-    begun = self._report.count * self._streams + sum(self._lengths)
+    begun = self.training_done + sum(self._lengths)
     with self._bar('training', self._training_steps, 'steps', begun) as bar:
       if self._loop is None:
         self._progress = bar
         metrics, updates = self._train_on_host(iteration)
         self._progress = None
       else:
-        metrics, updates = self._train_compiled(self._loop, iteration, bar)
+        metrics, updates = self._train_compiled(iteration, bar)
     seconds, returns = self._clock.seconds, self._returns
     for length, episode_return in zip(self._lengths, returns, strict=True):
       statistics.append({'train_episode_lengths': length, 'train_episode_returns': episode_return})
@@ -158,20 +160,47 @@ class OnlineRunner(runners.Runner):
       **metrics,
     }
 
-  def _train_compiled(
-    self, loop: OnlineLoop, iteration: int, bar: Any
-  ) -> tuple[dict[str, float], int]:
+  def _train_compiled(self, iteration: int, bar: Any) -> tuple[dict[str, float], int]:
     def progress(steps: int) -> None:
       bar.update(steps)
       signals.check()
 
-    report = loop.run(self._training_steps, progress, self._report)
+    self.do_training(progress)
+    report = self._report
     turns = report.turns
     if self._log_replay:
       self._log.write(iteration, _rows(turns))
     self._lengths = turns.episode_length[turns.episode_end].tolist()
     self._returns = turns.episode_return[turns.episode_end].tolist()
     return report.sums.means(), report.sums.updates
+
+  def train_alone(self, progress: Callable[[int], Any]) -> None:
+    """See `Runner.train_alone`; with a compiled loop only."""
+    self._compiled_loop.run(self._training_steps, progress, self._report)
+
+  @property
+  def training_done(self) -> int:
+    """Environment steps of the training phase that the compiled loop has done."""
+    return self._report.count * self._streams
+
+  def side_by_side(self, everyone: Sequence[Any]) -> runners.TrainSome:
+    """See `Runner.side_by_side`."""
+    loops = VmappedLoops([runner._compiled_loop for runner in everyone])
+
+    def train(some: Sequence[Any], progress: Callable[[int], Any]) -> None:
+      reports = [runner._report if runner in some else None for runner in everyone]
+      loops.run(self._training_steps, progress, reports)
+
+    return train
+
+  @property
+  def _compiled_loop(self) -> OnlineLoop:
+    if self._loop is None:
+      raise ValueError(
+        "OnlineRunner.seeds_as = 'vmap' needs a compiled online loop, and Agent.source is "
+        f"{type(self._agent.source).__name__}: bind it to @DeviceReplay, or take 'processes'."
+      )
+    return self._loop
 
   def _train_on_host(self, iteration: int) -> tuple[dict[str, float], int]:
     if self._first_row is None:
@@ -258,7 +287,7 @@ class OnlineRunner(runners.Runner):
     if self._loop is not None:
       self._loop.load_state_dict(tree['loop'])
 
-  def _finish(self, ran: bool) -> None:
+  def finish(self, ran: bool) -> None:
     """Writes the replay's dataset if it is asked for."""
     if not self._log_replay:
       return

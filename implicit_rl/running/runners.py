@@ -15,7 +15,7 @@ import functools
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,6 +48,8 @@ _LEADING = (
   'updates_per_second',
 )
 
+
+TrainSome = Callable[[Sequence[Any], Callable[[int], Any]], None]
 
 # What can't be infinite in a network that is sound; a condition number can.
 _FINITE = ('loss', 'td_error', 'q_mean', 'q_max', 'singular_values')
@@ -86,8 +88,13 @@ class Runner(saving_runner.SavingRunner):
     keep_checkpoints: how many of the newest checkpoints stay.
     clip_rewards: give the agent rewards clipped to [−1, 1]; returns are logged unclipped.
     num_seeds: run this many seeds, from --seed upwards, each in `base_dir/seed_S`.
-    seeds_as: 'vmap', one program on one data source, offline only; 'processes', side by side;
-      'auto' is 'vmap' offline on a GPU or TPU, else 'processes'.
+    seeds_as: 'vmap', one program for all seeds: offline on one data source, online with a
+      `DeviceReplay`; 'processes', side by side; 'auto' is 'processes' on the CPU, and elsewhere
+      'vmap' where that is possible.
+
+  Attributes:
+    do_training: `do_training(progress)` does what is left of a training phase: `train_alone`
+      unless several runs train side by side.
 
   Raises:
     ValueError: for counts out of range, data of another game than the environment's, or a directory
@@ -132,6 +139,7 @@ class Runner(saving_runner.SavingRunner):
       check_number(f'{type(self).__name__}.{name}', value, least=least, whole=True)
     longest = f'{type(self).__name__}.max_steps_per_episode'
     check_number(longest, max_steps_per_episode, least=1, whole=True, optional=True)
+    self.do_training: Callable[[Callable[[int], Any]], None] = self.train_alone
     self._progress: Any = None  # The bar of what is being played on the host.
     self._episode: Episode | None = None
 
@@ -229,6 +237,40 @@ class Runner(saving_runner.SavingRunner):
 
     Returns:
       Its part of the row, `updates_per_second` among it.
+    """
+
+  @abc.abstractmethod
+  def train_alone(self, progress: Callable[[int], Any]) -> None:
+    """Does what is left of a training phase, of this run alone.
+
+    Args:
+      progress: called after every compiled call with the updates, online the environment steps,
+        that it did. It may raise: the run then stands after that call.
+    """
+
+  @property
+  @abc.abstractmethod
+  def training_done(self) -> int:
+    """Updates of the training phase that are done; online environment steps."""
+
+  @property
+  def place(self) -> tuple[bool, int]:
+    """Where the iteration stands: whether its training is over, else `training_done`."""
+    return self._trained is not None, self.training_done
+
+  @abc.abstractmethod
+  def side_by_side(self, everyone: Sequence[Any]) -> TrainSome:
+    """Returns a function that trains several runs in one vmapped program.
+
+    Args:
+      everyone: this one and others of its kind.
+
+    Returns:
+      `train(some, progress)` does what is left of the training phase of `some` of them, which are
+      at the same place.
+
+    Raises:
+      ValueError: if this kind of run can't train so.
     """
 
   def _first_update_after(self) -> int:

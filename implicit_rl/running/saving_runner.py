@@ -6,9 +6,11 @@ An iteration does what Dopamine's does: iteration, log pickle, checkpoint.
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
 import pickle
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -30,6 +32,10 @@ class Stopwatch:
   def __init__(self, seconds: float = 0.0):
     self._before, self._start = seconds, time.monotonic()
     self._running = False
+
+  def add(self, seconds: float) -> None:
+    """Adds what another watch has measured for this one."""
+    self._before += seconds
 
   def start(self) -> None:
     """Starts counting."""
@@ -99,6 +105,11 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
   def agent(self) -> Any:
     """The agent in training."""
     return self._agent
+
+  @property
+  def clock(self) -> Stopwatch:
+    """Measures the training phase."""
+    return self._clock
 
   @property
   def iterations(self) -> range:
@@ -245,15 +256,24 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     """
     todo = self._start_iteration < self._num_iterations
     try:
-      if todo:
-        what = f'{type(self._agent).__name__} in {self._environment.name}'
-        print(
-          f'{what} on {self._what_it_learns_from()}, '
-          f'{jax.devices()[0].device_kind}, into {self._base_dir}'
-        )
-        self._run_until_stopped()
-      if not signals.requested():
-        self._finish(todo)
+      with self.explained():
+        if todo:
+          what = f'{type(self._agent).__name__} in {self._environment.name}'
+          print(
+            f'{what} on {self._what_it_learns_from()}, '
+            f'{jax.devices()[0].device_kind}, into {self._base_dir}'
+          )
+          self._run_until_stopped()
+        if not signals.requested():
+          self.finish(todo)
+    finally:
+      run_directory.release(self._base_dir)
+
+  @contextlib.contextmanager
+  def explained(self) -> Iterator[None]:
+    """Adds to an error of the block in which iteration it came and how the run can go on."""
+    try:
+      yield
     except NonFiniteError as error:
       raise NonFiniteError(
         f'{error}, in iteration {self._iteration + 1}. {self._last_checkpoint()} To avoid it, try '
@@ -265,10 +285,8 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
         f'{error} in iteration {self._iteration + 1}. {self._last_checkpoint()} Once that is '
         'mended, the same command goes on from there.'
       ) from error
-    finally:
-      run_directory.release(self._base_dir)
 
-  def _finish(self, ran: bool) -> None:
+  def finish(self, ran: bool) -> None:
     """Called after the last iteration; `ran` is whether this process ran any iteration."""
 
   def _run_until_stopped(self) -> None:

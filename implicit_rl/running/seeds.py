@@ -13,26 +13,20 @@ import jax
 WAYS = ('auto', 'vmap', 'processes')
 
 
-def choose(way: str, *, online: bool) -> str:
+def choose(way: str, *, one_program: bool) -> str:
   """Returns 'vmap' or 'processes', resolving 'auto' for this machine.
 
   Args:
     way: one of `WAYS`.
-    online: whether the agents act.
+    one_program: whether training is a compiled program: offline, or online with a `DeviceReplay`.
 
   Raises:
-    ValueError: for an unknown way, or 'vmap' online.
+    ValueError: for an unknown way.
   """
   if way not in WAYS:
     raise ValueError(f"seeds_as is 'auto', 'vmap' or 'processes', not {way!r}.")
-  if online:
-    if way == 'vmap':
-      raise ValueError(
-        "OnlineRunner.seeds_as can't be 'vmap': seeds that act are run as 'processes'."
-      )
-    return 'processes'
   if way == 'auto':
-    return 'processes' if jax.default_backend() == 'cpu' else 'vmap'
+    return 'vmap' if one_program and jax.default_backend() != 'cpu' else 'processes'
   return way
 
 

@@ -78,7 +78,7 @@ def _length(gin_files: Sequence[str], bindings: Sequence[str]) -> Length:
 
   experiment.parse_gin(gin_files, bindings)
   try:
-    runner = gin.query_parameter('Experiment.runner').configurable.wrapped
+    runner = gin_names.named(gin.query_parameter('Experiment.runner'))
   except ValueError:
     runner = experiment.OfflineRunner
   if runner.__name__ == 'FittedQRunner':

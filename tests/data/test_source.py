@@ -20,7 +20,7 @@ from implicit_rl.data.store import frame_store
 from implicit_rl.learner import Learner
 from implicit_rl.networks import MLP
 from implicit_rl.running import experiment
-from implicit_rl.running.vmapped_seeds import SeedsSource
+from implicit_rl.running.vmapped_agents import SeedsSource
 from tests.data import reference
 
 

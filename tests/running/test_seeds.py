@@ -12,6 +12,7 @@ from tests.command_line import assert_close, launch, refusal, run, strip_speed
 
 MINATAR = 'gin_configs/minatar/offline_dqn.gin'
 ONLINE = 'gin_configs/minatar/online_dqn.gin'
+HOST = 'gin_configs/gridworld/online_dqn.gin'
 PENALTY = 'gin_configs/penalties/lp.gin'
 BOTH = {'OfflineRunner.num_seeds': 2, 'OfflineRunner.seeds_as': "'vmap'"}
 SETTINGS = {'OfflineRunner.training_steps': 6, 'OfflineRunner.num_iterations': 3}
@@ -95,9 +96,13 @@ def test_seeds_as_processes_are_separate_runs(tmp_path):
     ),
     (MINATAR, BOTH | {'OfflineRunner.seeds_as': "'vamp'"}, "'processes', not 'vamp'"),
     (
-      ONLINE,
-      {'OnlineRunner.num_seeds': 2, 'OnlineRunner.seeds_as': "'vmap'"},
-      r"OnlineRunner\.seeds_as can't be 'vmap'",
+      HOST,
+      {
+        'OnlineRunner.num_seeds': 2,
+        'OnlineRunner.seeds_as': "'vmap'",
+        'Agent.source': '@OnlineReplay',
+      },
+      r"OnlineRunner\.seeds_as = 'vmap' needs a compiled .* is OnlineReplay: .*processes",
     ),
     (MINATAR, {'Runner.num_seeds': 5}, r'Did you mean (Off|On)lineRunner\.num_seeds'),
   ],

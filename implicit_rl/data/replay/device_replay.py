@@ -186,6 +186,11 @@ def _propose(memory: Memory, key: types.PRNGKey, batch_size: int, *, first: bool
   return Drawn(newest - (newest - at) % memory.capacity, stream)  # The newest row at this place.
 
 
+def update_key(key: types.PRNGKey, update: int | jax.Array) -> types.PRNGKey:
+  """The key that decides what an update draws; `key` is `DeviceReplay.key`. Pure."""
+  return jax.random.fold_in(jax.random.fold_in(key, transitions.TRAINING_STREAM), update)
+
+
 _SAMPLE = jax.jit(sample, static_argnums=(2, 3))
 _COMPLETE = jax.jit(device_store.complete, static_argnames=('stack_size', 'update_horizon'))
 
@@ -206,6 +211,7 @@ class DeviceReplay(source.DataSource):
     prioritized: draw in proportion to the priorities that updates report (Schaul et al., 2016).
 
   Attributes:
+    key: what all sampling derives from.
     memory: the content, replaced by each call of the loop.
     num_environments: E.
     settings: how transitions are cut.
@@ -239,7 +245,7 @@ class DeviceReplay(source.DataSource):
     self.num_environments = num_environments
     self.settings = Settings(stack_size, update_horizon, gamma)
     self._seed = seed
-    self._key = jax.random.fold_in(jax.random.PRNGKey(seed), np.uint32(0x5EED))
+    self.key = jax.random.fold_in(jax.random.PRNGKey(seed), np.uint32(0x5EED))
     shape = (capacity // num_environments, num_environments)
 
     def zeros(dtype: Any, *trailing: int) -> jax.Array:
@@ -263,17 +269,14 @@ class DeviceReplay(source.DataSource):
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
     """See `DataSource.sample`: what these updates draw if nothing is added in between."""
     batches = [
-      self._sample(self.update_key(first_update + k), batch_size)[0] for k in range(num_updates)
+      self._sample(update_key(self.key, first_update + k), batch_size)[0]
+      for k in range(num_updates)
     ]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
-  def update_key(self, update: int | jax.Array) -> types.PRNGKey:
-    """The key that decides what an update draws."""
-    return jax.random.fold_in(jax.random.fold_in(self._key, transitions.TRAINING_STREAM), update)
-
   def fixed_batch(self, size: int) -> types.Batch:
     """Returns `size` i.i.d. transitions of what is held now, uniformly, whatever the priorities."""
-    key = jax.random.fold_in(self._key, transitions.FIXED_BATCH_STREAM + 2**30)
+    key = jax.random.fold_in(self.key, transitions.FIXED_BATCH_STREAM + 2**30)
     batch, drawn = self._sample(key, size, uniform=True)
     return batch._replace(return_to_go=self._returns(drawn))
 

@@ -1,0 +1,168 @@
+"""Trains the agents of several seeds as one vmapped program."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from implicit_rl.agents import schedules
+from implicit_rl.data.source import DataSource
+from implicit_rl.logs.running_means import RunningMeans
+from implicit_rl.types import Array, Batch
+
+
+class SeedsSource(DataSource):
+  """The sources of several seeds as one: batches [K, N, B, ...] and rows [K, N, B].
+
+  Args:
+    sources: of each seed, N of one kind; a store in device memory is one that they share.
+  """
+
+  def __init__(self, sources: Sequence[DataSource]):
+    self._sources = sources
+    self.device_rows = sources[0].device_rows
+    self.prioritized = any(source.prioritized for source in sources)
+
+  def sample(self, first_update: int, num_updates: int, batch_size: int) -> Batch:
+    """Draws each seed's batches; stacks them along axis 1."""
+    drawn = [source.sample(first_update, num_updates, batch_size) for source in self._sources]
+    return jax.tree.map(lambda *parts: np.stack(parts, axis=1), *drawn)
+
+  def fixed_batch(self, size: int) -> Batch:
+    """Returns each seed's batch, [N, size, ...]."""
+    return jax.tree.map(
+      lambda *parts: np.stack(parts), *(source.fixed_batch(size) for source in self._sources)
+    )
+
+  def __len__(self) -> int:
+    """The least number of transitions."""
+    return min(map(len, self._sources))
+
+  @property
+  def observation_shape(self) -> tuple[int, ...]:
+    """Shape of one frame."""
+    return self._sources[0].observation_shape
+
+  @property
+  def observation_dtype(self) -> np.dtype:
+    """Data type of a frame."""
+    return self._sources[0].observation_dtype
+
+  @property
+  def stack_size(self) -> int:
+    """Frames per state."""
+    return self._sources[0].stack_size
+
+  @property
+  def action_shape(self) -> tuple[int, ...]:
+    """Shape of one action."""
+    return self._sources[0].action_shape
+
+  @property
+  def max_action(self) -> int:
+    """The largest action of any."""
+    return max(source.max_action for source in self._sources)
+
+  def describe(self) -> dict[str, Any]:
+    """Returns the description of each source, by its number."""
+    return {str(n): source.describe() for n, source in enumerate(self._sources)}
+
+  def identity(self) -> dict[str, Any]:
+    """Returns the identity of each source, by its number."""
+    return {str(n): source.identity() for n, source in enumerate(self._sources)}
+
+  def update_priorities(self, priority: Array) -> None:
+    """Passes each source its part [K, B] of [K, N, B]."""
+    if self.prioritized:
+      for number, source in enumerate(self._sources):
+        source.update_priorities(priority[:, number])
+
+  def state_dict(self) -> dict[str, Any]:
+    """Returns the state of each source, by its number."""
+    return {str(n): source.state_dict() for n, source in enumerate(self._sources)}
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Restores what `state_dict` returned."""
+    for number, source in enumerate(self._sources):
+      source.load_state_dict(state[str(number)])
+
+  def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:
+    """Draws each seed's rows; stacks them along axis 1."""
+    drawn = [source.draw(first_update, num_updates, batch_size) for source in self._sources]
+    return np.stack(drawn, axis=1)
+
+  @property
+  def fetch(self) -> Callable[..., Batch]:
+    """Gathers one seed's rows [B]."""
+    return self._sources[0].fetch
+
+
+class _SeedMeans:
+  """Splits metrics of several seeds into the running means of each.
+
+  Args:
+    parts: one for each seed; None leaves a seed out.
+  """
+
+  def __init__(self, parts: Sequence[RunningMeans | None]):
+    self._parts = parts
+
+  def add(self, metrics: Mapping[str, Any], updates: int, first: int) -> None:
+    """Adds metrics [updates, N]."""
+    columns = {name: np.asarray(values) for name, values in metrics.items()}
+    for seed, part in enumerate(self._parts):
+      if part is not None:
+        own = {name: values[:, seed] for name, values in columns.items()}
+        part.add(own, updates, first)
+
+
+class VmappedAgents:
+  """Trains the agents of several seeds as one vmapped learner state.
+
+  The program always has a place for each of them, so that a seed's numbers do not depend on which
+  others train with it.
+
+  Args:
+    agents: equal except for their seeds.
+  """
+
+  def __init__(self, agents: Sequence[Any]):
+    self._agents = agents
+    # One agent that holds the states and sources of all seeds trains as any agent does.
+    self._all = copy.copy(agents[0])
+    self._all.learner = agents[0].learner.over_seeds(len(agents))
+
+  def train(
+    self,
+    num_updates: int,
+    progress: Callable[[int], Any],
+    sums: Sequence[RunningMeans | None],
+    done: int = 0,
+  ) -> None:
+    """Runs gradient updates; see `Agent.train`.
+
+    Args:
+      num_updates: updates of each agent.
+      progress: called with the number of updates that each compiled call did.
+      sums: running means of each agent, all of `done` updates; None leaves the agent as it is.
+      done: updates that an earlier call did, which ended at the end of a compiled call.
+    """
+    everyone = self._all
+    trained = [number for number, own in enumerate(sums) if own is not None]
+    # The places of the others hold what the first trained one holds, and are thrown away.
+    held = [self._agents[n if n in trained else trained[0]] for n in range(len(sums))]
+    everyone.state = jax.tree.map(lambda *x: jnp.stack(x), *(agent.state for agent in held))
+    everyone.source = SeedsSource([agent.source for agent in held])
+    both: Any = _SeedMeans(sums)
+    try:
+      for count in everyone._updates(num_updates - done, schedules.chunk_size(num_updates), both):
+        progress(count)
+    finally:
+      state = everyone.learner.gathered(everyone.state)
+      for n in trained:
+        self._agents[n].state = jax.tree.map(lambda x, n=n: x[n], state)

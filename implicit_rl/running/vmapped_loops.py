@@ -1,0 +1,116 @@
+"""Runs the compiled online loops of several seeds as one vmapped program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from implicit_rl.data.replay.device_replay import Memory
+from implicit_rl.running.compiled_online_loop import LoopReport, LoopState, OnlineLoop
+from implicit_rl.types import LearnerState
+
+# All seeds have done as many updates and steps. Told so, XLA loops and branches where it else would
+# compute for the seed with most, and select.
+_AXES: Any = LoopState(
+  learner=LearnerState(0, 0, 0, 0, None, 0),  # type: ignore[arg-type]
+  memory=Memory(0, None, 0, 0),  # type: ignore[arg-type]
+  games=0,  # type: ignore[arg-type]
+)
+
+
+class VmappedLoops:
+  """Runs loops in step: environments, replays, priorities and agents of all seeds side by side.
+
+  The program always has a place for each of them, so that a seed's numbers do not depend on which
+  others run with it.
+
+  Args:
+    loops: equal except for their seeds, and for what they have learnt.
+  """
+
+  def __init__(self, loops: Sequence[OnlineLoop]):
+    self._loops = loops
+    self._keys = _stacked([loop.keys for loop in loops])
+
+    def turns(state: LoopState, count: int) -> Any:
+      one = lambda keys, state: loops[0].turns(keys, state, count=count)
+      return jax.vmap(one, in_axes=(0, _AXES), out_axes=(_AXES, 0, 0))(self._keys, state)
+
+    self._play = jax.jit(turns, static_argnames='count', donate_argnames='state')
+
+  def run(
+    self, steps: int, progress: Callable[[int], Any], reports: Sequence[LoopReport | None]
+  ) -> None:
+    """Plays and learns; see `OnlineLoop.run`.
+
+    Args:
+      steps: environment steps of each seed.
+      progress: called after every compiled call with the steps of one seed in it. It may raise:
+        all loops and reports then stand after that call.
+      reports: of each seed, all of as many turns; None leaves the seed as it is.
+
+    Raises:
+      ValueError: if `steps` is not a multiple of the environments side by side.
+      NonFiniteError: if a metric of any seed is infinite or not a number.
+    """
+    playing = {n: report for n, report in enumerate(reports) if report is not None}
+    first = self._loops[min(playing)]
+    calls = list(first.calls(steps, playing[min(playing)].count))
+    # The places of the others hold what the first playing one holds, and are thrown away.
+    state = _joined(
+      [(self._loops[n] if n in playing else first).state for n in range(len(reports))]
+    )
+    for n in playing:  # Frees what `state` has a copy of.
+      self._loops[n].state = LoopState(None, None, None)  # type: ignore[arg-type]
+    try:
+      for count in calls:
+        before = int(state.learner.updates)
+        state, turns, metrics = self._play(state, count=count)
+        updates = int(state.learner.updates) - before
+        for n, report in playing.items():
+          own_turns, own_metrics = jax.tree.map(lambda x, n=n: x[n], (turns, metrics))
+          report.add(own_turns, own_metrics, updates, before)
+        progress(count * first.num_environments)
+    finally:
+      for n in playing:
+        self._loops[n].state = _part(state, n)
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _joined(states: Sequence[LoopState]) -> LoopState:
+  """The states of all seeds as one; the counts, which are equal, once."""
+  state = _stacked(states)
+  return LoopState(
+    state.learner._replace(updates=jnp.copy(states[0].learner.updates)),
+    state.memory._replace(added=jnp.copy(states[0].memory.added)),
+    state.games,
+  )
+
+
+def _part(state: LoopState, seed: int) -> LoopState:
+  """The state of one seed, in buffers of its own."""
+  learner, memory, games = state
+  own = lambda tree: jax.tree.map(lambda x: x[seed], tree)
+  return LoopState(
+    learner._replace(
+      params=own(learner.params),
+      target_params=own(learner.target_params),
+      optimizer_state=own(learner.optimizer_state),
+      key=own(learner.key),
+      updates=jnp.copy(learner.updates),
+      extra=own(learner.extra),
+    ),
+    memory._replace(
+      rows=own(memory.rows),
+      added=jnp.copy(memory.added),
+      current_start=own(memory.current_start),
+      priorities=own(memory.priorities),
+    ),
+    own(games),
+  )
