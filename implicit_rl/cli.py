@@ -33,6 +33,9 @@ COMMANDS = {
   'analysis': Command('analysis.__main__', 'draws figures and tables of runs'),
   'data': Command('data.__main__', 'makes, checks and exports stores of transitions'),
   'sweep': Command('sweep.__main__', 'does the runs of a YAML file, on Ray or SLURM'),
+  'leaderboard': Command(
+    'leaderboard.__main__', 'runs every method in every regime, draws the rows'
+  ),
   'configs': Command('configs', 'lists and copies the gin files and sweeps that ship'),
   'environments': Command('environments.__main__', 'lists the games'),
   'gridworld': Command('gridworld.__main__', "draws the paper's gridworld figures"),

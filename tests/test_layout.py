@@ -23,6 +23,7 @@ FLOORS = (
   'agents gridworld simba',
   'running',
   'sweep demo train configs cli __init__',
+  'leaderboard',
   '__main__',
 )
 

@@ -99,7 +99,7 @@ def _length(gin_files: Sequence[str], bindings: Sequence[str]) -> Length:
 
 # --- doing one ------------------------------------------------------------------------------------
 
-STARTS = 'starts.jsonl'
+STARTS, ENDS = 'starts.jsonl', 'ends.jsonl'
 _PATIENCE = 60  # seconds
 
 
@@ -119,6 +119,16 @@ def restarts(job: parallel_runs.Job) -> int:
 
 def _starts(job: parallel_runs.Job) -> list[dict[str, Any]]:
   log = job.base_dir / STARTS
+  return jsonl.read(log) if log.exists() else []
+
+
+def ends(job: parallel_runs.Job) -> list[dict[str, Any]]:
+  """How each start ended that was not killed: `cpu_seconds`, `error` and its class, `kind`.
+
+  The processor's time is that of all threads and of child processes. `error` and `kind` are null
+  without an error.
+  """
+  log = job.base_dir / ENDS
   return jsonl.read(log) if log.exists() else []
 
 
@@ -154,13 +164,32 @@ def work(job: parallel_runs.Job, directory: str, launch: str) -> str | None:
       start = {'host': socket.gethostname(), 'pid': os.getpid(), 'time': time.time()}
       start['launch'] = launch
       jsonl.append(job.base_dir / STARTS, start)
-      parallel_runs.run(job)
+      with _end_recorded(job):
+        parallel_runs.run(job)
   except Exception as error:
     with open(job.base_dir / 'run.log', 'a') as log:
       traceback.print_exc(file=log)
     kind = '' if isinstance(error, OSError | ValueError) else f'{type(error).__name__}: '
     return f'{kind}{gin_names.one_line(error)}'
   return None if job.finished else 'was stopped before its end'
+
+
+@contextlib.contextmanager
+def _end_recorded(job: parallel_runs.Job) -> Iterator[None]:
+  """Adds a line to ENDS when the block ends, also by an exception, which it lets through."""
+  from implicit_rl.running import experiment  # noqa: F401  Loading it is no cost of the run.
+
+  before = sum(os.times()[:4])
+  wrong: Exception | None = None
+  try:
+    yield
+  except Exception as error:
+    wrong = error
+    raise
+  finally:
+    end = {'cpu_seconds': sum(os.times()[:4]) - before, 'time': time.time()}
+    end |= {'kind': wrong and type(wrong).__name__, 'error': wrong and gin_names.one_line(wrong)}
+    jsonl.append(job.base_dir / ENDS, end)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,13 @@ from typing import Any
 from implicit_rl.sweep.spec import Spec
 
 
-def script(spec: Spec, runs: int, output: pathlib.Path, arguments: Sequence[str]) -> str:
+def script(
+  spec: Spec,
+  runs: int,
+  output: pathlib.Path,
+  arguments: Sequence[str],
+  program: Sequence[str] = ('implicit_rl.sweep', '--resume'),
+) -> str:
   """Returns the text of a batch script, as submitit writes it.
 
   An element that is requeued, or an array that is submitted again, goes on from the checkpoints.
@@ -22,7 +28,8 @@ def script(spec: Spec, runs: int, output: pathlib.Path, arguments: Sequence[str]
     spec: of the sweep; `slurm` may say any parameter that submitit knows.
     runs: how many there are.
     output: directory of the sweep; SLURM's own logs go below it.
-    arguments: of `python -m implicit_rl.sweep` for every element.
+    arguments: of the program for every element.
+    program: the module that does one run by its `--index`, and arguments that go first.
 
   Raises:
     RuntimeError: if submitit is not installed.
@@ -55,7 +62,7 @@ def script(spec: Spec, runs: int, output: pathlib.Path, arguments: Sequence[str]
         f'{", ".join(sorted(known))}.'
       )
     settings[name] = value
-  command = shlex.join([sys.executable, '-m', 'implicit_rl.sweep', *arguments, '--resume'])
+  command = shlex.join([sys.executable, '-m', *program, *arguments])
   return _make_sbatch_string(
     f'{command} --index="$SLURM_ARRAY_TASK_ID"',
     folder=output.absolute() / 'slurm',

@@ -155,19 +155,28 @@ def read(path: str | os.PathLike) -> Spec:
     FileNotFoundError: if it is not there.
     ValueError: for what it should not say, naming the file and the key.
   """
+  return parse(*load(path))
+
+
+def load(path: str | os.PathLike) -> tuple[Any, pathlib.Path]:
+  """Returns what a YAML file says, unchecked, and where it was found.
+
+  Raises:
+    FileNotFoundError: if it is not there; names the nearest one.
+    ValueError: if it is not YAML, naming the file and the line.
+  """
   path = pathlib.Path(config_files.find(os.fspath(path), '--spec: '))
   try:
-    said = yaml.load(path.read_text(encoding='utf-8'), _Loader)
+    return yaml.load(path.read_text(encoding='utf-8'), _Loader), path
   except yaml.YAMLError as error:
     mark = getattr(error, 'problem_mark', None)
     where = f' line {mark.line + 1}:' if mark else ''
     raise ValueError(f'{path}:{where} {getattr(error, "problem", None) or error}') from error
-  return parse(said, path)
 
 
 def parse(said: Any, path: pathlib.Path) -> Spec:
   """Checks what a file says; see `read`."""
-  file = _Checked(path)
+  file = Checked(path)
   file.mapping('', said, Spec._fields[1:])
   overlays = {}
   for axis, choices in file.mapping('overlays', said.get('overlays', {})).items():
@@ -208,16 +217,23 @@ def parse(said: Any, path: pathlib.Path) -> Spec:
 _MEASURED = ('updates_per_second', 'steps_per_second', 'megabytes_per_run')
 
 
-class _Checked:
-  """Checks values of one file; every complaint names the file and the key."""
+class Checked:
+  """Checks values of one file; every complaint names the file and the key.
 
-  def __init__(self, path: pathlib.Path):
-    self._path = path
+  Args:
+    path: of the file.
+    kind: what the file describes, for the complaints.
+  """
+
+  def __init__(self, path: pathlib.Path, kind: str = 'a sweep'):
+    self._path, self._kind = path, kind
 
   def wrong(self, key: str, what: str) -> ValueError:
+    """Returns the error that names the file and the key."""
     return ValueError(f'{self._path}: {key} {what}.' if key else f'{self._path}: {what}.')
 
   def mapping(self, key: str, value: Any, known: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Returns names with values, of which `known` may be the only names; None is none."""
     if value is None:  # A key with nothing after it.
       return {}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
@@ -227,26 +243,30 @@ class _Checked:
         whole = f'{key}.{name}' if key else name
         near = difflib.get_close_matches(name, known, 1)
         hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(known)}'
-        raise self.wrong(whole, f'is no key of a sweep; {hint}')
+        raise self.wrong(whole, f'is no key of {self._kind}; {hint}')
     return value
 
   def sequence(self, key: str, value: Any) -> list[Any]:
+    """Returns a list."""
     if not isinstance(value, list):
       raise self.wrong(key, f'must be a list, not {value!r}')
     return value
 
   def texts(self, key: str, value: Any) -> tuple[str, ...]:
+    """Returns a list of text."""
     for text in self.sequence(key, value):
       if not isinstance(text, str):
         raise self.wrong(key, f'must hold text; put quotes around {text!r}')
     return tuple(value)
 
   def name(self, key: str, value: Any) -> str:
+    """Returns a name that can be a directory."""
     if not isinstance(value, str) or not _NAME.fullmatch(value) or not value.strip('.'):
       raise self.wrong(key, f'holds {value!r}, which can be no directory: use letters, digits, _')
     return value
 
   def number(self, key: str, value: Any, whole: bool = False) -> float:
+    """Returns a number of at least 0."""
     kinds = int if whole else int | float
     if isinstance(value, bool) or not isinstance(value, kinds) or value < 0:
       what = 'whole numbers' if whole else 'numbers'
@@ -254,6 +274,7 @@ class _Checked:
     return value
 
   def gin_files(self, key: str, value: Any) -> tuple[str, ...]:
+    """Returns gin files that are there."""
     for name in self.texts(key, value):
       if '{' not in name:
         try:
@@ -263,6 +284,7 @@ class _Checked:
     return tuple(value)
 
   def measured(self, key: str, value: Any, words: bool = False) -> Mapping[str, Any]:
+    """Returns measured speeds."""
     known = (*_MEASURED, 'device', 'command') if words else _MEASURED
     for name, number in self.mapping(key, value, known).items():
       if name in _MEASURED and not self.number(f'{key}.{name}', number):
@@ -270,6 +292,7 @@ class _Checked:
     return value or {}
 
   def choice(self, key: str, value: Any) -> Choice:
+    """Returns the choice of an overlay."""
     said = self.mapping(key, value, Choice._fields)
     return Choice(
       gin_files=self.gin_files(f'{key}.gin_files', said.get('gin_files', [])),

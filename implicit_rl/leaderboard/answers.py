@@ -1,0 +1,131 @@
+"""What the rows answer, in sentences and tables that are written anew from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from implicit_rl.analysis import tables
+from implicit_rl.leaderboard import summary
+from implicit_rl.leaderboard.spec import NONE, Spec
+
+_NAMES = {name: summary.NAMES[name] for name in summary.RANKS}
+
+
+def state(found: pd.DataFrame, excluded: pd.DataFrame, spec: Spec) -> str:
+  """Returns how much of the table is there.
+
+  Args:
+    found: rows of complete cells, from `summary`.
+    excluded: cells that cannot exist.
+    spec: the leaderboard's.
+  """
+  there = {(r, m) for r, m in zip(found['regime'], found['remedy'], strict=True)}
+  refused = (
+    set(zip(excluded['regime'], excluded['remedy'], strict=True)) if len(excluded) else set()
+  )
+  wanted = {(r, m) for r in spec.regimes for m in spec.methods}
+  open_ = wanted - there - refused
+  commits = ', '.join(f'`{commit}`' for commit in sorted(set(found['commit'])))
+  words = (
+    f'{len(there)} of {len(wanted)} cells ({len(spec.regimes)} regimes × {len(spec.methods)} '
+    f'methods) have all {len(spec.seeds)} seeds, at {commits}; {len(refused & wanted)} cannot '
+    'exist.'
+  )
+  if open_:
+    missing = sorted({method for _, method in open_}, key=list(spec.methods).index)
+    words += f' {len(open_)} have not been run yet, of: {", ".join(missing)}.'
+  return words
+
+
+def questions(found: pd.DataFrame, spec: Spec, correlations: pd.DataFrame) -> str:
+  """Returns the answers to the three questions, each with the numbers it rests on."""
+  return '\n\n'.join(
+    [
+      '**1. Does rank fall?** ' + _does_rank_fall(found, spec),
+      _falls_table(found, spec),
+      '**2. Does that hurt?** ' + _does_it_hurt(correlations),
+      '**3. Does raising the rank help?** ' + _does_raising_help(found, spec),
+      tables.markdown(summary.consequences(found, spec).replace({'measure': _NAMES})),
+    ]
+  )
+
+
+def _does_rank_fall(found: pd.DataFrame, spec: Spec) -> str:
+  falls = summary.falls(found, spec)
+  sentences = []
+  for name, group in falls.groupby('measure', sort=False):
+    sentences.append(
+      f'{_NAMES[str(name)]} in {_count(group, -1)} of {len(group)} (it rises in {_count(group, 1)})'
+    )
+  return (
+    f'Without a remedy, from the first iteration to the last, beyond two standard errors over '
+    f'{len(spec.seeds)} seeds, these fall: {"; ".join(sentences)} regimes.'
+  )
+
+
+def _count(group: pd.DataFrame, sign: int) -> int:
+  return int((group['beyond'] == sign).sum())
+
+
+def _falls_table(found: pd.DataFrame, spec: Spec) -> str:
+  falls = summary.falls(found, spec)
+  mark = {1: ' ↑', -1: ' ↓', 0: ''}
+  lines = []
+  for regime, group in falls.groupby('regime', sort=False):
+    cells = {
+      _NAMES[row['measure']]: f'{row["first"]:.1f} → {row["last"]:.1f}{mark[row["beyond"]]}'
+      for row in group.to_dict('records')
+    }
+    returns = found[(found['regime'] == regime) & (found['remedy'] == NONE)]['final_return']
+    lines.append(
+      {'regime': regime} | cells | {'final return': tables.mean_and_spread(returns.to_numpy())}
+    )
+  return tables.markdown(pd.DataFrame(lines))
+
+
+def _does_it_hurt(correlations: pd.DataFrame) -> str:
+  sentences = []
+  for kind, words in (
+    ('across', 'Across the methods of a regime'),
+    ('within', 'Among the seeds of one method in one regime'),
+  ):
+    part = correlations[(correlations['kind'] == kind) & correlations['measure'].isin(_NAMES)]
+    said = [
+      f'{_signed(row["rho"])} ± {row["error"]:.2f} ({_NAMES[row["measure"]]})'
+      for row in part.to_dict('records')
+      if np.isfinite(row['rho'])
+    ]
+    sentences.append(f'{words}, Spearman’s ρ between rank and final return is {_listed(said)}.')
+  largest = correlations[correlations['kind'] == 'across'].dropna(subset=['rho'])
+  if len(largest):
+    best = largest.loc[largest['rho'].abs().idxmax()]
+    sentences.append(
+      f'Of all measures, `{best["measure"]}` goes most with the return across methods '
+      f'(ρ {_signed(best["rho"])} ± {best["error"]:.2f}).'
+    )
+  return ' '.join(sentences)
+
+
+def _does_raising_help(found: pd.DataFrame, spec: Spec) -> str:
+  table = summary.consequences(found, spec)
+  said = []
+  for row in table[table['rank'] == 'raised'].to_dict('records'):
+    said.append(
+      f'{_NAMES[row["measure"]]} {row["cells"]} (return higher in {row["higher"]}, lower in '
+      f'{row["lower"]}, neither in {row["neither"]})'
+    )
+  return (
+    'Cells in which a method raises the rank of `none` beyond two standard errors, and what the '
+    f'final return did there by the same criterion: {_listed(said)}.'
+  )
+
+
+def _signed(value: float) -> str:
+  return f'{value:+.2f}'.replace('-', '−')
+
+
+def _listed(said: Sequence[str]) -> str:
+  return ', '.join(said) if said else 'not known yet'

@@ -1,0 +1,242 @@
+"""Draws the committed rows: pictures, tables as CSV, a page for the browser, and the docs' page."""
+
+from __future__ import annotations
+
+import html
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from implicit_rl.analysis import report_page, style, tables
+from implicit_rl.leaderboard import answers, heat_map, rows, summary
+from implicit_rl.leaderboard.spec import NONE, Spec
+
+_MAPS: Mapping[str, tuple[str, float]] = {  # File name: what it shows, the value of full colour.
+  'score': ('Change of the final return against `none`, in units of the regime’s scale', 0.5),
+  'srank': ('srank, ratio to `none`', np.log(2)),
+  'effective_rank': ('Entropy rank, ratio to `none`', np.log(2)),
+  'centred_effective_rank': ('Centred entropy rank, ratio to `none`', np.log(2)),
+}
+
+
+def everything(spec: Spec, results: pathlib.Path, page: pathlib.Path) -> list[pathlib.Path]:
+  """Draws all there is.
+
+  Args:
+    spec: the leaderboard's.
+    results: directory of the rows; pictures, `summary.csv`, `correlations.csv` and `page.html` go
+      there too.
+    page: the Markdown page, whose parts between `<!-- NAME -->` and `<!-- end -->` are replaced.
+
+  Returns:
+    The files.
+
+  Raises:
+    ValueError: if no cell of the file is complete.
+  """
+  found = summary.complete(summary.scored(rows.read(results / rows.ROWS), spec), spec)
+  if NONE not in set(found['remedy']):
+    raise ValueError(
+      f'{results / rows.ROWS}: `{NONE}` has no regime with all {len(spec.seeds)} seeds yet.'
+    )
+  methods = summary.by_method(found, spec)
+  correlations = summary.correlations(found, spec)
+  written = []
+  for name, table in (('summary', methods), ('correlations', correlations)):
+    written.append(results / f'{name}.csv')
+    style.write_csv(table, written[-1])
+  maps = {}
+  for name, (_, most) in _MAPS.items():
+    maps[name] = _map(found, spec, name, most)
+    written.append(results / f'{name}.svg')
+    written[-1].write_text(maps[name], encoding='utf-8')
+  excluded = rows.read(results / rows.EXCLUDED)
+  parts = {
+    'state': answers.state(found, excluded, spec),
+    'table': tables.markdown(method_words(methods)),
+    'questions': answers.questions(found, spec, correlations),
+    'correlations': tables.markdown(correlation_words(correlations)),
+    'strengths': tables.markdown(strength_words(rows.read(results / rows.TUNING), methods, spec)),
+    'excluded': tables.markdown(excluded) if len(excluded) else 'None.',
+  }
+  written.append(results / 'page.html')
+  written[-1].write_text(_html(parts, methods, correlations, excluded, maps), encoding='utf-8')
+  if page.exists():
+    page.write_text(filled(page.read_text(encoding='utf-8'), parts), encoding='utf-8')
+    written.append(page)
+  return written
+
+
+def filled(text: str, parts: Mapping[str, str]) -> str:
+  """Returns a page whose parts between `<!-- NAME -->` and `<!-- end -->` are replaced."""
+  for name, part in parts.items():
+    mark = re.escape(f'<!-- {name} -->')
+    text = re.sub(
+      rf'({mark}\n).*?(<!-- end -->)',
+      lambda m, part=part: f'{m[1]}\n{part}\n\n{m[2]}',
+      text,
+      flags=re.DOTALL,
+    )
+  return text
+
+
+def _map(found: pd.DataFrame, spec: Spec, name: str, most: float) -> str:
+  """Returns a heat map of a measure against `none`: differences of the score, else ratios."""
+  changes = summary.changes(found, spec, name)
+  regimes = [one for one in spec.regimes if one in set(changes['regime'])]
+  methods = [one for one in spec.methods if one in set(changes['remedy'])]
+  wide = lambda column: (
+    changes.pivot(index='remedy', columns='regime', values=column)
+    .reindex(index=methods, columns=regimes)
+    .to_numpy(float)
+  )
+  values = wide('change')
+  if name != 'score':
+    with np.errstate(divide='ignore', invalid='ignore'):
+      values = np.log(wide('mean') / (wide('mean') - values))
+  say = (
+    (lambda v: f'{v:+.2f}'.replace('-', '−'))
+    if name == 'score'
+    else (lambda v: f'×{np.exp(v):.2f}')
+  )
+  return heat_map.svg(
+    values,
+    methods,
+    regimes,
+    most=most,
+    text=say,
+    strong=np.nan_to_num(wide('beyond')) != 0,
+    described=f'{_MAPS[name][0]}: methods down, regimes across; a star beyond two standard errors',
+  )
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def method_words(methods: pd.DataFrame) -> pd.DataFrame:
+  """Returns `summary.by_method` for reading, best first."""
+  methods = methods.sort_values('iqm', ascending=False, kind='stable')
+  interval = lambda row, name: (
+    f'{row[name]:.2f} [{row[f"{name}_low"]:.2f}, {row[f"{name}_high"]:.2f}]'.replace('-', '−')
+  )
+  ratio = lambda value: '–' if np.isnan(value) else f'×{value:.3g}'
+  return pd.DataFrame(
+    [
+      {
+        'method': row['remedy'],
+        'kind': row['kind'] or '–',
+        'strength': row['setting'] or '–',
+        'regimes': row['regimes'],
+        'score, IQM [95%]': interval(row, 'iqm'),
+        'P(better than none)': '–' if row['remedy'] == NONE else interval(row, 'better'),
+        **{summary.NAMES[name]: ratio(row[f'{name}_ratio']) for name in summary.RATIOS},
+      }
+      for row in methods.to_dict('records')
+    ]
+  )
+
+
+def correlation_words(correlations: pd.DataFrame) -> pd.DataFrame:
+  """Returns `summary.correlations` for reading: a row per measure."""
+  say = lambda row: (
+    '–' if np.isnan(row['rho']) else f'{row["rho"]:+.2f} ± {row["error"]:.2f}'.replace('-', '−')
+  )
+  regimes = [
+    name for name in correlations if name not in ('measure', 'kind', 'rho', 'error', 'groups')
+  ]
+  found = []
+  for name, pair in correlations.groupby('measure', sort=False):
+    across, within = (pair[pair['kind'] == kind].iloc[0] for kind in ('across', 'within'))
+    per = [across[one] for one in regimes if np.isfinite(across[one])]
+    found.append(
+      {
+        'measure': summary.NAMES[str(name)],
+        'across methods': say(across),
+        'least and largest of a regime': (
+          f'{min(per):+.2f} to {max(per):+.2f}'.replace('-', '−') if per else '–'
+        ),
+        'within cells': say(within),
+        'cells': within['groups'],
+      }
+    )
+  return pd.DataFrame(found)
+
+
+def strength_words(tuning: pd.DataFrame, methods: pd.DataFrame, spec: Spec) -> pd.DataFrame:
+  """Returns what was tried for each strength, and which value the table uses."""
+  used = dict(zip(methods['remedy'], methods['setting'], strict=True))
+  found = []
+  for name, method in spec.methods.items():
+    cells = {}
+    for value in method.values:
+      here = (tuning['remedy'] == name) & (tuning['setting'] == f'{value:g}')
+      returns = tuning.loc[here, 'final_return']
+      cells[f'{value:g}'] = f'{value:g}: {returns.mean():.2f}' if len(returns) else f'{value:g}: –'
+    if cells:
+      found.append(
+        {
+          'method': name,
+          'gin': f'`{method.strength}`',
+          'mean final return of each value, the authors’ default first': '; '.join(cells.values()),
+          'used': used.get(name, '–'),
+        }
+      )
+  return pd.DataFrame(found)
+
+
+# --- the browser's page ---------------------------------------------------------------------------
+
+
+def _html(
+  parts: Mapping[str, str],
+  methods: pd.DataFrame,
+  correlations: pd.DataFrame,
+  excluded: pd.DataFrame,
+  maps: Mapping[str, str],
+) -> str:
+  return report_page.page(
+    'Leaderboard',
+    _paragraphs(parts['state']),
+    [
+      ('Methods', _table(method_words(methods), first_is_text=3)),
+      ('Return', report_page.figure(_plain(_MAPS['score'][0]), maps['score'])),
+      (
+        'Ranks',
+        report_page.charts(
+          report_page.figure(_plain(title), maps[name])
+          for name, (title, _) in _MAPS.items()
+          if name != 'score'
+        ),
+      ),
+      ('Three questions', _paragraphs(parts['questions'])),
+      ('Correlations', _table(correlation_words(correlations), first_is_text=1)),
+      ('Excluded', _table(excluded, first_is_text=3) if len(excluded) else ''),
+    ],
+  )
+
+
+def _table(words: pd.DataFrame, first_is_text: int) -> str:
+  cells = [[html.escape(str(cell)) for cell in row] for row in words.itertuples(index=False)]
+  return report_page.table(list(words), cells, list(words)[first_is_text:])
+
+
+def _plain(text: str) -> str:
+  return text.replace('`', '')
+
+
+def _paragraphs(markdown: str) -> str:
+  """Returns paragraphs and tables as HTML: what `answers` writes is no more than that."""
+  blocks = []
+  for block in markdown.strip().split('\n\n'):
+    if block.startswith('|'):
+      head, _, *body = [
+        [cell.strip() for cell in line.strip('|').split('|')] for line in block.split('\n')
+      ]
+      blocks.append(report_page.table(head, body, head[1:]))
+    else:
+      bold = re.sub(r'\*\*(.+?)\*\*', r'<strong>\1</strong>', html.escape(block))
+      blocks.append('<p>' + re.sub(r'`(.+?)`', r'<code>\1</code>', bold) + '</p>')
+  return ''.join(blocks)

@@ -1,0 +1,300 @@
+"""What the leaderboard's YAML file says, checked, and the cells that it stands for."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from implicit_rl.sweep import spec as sweep_spec
+from implicit_rl.sweep.spec import Planned, Resources
+
+_WHAT = 'a leaderboard'
+NONE = 'none'  # The method that all others are compared with.
+
+
+class Regime(NamedTuple):
+  """A setting in which every method is run.
+
+  Attributes:
+    gin_files: of the agent and its data.
+    bindings: gin lines; they win over the files, and a method's win over them.
+    returns: the return that counts as 0, such as random play's, and the one that counts as 1; None
+      where nothing is evaluated.
+    vmap: whether the seeds of a cell train as one program; False makes each seed a run.
+  """
+
+  gin_files: tuple[str, ...]
+  bindings: tuple[str, ...]
+  returns: tuple[float, float] | None
+  vmap: bool
+
+
+class Method(NamedTuple):
+  """A remedy, a control or a pair of remedies.
+
+  Attributes:
+    kind: what it is, such as 'loss term', for the tables.
+    gin_files: mix-ins.
+    bindings: gin lines.
+    strength: the gin name of its one free number; empty if there is none.
+    values: that are tried for it, the authors' default first.
+    together: names of the methods that a pair has; empty otherwise.
+    excluded: regimes in which it makes no sense, and why; a pair has those of its parts.
+  """
+
+  kind: str
+  gin_files: tuple[str, ...]
+  bindings: tuple[str, ...]
+  strength: str
+  values: tuple[float, ...]
+  together: tuple[str, ...]
+  excluded: Mapping[str, str]
+
+
+class Spec(NamedTuple):
+  """The leaderboard's file.
+
+  Attributes:
+    path: of the file.
+    bindings: gin lines of every run; those of a regime win over them.
+    regimes: by name.
+    methods: by name; `none` is among them.
+    seeds: of every cell, consecutive.
+    tuning_regime: where strengths are chosen; none of `regimes`.
+    tuning_seeds: for that; none of `seeds`, consecutive.
+    resources: what one run occupies.
+    retries: how often a run is started again after its process or machine died.
+    slurm: parameters of submitit for the SLURM array.
+  """
+
+  path: pathlib.Path
+  bindings: tuple[str, ...]
+  regimes: Mapping[str, Regime]
+  methods: Mapping[str, Method]
+  seeds: tuple[int, ...]
+  tuning_regime: tuple[str, Regime] | None
+  tuning_seeds: tuple[int, ...]
+  resources: Resources
+  retries: int
+  slurm: Mapping[str, Any]
+
+
+class Cell(NamedTuple):
+  """One method in one regime with all seeds, or with one where the regime has `vmap: false`.
+
+  Attributes:
+    regime: its name.
+    remedy: the method's name.
+    setting: its strength, as text; empty without one. A pair's has both.
+    seeds: of the cell.
+    planned: what the sweep machinery runs.
+  """
+
+  regime: str
+  remedy: str
+  setting: str
+  seeds: tuple[int, ...]
+  planned: Planned
+
+
+def cells(spec: Spec, chosen: Mapping[str, float]) -> list[Cell]:
+  """Returns the cells of the table, method by method so that each stop leaves whole columns.
+
+  Args:
+    spec: the leaderboard's.
+    chosen: strengths by the method's name; a method that is not there takes its first value.
+  """
+  return [
+    cell
+    for method in spec.methods
+    for regime in spec.regimes.items()
+    if (regime[0], method) not in excluded(spec)
+    for cell in _cells_of(spec, regime, method, chosen, spec.seeds)
+  ]
+
+
+def excluded(spec: Spec) -> dict[tuple[str, str], str]:
+  """Returns why the file leaves cells out, by regime and method."""
+  return {
+    (regime, name): why
+    for name, method in spec.methods.items()
+    for part in method.together or (name,)
+    for regime, why in spec.methods[part].excluded.items()
+  }
+
+
+def tuning_cells(spec: Spec) -> list[Cell]:
+  """Returns the cells that choose strengths: each method with each value of its strength."""
+  if spec.tuning_regime is None:
+    return []
+  return [
+    cell
+    for name, method in spec.methods.items()
+    for value in method.values
+    for cell in _cells_of(spec, spec.tuning_regime, name, {name: value}, spec.tuning_seeds)
+  ]
+
+
+def _cells_of(
+  spec: Spec,
+  named: tuple[str, Regime],
+  remedy: str,
+  chosen: Mapping[str, float],
+  seeds: tuple[int, ...],
+) -> list[Cell]:
+  regime_name, regime = named
+  parts = spec.methods[remedy].together or (remedy,)
+  methods = [spec.methods[part] for part in parts]
+  gin_files = (*regime.gin_files, *(path for one in methods for path in one.gin_files))
+  bindings = [*spec.bindings, *regime.bindings, *(line for one in methods for line in one.bindings)]
+  settings = []
+  for part, method in zip(parts, methods, strict=True):
+    if method.strength:
+      value = chosen.get(part, method.values[0])
+      bindings.append(f'{method.strength} = {value!r}')
+      settings.append(f'{value:g}')
+  setting = '+'.join(settings)
+  groups = [seeds] if regime.vmap else [(seed,) for seed in seeds]
+  if regime.vmap:
+    bindings += [f'OfflineRunner.num_seeds = {len(seeds)}', "OfflineRunner.seeds_as = 'vmap'"]
+  folder = f'{regime_name}/{remedy}' + f'={setting}' * bool(setting)
+  return [
+    Cell(
+      regime=regime_name,
+      remedy=remedy,
+      setting=setting,
+      seeds=group,
+      planned=Planned(
+        name=folder if regime.vmap else f'{folder}/seed_{group[0]}',
+        variant=remedy,
+        game=regime_name,
+        seed=group[0],
+        gin_files=gin_files,
+        bindings=tuple(bindings),
+        measured={},
+      ),
+    )
+    for group in groups
+  ]
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+_TOP = ('bindings', 'regimes', 'methods', 'seeds', 'tuning', 'resources', 'retries', 'slurm')
+
+
+def read(path: str | os.PathLike) -> Spec:
+  """Reads and checks the file.
+
+  Raises:
+    FileNotFoundError: if it is not there.
+    ValueError: for what it should not say, naming the file and the key.
+  """
+  return parse(*sweep_spec.load(path))
+
+
+def parse(said: Any, path: pathlib.Path) -> Spec:
+  """Checks what a file says; see `read`."""
+  file = _Checked(path, _WHAT)
+  said = file.mapping('', said, _TOP)
+  methods = {
+    file.name('methods', name): file.method(f'methods.{name}', method)
+    for name, method in file.mapping('methods', said.get('methods')).items()
+  }
+  if NONE not in methods:
+    raise file.wrong('methods', f'needs `{NONE}: {{}}`, which the others are compared with')
+  for name, method in methods.items():
+    for part in method.together:
+      if part not in methods or methods[part].together:
+        raise file.wrong(f'methods.{name}.together', f'names {part!r}, which is no single method')
+    for regime in method.excluded:
+      if regime not in (said.get('regimes') or {}):
+        raise file.wrong(f'methods.{name}.excluded', f'names {regime!r}, which is no regime')
+  regimes = {
+    file.name('regimes', name): file.regime(f'regimes.{name}', regime)
+    for name, regime in file.mapping('regimes', said.get('regimes')).items()
+  }
+  if not regimes:
+    raise file.wrong('regimes', 'is empty')
+  seeds = file.seeds('seeds', said.get('seeds', 5))
+  tuning = file.mapping('tuning', said.get('tuning'), ('regime', 'seeds'))
+  tuning_regime = None
+  if tuning:
+    (name, regime), *more = file.mapping('tuning.regime', tuning.get('regime')).items() or [('', 0)]
+    if more or not name or name in regimes:
+      raise file.wrong('tuning.regime', 'must be one regime that is not among `regimes`')
+    tuning_regime = (file.name('tuning.regime', name), file.regime(f'tuning.regime.{name}', regime))
+  tuning_seeds = file.seeds('tuning.seeds', tuning.get('seeds', [])) if tuning else ()
+  if set(seeds) & set(tuning_seeds):
+    raise file.wrong('tuning.seeds', 'has a seed that the table uses')
+  resources = file.mapping('resources', said.get('resources'), Resources._fields)
+  return Spec(
+    path=path,
+    bindings=file.texts('bindings', said.get('bindings', [])),
+    regimes=regimes,
+    methods=methods,
+    seeds=seeds,
+    tuning_regime=tuning_regime,
+    tuning_seeds=tuning_seeds,
+    resources=Resources(**{k: file.number(f'resources.{k}', v) for k, v in resources.items()}),
+    retries=int(file.number('retries', said.get('retries', 3), whole=True)),
+    slurm=file.mapping('slurm', said.get('slurm')),
+  )
+
+
+class _Checked(sweep_spec.Checked):
+  """Checks values of the leaderboard's file."""
+
+  def seeds(self, key: str, value: Any) -> tuple[int, ...]:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+      return tuple(range(value))
+    found = [int(self.number(key, one, whole=True)) for one in self.sequence(key, value)]
+    if not found or found != list(range(found[0], found[0] + len(found))):
+      raise self.wrong(key, f'must be consecutive seeds, such as [100, 101], not {value!r}')
+    return tuple(found)
+
+  def regime(self, key: str, value: Any) -> Regime:
+    said = dict(self.mapping(key, value, Regime._fields))
+    if 'returns' not in said:
+      raise self.wrong(f'{key}.returns', 'is missing; `null` is for a regime without evaluation')
+    returns = said.pop('returns')
+    vmap = said.pop('vmap', True)
+    match returns:
+      case None:
+        scale = None
+      case [float() | int() as low, float() | int() as high] if low < high:
+        scale = float(low), float(high)
+      case _:
+        raise self.wrong(f'{key}.returns', f'must be [low, high], not {returns!r}')
+    if not isinstance(vmap, bool):
+      raise self.wrong(f'{key}.vmap', f'must be true or false, not {vmap!r}')
+    choice = self.choice(key, said)
+    if not choice.gin_files:
+      raise self.wrong(f'{key}.gin_files', 'is empty')
+    return Regime(choice.gin_files, choice.bindings, scale, vmap)
+
+  def method(self, key: str, value: Any) -> Method:
+    said = dict(self.mapping(key, value, Method._fields))
+    kind, strength = said.pop('kind', ''), said.pop('strength', '')
+    values = self.sequence(f'{key}.values', said.pop('values', []))
+    together = self.texts(f'{key}.together', said.pop('together', []))
+    left_out = dict(self.mapping(f'{key}.excluded', said.pop('excluded', {})))
+    words = {'kind': kind, 'strength': strength}
+    words |= {f'excluded.{regime}': why for regime, why in left_out.items()}
+    for name, text in words.items():
+      if not isinstance(text, str):
+        raise self.wrong(f'{key}.{name}', f'must be text, not {text!r}')
+    if bool(strength) != bool(values):
+      raise self.wrong(key, 'needs both `strength` and `values`, or neither')
+    for one in values:
+      self.number(f'{key}.values', one)
+    if len(set(values)) < len(values):
+      raise self.wrong(f'{key}.values', 'names one twice')
+    if together and (said or strength or left_out):
+      raise self.wrong(key, 'has `together`, which takes nothing else but `kind`')
+    choice = self.choice(key, said)
+    return Method(
+      kind, choice.gin_files, choice.bindings, strength, tuple(values), together, left_out
+    )
