@@ -15,7 +15,7 @@ from implicit_rl.running import launch, parallel_runs
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog='python -m implicit_rl.leaderboard',
+    prog='implicit-rl leaderboard',
     description='Runs every method in every regime. The same command resumes.',
   )
   parser.add_argument('--spec', default='sweeps/leaderboard.yaml', help='the YAML file')
@@ -103,7 +103,7 @@ def _slurm(spec: Spec, options: argparse.Namespace, count: int) -> str:
   arguments = [f'--spec={spec.path}', f'--output={options.output}', f'--results={options.results}']
   arguments += ['--tune'] * options.tune
   program = ('implicit_rl.leaderboard',)
-  return slurm.script(spec, count, options.output, arguments, program)
+  return slurm.script(spec.sweep, count, options.output, arguments, program)
 
 
 def _run(spec: Spec, cells: Sequence[Cell], options: argparse.Namespace) -> int:
@@ -113,7 +113,7 @@ def _run(spec: Spec, cells: Sequence[Cell], options: argparse.Namespace) -> int:
 
   output = _output(options)
   planned = [cell.planned for cell in cells]
-  made, _ = jobs.make(spec, planned, output)
+  made, _ = jobs.make(spec.sweep, planned, output)
   todo = {run.name: job for run, job in zip(planned, made, strict=True)}
   by_name = {cell.planned.name: cell for cell in cells}
   all_cells = cells if options.index is None else _cells(spec, options)

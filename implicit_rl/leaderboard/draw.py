@@ -73,13 +73,9 @@ def everything(spec: Spec, results: pathlib.Path, page: pathlib.Path) -> list[pa
 def filled(text: str, parts: Mapping[str, str]) -> str:
   """Returns a page whose parts between `<!-- NAME -->` and `<!-- end -->` are replaced."""
   for name, part in parts.items():
-    mark = re.escape(f'<!-- {name} -->')
-    text = re.sub(
-      rf'({mark}\n).*?(<!-- end -->)',
-      lambda m, part=part: f'{m[1]}\n{part}\n\n{m[2]}',
-      text,
-      flags=re.DOTALL,
-    )
+    pattern = rf'({re.escape(f"<!-- {name} -->")}\n).*?(<!-- end -->)'
+    escaped = part.replace('\\', r'\\')
+    text = re.sub(pattern, rf'\1\n{escaped}\n\n\2', text, flags=re.DOTALL)
   return text
 
 
@@ -97,17 +93,14 @@ def _map(found: pd.DataFrame, spec: Spec, name: str, most: float) -> str:
   if name != 'score':
     with np.errstate(divide='ignore', invalid='ignore'):
       values = np.log(wide('mean') / (wide('mean') - values))
-  say = (
-    (lambda v: f'{v:+.2f}'.replace('-', '−'))
-    if name == 'score'
-    else (lambda v: f'×{np.exp(v):.2f}')
-  )
+  signed = lambda value: f'{value:+.2f}'.replace('-', '−')
+  times = lambda value: f'×{np.exp(value):.2f}'
   return heat_map.svg(
     values,
     methods,
     regimes,
     most=most,
-    text=say,
+    text=signed if name == 'score' else times,
     strong=np.nan_to_num(wide('beyond')) != 0,
     described=f'{_MAPS[name][0]}: methods down, regimes across; a star beyond two standard errors',
   )

@@ -109,13 +109,14 @@ def read(path: pathlib.Path) -> pd.DataFrame:
     return pd.DataFrame(columns=list(columns))
   words = dict.fromkeys(('regime', 'remedy', 'setting', 'commit', 'why'), str)
   absent = {name: [''] for name in columns if name not in words}
-  return pd.read_csv(path, dtype=words, keep_default_na=False, na_values=absent)  # type: ignore
+  return pd.read_csv(path, dtype=words, keep_default_na=False, na_values=absent)
 
 
 def refusal(job: parallel_runs.Job) -> str | None:
   """Returns why a run cannot exist: the ValueError that ended it before its first row."""
   ends = jobs.ends(job)
-  return ends[-1]['error'] if ends and ends[-1]['kind'] == 'ValueError' and not job.done else None
+  refused = ends and ends[-1].get('kind') == 'ValueError' and not job.done
+  return ends[-1]['error'] if refused else None
 
 
 def _merged(table: pd.DataFrame, rows: Sequence[Mapping[str, Any]], key: list[str]) -> pd.DataFrame:

@@ -80,6 +80,13 @@ class Spec(NamedTuple):
   retries: int
   slurm: Mapping[str, Any]
 
+  @property
+  def sweep(self) -> sweep_spec.Spec:
+    """What the sweep machinery needs to know of the file."""
+    own: dict[str, Any] = {'path': self.path, 'seeds': self.seeds, 'resources': self.resources}
+    own |= {'retries': self.retries, 'slurm': self.slurm}
+    return sweep_spec.parse({}, self.path)._replace(**own)
+
 
 class Cell(NamedTuple):
   """One method in one regime with all seeds, or with one where the regime has `vmap: false`.
@@ -222,10 +229,11 @@ def parse(said: Any, path: pathlib.Path) -> Spec:
   tuning = file.mapping('tuning', said.get('tuning'), ('regime', 'seeds'))
   tuning_regime = None
   if tuning:
-    (name, regime), *more = file.mapping('tuning.regime', tuning.get('regime')).items() or [('', 0)]
-    if more or not name or name in regimes:
+    named = list(file.mapping('tuning.regime', tuning.get('regime')).items())
+    if len(named) != 1 or named[0][0] in regimes:
       raise file.wrong('tuning.regime', 'must be one regime that is not among `regimes`')
-    tuning_regime = (file.name('tuning.regime', name), file.regime(f'tuning.regime.{name}', regime))
+    ((one, what),) = named
+    tuning_regime = (file.name('tuning.regime', one), file.regime(f'tuning.regime.{one}', what))
   tuning_seeds = file.seeds('tuning.seeds', tuning.get('seeds', [])) if tuning else ()
   if set(seeds) & set(tuning_seeds):
     raise file.wrong('tuning.seeds', 'has a seed that the table uses')

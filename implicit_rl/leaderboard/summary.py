@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,9 +67,9 @@ def by_method(rows: pd.DataFrame, spec: Spec, reps: int = 2000) -> pd.DataFrame:
 
   Returns:
     remedy, kind, setting; regimes (those with a return); iqm, iqm_low, iqm_high (interquartile mean
-    of the score with rliable's stratified 95% interval); better, better_low, better_high (probability that a run has
-    a higher score than one of `none`, likewise); NAME_ratio for `RATIOS`: geometric mean over
-    regimes of the mean over seeds, divided by that of `none`.
+    of the score with rliable's stratified 95% interval); better, better_low, better_high
+    (probability that a run has a higher score than one of `none`, likewise); NAME_ratio for
+    `RATIOS`: geometric mean over regimes of the mean over seeds, divided by that of `none`.
   """
   rows = complete(rows, spec)
   found = []
@@ -190,7 +191,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
   return float(stats.spearmanr(x, y).statistic)
 
 
-def _mean(values: Sequence[float]) -> Mapping[str, float]:
+def _mean(values: Sequence[float]) -> dict[str, Any]:
   finite = np.array([value for value in values if np.isfinite(value)])
   if not finite.size:
     return {'rho': np.nan, 'error': np.nan, 'groups': 0}

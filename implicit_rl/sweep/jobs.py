@@ -125,8 +125,8 @@ def _starts(job: parallel_runs.Job) -> list[dict[str, Any]]:
 def ends(job: parallel_runs.Job) -> list[dict[str, Any]]:
   """How each start ended that was not killed: `cpu_seconds`, `error` and its class, `kind`.
 
-  The processor's time is that of all threads and of child processes. `error` and `kind` are null
-  without an error.
+  The processor's time is that of all threads and of child processes. `error` and `kind` are there
+  if there was an error.
   """
   log = job.base_dir / ENDS
   return jsonl.read(log) if log.exists() else []
@@ -187,8 +187,9 @@ def _end_recorded(job: parallel_runs.Job) -> Iterator[None]:
     wrong = error
     raise
   finally:
-    end = {'cpu_seconds': sum(os.times()[:4]) - before, 'time': time.time()}
-    end |= {'kind': wrong and type(wrong).__name__, 'error': wrong and gin_names.one_line(wrong)}
+    end: dict[str, Any] = {'cpu_seconds': sum(os.times()[:4]) - before, 'time': time.time()}
+    if wrong is not None:
+      end |= {'kind': type(wrong).__name__, 'error': gin_names.one_line(wrong)}
     jsonl.append(job.base_dir / ENDS, end)
 
 
