@@ -5,8 +5,12 @@ which TensorFlow is 1.9 GB, jaxlib 0.35 GB, pyarrow with tensorflow-datasets 0.2
 All but pyarrow and tensorflow-datasets are dopamine-rl's own requirements, so extras for Atari or
 for TFDS would save a few percent and leave the newcomer with an install that cannot do the main
 job: there are none.
+
+IMPLICIT_RL_DISTRIBUTION=rank builds implicit-rl-rank instead, for those who only measure (0.64 GB):
+fewer modules of the same tree under the same import names. docs/install.md says when to use it.
 """
 
+import os
 import pathlib
 import re
 
@@ -67,6 +71,7 @@ EXTRAS = {
     *DOCS,
     *RAY,  # the tests run sweeps, kill their workers and a node
     *WANDB,  # 0.08 GB; the collector is tested with the real thing, offline
+    'build>=1.6',  # makes the wheels, also in a test
     'hypothesis>=6.170',
     *MINARI,  # the tests write and read local datasets
     'ipykernel>=7.4',  # runs the notebook in a test
@@ -81,32 +86,68 @@ EXTRAS = {
     'pytest-xdist>=3.8',
     'rlax>=0.1.9',  # reference of the loss tests; brings tfp-nightly (see dopamine_compat)
     'ruff==0.17.6',  # pinned, like mypy
+    'twine>=7',  # checks their metadata
   ],
 }
 
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'implicit_rl/__init__.py').read_text())
 # In a wheel they are folders of the package; see implicit_rl/compat/config_files.py.
 SHIPPED = {f'implicit_rl.{name}': name for name in ('gin_configs', 'sweeps')}
-
-HERE = pathlib.Path(__file__).parent
-README = HERE / 'README.md'
-VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'implicit_rl/__init__.py').read_text())
-
-setup(
-  name='implicit_rl',
-  version=VERSION.group(1),
-  description='Do value networks trained by bootstrapping lose rank, and what prevents it?',
-  long_description=README.read_text(encoding='utf-8') if README.exists() else '',
-  long_description_content_type='text/markdown',
-  license='Apache-2.0',
-  python_requires='>=3.11,<3.14',  # TensorFlow has only a pre-release for 3.14
-  packages=[*find_packages(include=['implicit_rl', 'implicit_rl.*']), *SHIPPED],
-  package_dir=SHIPPED,
-  package_data={
+WHOLE = {
+  'name': 'implicit_rl',
+  'description': 'Do value networks trained by bootstrapping lose rank, and what prevents it?',
+  'packages': [*find_packages(include=['implicit_rl', 'implicit_rl.*']), *SHIPPED],
+  'package_data': {
     'implicit_rl': ['data/embedded/**/*', 'analysis/*.css', 'analysis/*.csv', 'py.typed'],
     'implicit_rl.gin_configs': ['**/*.gin'],
     'implicit_rl.sweeps': ['*.yaml'],
   },
-  entry_points={'console_scripts': ['implicit-rl = implicit_rl.cli:main']},
-  install_requires=CORE,
-  extras_require=EXTRAS,
+  'install_requires': CORE,
+  'extras_require': EXTRAS,
+  'entry_points': {'console_scripts': ['implicit-rl = implicit_rl.cli:main']},
+}
+
+# What implicit_rl.rank, metrics and diagnose import; a test runs them from the built wheel alone.
+RANK_MODULES = (
+  *('context', 'layer_graph', 'metrics', 'rank', 'types'),
+  *('compat.config_files', 'compat.gin_state', 'compat.old_names', 'compat.settings'),
+  *('cpu.eigenpairs', 'logs.checkpoints', 'logs.errors', 'logs.jsonl'),
+)
+RANK_LIBRARIES = ('absl-py', 'flax', 'gin-config', 'jax', 'numpy', 'optax')
+RANK = {
+  'name': 'implicit-rl-rank',
+  'description': 'Measures rank, plasticity and values of networks: a small part of implicit_rl.',
+  'py_modules': [f'implicit_rl.{name}' for name in RANK_MODULES],
+  'packages': [
+    *(f'implicit_rl.{name}' for name in ('diagnosis', 'diagnostics', 'losses')),
+    'implicit_rl.gin_configs',
+  ],
+  'package_data': {'implicit_rl.gin_configs': ['diagnostics/all.gin']},
+  'install_requires': [one for one in CORE if re.match(r'[\w-]+', one)[0] in RANK_LIBRARIES],
+  # Apart from what the whole package's build leaves.
+  'options': {'build': {'build_base': 'build/rank'}},
+}
+
+setup(
+  **(RANK if os.environ.get('IMPLICIT_RL_DISTRIBUTION') == 'rank' else WHOLE),
+  version=VERSION.group(1),
+  long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  author='The implicit_rl authors',
+  license_expression='Apache-2.0',
+  classifiers=[
+    'Development Status :: 4 - Beta',
+    'Intended Audience :: Science/Research',
+    'Operating System :: POSIX :: Linux',
+    'Programming Language :: Python :: 3',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Typing :: Typed',
+  ],
+  keywords=['reinforcement learning', 'effective rank', 'plasticity', 'JAX', 'Dopamine'],
+  python_requires='>=3.11,<3.14',  # TensorFlow has only a pre-release for 3.14
+  package_dir=SHIPPED,
 )

@@ -27,7 +27,15 @@ def __getattr__(name: str) -> Any:
   """Returns what the package offers by name."""
   if name not in _LAZY:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  return getattr(importlib.import_module(_LAZY[name]), name)
+  try:
+    module = importlib.import_module(_LAZY[name])
+  except ModuleNotFoundError as error:
+    if not (error.name or '').startswith(f'{__name__}.'):
+      raise
+    raise ModuleNotFoundError(  # In implicit-rl-rank.
+      f'implicit_rl.{name} is in the whole package: pip install implicit_rl'
+    ) from None
+  return getattr(module, name)
 
 
 def __dir__() -> list[str]:

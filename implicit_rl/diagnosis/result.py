@@ -44,8 +44,12 @@ def save(
     whole = {run: {name: one.as_dict() for name, one in of.items()} for run, of in runs.items()}
     text = json.dumps(whole, indent=2, allow_nan=False) + '\n'
   elif path.suffix == '.html':
-    from implicit_rl.diagnosis import page  # Loads matplotlib.
-
+    try:
+      from implicit_rl.diagnosis import page  # Loads matplotlib.
+    except ModuleNotFoundError as error:  # In implicit-rl-rank.
+      raise ModuleNotFoundError(
+        f'{path}: a page needs {error.name}: pip install implicit_rl, or save it as .json.'
+      ) from None
     text = page.build(runs, title)
   else:
     raise ValueError(f'{path} must end in .json or .html.')
