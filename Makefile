@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 BROWSER := $(or $(CHROMIUM),$(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs theory gridworld experiments bench bench-peers clean
+.PHONY: help install demo test check docs wheels theory gridworld experiments bench bench-peers clean
 
 help:  ## Lists these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,12 @@ check: $(STAMP)  ## Checks style and types; asks for known holes in the packages
 
 docs: $(STAMP)  ## Builds the documentation's site, without the network (runs/site/index.html)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheels: $(STAMP)  ## Builds implicit_rl (wheel, sdist) and implicit-rl-rank (wheel), checks them (dist)
+	rm -rf build dist
+	$(BIN)/python -m build
+	IMPLICIT_RL_DISTRIBUTION=rank $(BIN)/python -m build --wheel
+	$(BIN)/twine check --strict dist/*
 
 theory: $(STAMP)  ## Checks the paper's theory and draws its figures (1 minute; runs/theory)
 	$(BIN)/python -m implicit_rl.theory --output=runs/theory
