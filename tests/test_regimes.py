@@ -7,10 +7,12 @@ import pytest
 from scipy import stats
 
 from implicit_rl import environments, regimes
+from implicit_rl.compat import gin_names
 from implicit_rl.running import experiment
-from tests.command_line import ROOT
+from tests.command_line import MINATAR_REPLAY, ONLINE, ROOT, run
 
 VARIANTS = [(regime, control) for regime in regimes.REGIMES for control in (None, *regime.controls)]
+PRIMING = 'Agent.priming_updates'
 SMALL = ('Agent.batch_size = 4', 'OfflineRunner.num_seeds = 1')
 
 
@@ -32,10 +34,17 @@ def test_names_are_unique_and_criteria_complete():
   ('regime', 'control'), VARIANTS, ids=['-'.join(filter(None, (r.name, c))) for r, c in VARIANTS]
 )
 def test_a_regime_trains(regime, control, tmp_path):
-  """As the runner builds it, without its evaluation: two updates, all finite."""
+  """As the runner builds it, for a few updates, all finite; offline without an evaluation."""
   files = [str(ROOT / file) for file in regime.gin_files(control)]
-  experiment.parse_gin(files, SMALL)
+  only_game_embedded = ["GAME = 'Breakout'"] * regime.name.startswith('minatar_long')
+  experiment.parse_gin(files, [*SMALL, *only_game_embedded])
   assert ('OnlineRunner' in str(gin.query_parameter('Experiment.runner'))) == regime.online
+  if regime.online:
+    few = {'Agent.priming_updates': 2} if gin_names.settings().get(PRIMING) else {}
+    (row,) = run(tmp_path, *regime.gin_files(control), **ONLINE, **MINATAR_REPLAY, **few)
+    assert row['updates'] >= 2 and np.isfinite(row['Losses/TD'])
+    assert ('NetworkReset/Done' in row) == (control == 'fresh')
+    return
   environment = environments.make(
     gin.query_parameter('Experiment.environment').configurable.wrapper, 0
   )

@@ -66,6 +66,8 @@ class Agent:
     updates_per_step: online only, gradient updates per environment step (n in the paper's section
       3): 0.25 is one update every fourth step.
     min_replay_history: online only, environment steps before the first update.
+    priming_updates: online only, gradient updates that are done on top, all at once, at the first
+      step after these: heavy priming (Nikishin et al., 2022).
     epsilon_train: online only, final ε of ε-greedy acting.
     epsilon_eval: ε while `eval_mode` is set.
     epsilon_decay_period: online only, environment steps over which ε falls to its final value.
@@ -122,6 +124,7 @@ class Agent:
     batch_size: int = 32,
     updates_per_step: float = 0.25,
     min_replay_history: int = 20_000,  # environment steps
+    priming_updates: int = 0,
     epsilon_train: float = 0.01,
     epsilon_eval: float = 0.001,
     epsilon_decay_period: int = 250_000,  # environment steps
@@ -140,6 +143,7 @@ class Agent:
       ('update_horizon', update_horizon, 1),
       ('batch_size', batch_size, 1),
       ('min_replay_history', min_replay_history, 1),
+      ('priming_updates', priming_updates, 0),
       ('epsilon_decay_period', epsilon_decay_period, 0),
     ):
       check_number(f'Agent.{name}', value, least=least, whole=True)
@@ -173,6 +177,7 @@ class Agent:
     self.batch_size = batch_size
     self.updates_per_step = updates_per_step
     self.min_replay_history = min_replay_history
+    self.priming_updates = priming_updates
     self.epsilon_train = epsilon_train
     self.epsilon_eval = epsilon_eval
     self.epsilon_decay_period = epsilon_decay_period
@@ -433,7 +438,10 @@ class Agent:
     self._recorder.add(self._stack[-1], self._action, reward, terminal, episode_end)
     self._steps += 1
     rate, after = schedules.update_rate(self.updates_per_step), self.min_replay_history
-    due = [schedules.updates_due(rate, after, steps) for steps in (self._steps - 1, self._steps)]
+    due = [
+      schedules.updates_due(rate, after, steps, self.priming_updates)
+      for steps in (self._steps - 1, self._steps)
+    ]
     if due[1] > due[0]:
       self.train(due[1] - due[0], sums=self.learnt)
 

@@ -41,20 +41,22 @@ def update_rate(updates_per_step: float) -> fractions.Fraction:
   return rate
 
 
-def updates_due(rate: fractions.Fraction, after: int, steps: Steps) -> Steps:
+def updates_due(rate: fractions.Fraction, after: int, steps: Steps, priming: int = 0) -> Steps:
   """Updates that are done after `steps` environment steps: ⌊n·(steps − after)⌋, at least 0. Exact.
 
   Args:
     rate: n, from `update_rate`.
     after: steps before the first update is due.
     steps: an int, or [] int32 within a compiled program.
+    priming: updates that are done on top as soon as `steps` is above `after`.
 
   Returns:
     The count, of the type of `steps`.
   """
   trained = (steps - after) * (steps > after)
   whole, rest = trained // rate.denominator, trained % rate.denominator
-  return whole * rate.numerator + rest * rate.numerator // rate.denominator
+  counted = whole * rate.numerator + rest * rate.numerator // rate.denominator
+  return counted + priming * (steps > after)
 
 
 def chunk_size(total: int, most: int = 64) -> int:

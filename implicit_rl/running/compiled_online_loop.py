@@ -174,7 +174,9 @@ class OnlineLoop:
       1.0, agent.epsilon_train, agent.epsilon_decay_period, agent.min_replay_history
     )
     rate = schedules.update_rate(agent.updates_per_step)
-    self._due = functools.partial(schedules.updates_due, rate, agent.min_replay_history)
+    self._due = functools.partial(
+      schedules.updates_due, rate, agent.min_replay_history, priming=agent.priming_updates
+    )
     self._turns_per_call = max(_TURNS_PER_CALL // max(1, int(rate)), 1)
     self._games = self._first_games()
     self._play = jax.jit(self.turns, static_argnames='count', donate_argnames='state')

@@ -41,6 +41,16 @@ def test_updates_due_are_exact(n):
   steps = [0, 1, 39, 40, 41, 47, 1000, 100_000_000]
   got = [int(updates_due(rate, 40, jnp.int32(s))) for s in steps]
   assert got == [max(0, int((s - 40) * rate)) for s in steps]
+  primed = [int(updates_due(rate, 40, jnp.int32(s), priming=7)) for s in steps]
+  assert primed == [one + 7 * (s > 40) for one, s in zip(got, steps, strict=True)]
+
+
+def test_priming_updates_are_done_once_at_the_first_turn_after_the_history():
+  agent, loop = make(n=0.25, priming_updates=9)
+  counts = []
+  for _ in one_by_one(loop, 13):
+    counts.append(agent.updates)
+  assert counts == [0] * 10 + [10, 11, 12]  # One a turn of four steps, after 40 steps.
 
 
 def one_by_one(loop, turns):

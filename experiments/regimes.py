@@ -1,0 +1,187 @@
+"""Runs the regimes and their controls with five seeds each, and writes rows and verdicts.
+
+  python experiments/regimes.py --output=runs/regimes
+  python experiments/regimes.py --output=runs/regimes --regimes=cartpole,catch
+  python experiments/regimes.py report --results=docs/results/regimes
+
+The first runs what is not there yet, one run after the other: it resumes where it was stopped.
+`report` collects the finished runs' rows, or takes those that are kept in --results where there is
+no run, and prints the tables of docs/regimes. Run it from the repository's root.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import pandas as pd
+from absl import app, flags
+
+from implicit_rl import regimes
+from implicit_rl.analysis import runs, style, tables
+from implicit_rl.running import parallel_runs
+
+FLAGS = flags.FLAGS
+
+KEPT = (
+  'iteration updates srank effective_rank centred_effective_rank dead_units q_mean q_data_gap '
+  'td_error Losses/MonteCarlo plasticity_error_ratio eval_return train_return'
+).split()
+# What the second table shows of the last iteration: heading, metric, digits.
+SHOWN = (
+  ('srank', 'srank', 0),
+  ('entropy rank', 'effective_rank', 1),
+  ('centred entropy rank', 'centred_effective_rank', 1),
+  ('dead units', 'dead_units', 2),
+  ('plasticity ratio', 'plasticity_error_ratio', 2),
+  ('Q − return', 'q_data_gap', 1),
+  ('return', 'eval_return', 1),
+)
+ITSELF = '(regime)'
+
+
+@functools.cache
+def iterations(gin_files: tuple[str, ...], online: bool) -> int:
+  """The iterations of a run, as its gin files say."""
+  import gin
+
+  from implicit_rl.running import experiment  # TensorFlow, which a report needs not.
+
+  experiment.parse_gin(gin_files, [])
+  return gin.query_parameter(f'{"Online" if online else "Offline"}Runner.num_iterations')
+
+
+def jobs(regime: regimes.Regime, control: str | None, output: pathlib.Path):
+  """What to run for a regime or one of its controls: a job for all seeds, or one a seed online."""
+  folder = output / regime.name / (control or 'regime')
+  files = regime.gin_files(control)
+  count, seeds = iterations(files, regime.online), regimes.SEEDS
+  if regime.online:
+    return [
+      parallel_runs.Job(
+        folder / f'seed_{seed}', files, ('OnlineRunner.keep_checkpoints = 1',), seed, count
+      )
+      for seed in seeds
+    ]
+  bindings = (
+    f'OfflineRunner.num_seeds = {len(seeds)}',
+    "OfflineRunner.seeds_as = 'vmap'",
+    'OfflineRunner.keep_checkpoints = 1',
+  )
+  return [parallel_runs.Job(folder, files, bindings, seeds[0], count * len(seeds))]
+
+
+def collect(output: pathlib.Path) -> pd.DataFrame:
+  """The rows of the finished runs: a row per regime, control, seed and iteration."""
+  parts = []
+  for regime in regimes.REGIMES:
+    for control in (None, *regime.controls):
+      planned = jobs(regime, control, output)
+      if not all(job.finished for job in planned):
+        continue
+      folder = output / regime.name / (control or 'regime')
+      for path in runs.find(folder):
+        run = runs.read(path)
+        part = runs.frame({'': [run]}).reindex(columns=KEPT)
+        part.insert(0, 'regime', regime.name)
+        part.insert(1, 'control', control or ITSELF)
+        part.insert(2, 'seed', run.seed)
+        parts.append(part.assign(commit=str(run.start['git_revision'])[:9]))
+  return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def per_seed(rows: pd.DataFrame, metric: str, last: int = 1) -> pd.Series:
+  """A metric's mean over the last rows of each seed; the index is the seed."""
+  ordered = rows.sort_values('iteration')
+  return ordered.groupby('seed')[metric].apply(lambda values: values.tail(last).mean())
+
+
+def part(rows: pd.DataFrame, regime: regimes.Regime, control: str | None) -> pd.DataFrame:
+  """The rows of a regime or of one of its controls."""
+  chosen = (rows['regime'] == regime.name) & (rows['control'] == (control or ITSELF))
+  return rows[chosen]
+
+
+def verdict_table(rows: pd.DataFrame) -> str:
+  """What each criterion says, as Markdown; regimes without rows are marked as not run."""
+  found = []
+  for regime in regimes.REGIMES:
+    control = regime.controls[0]
+    line = {
+      'regime': f'`{regime.name}`',
+      'criterion': f'`{regime.metric}` {regime.direction} `{control}`',
+    }
+    halves = [part(rows, regime, name) for name in (None, control)]
+    if all(len(half) for half in halves):
+      one, two = (per_seed(half, regime.metric, regime.last).to_numpy() for half in halves)
+      verdict = regimes.judge(regime, one, two)
+      line |= {
+        'regime, 5 seeds': tables.mean_and_spread(one, 2),
+        'control, 5 seeds': tables.mean_and_spread(two, 2),
+        'difference / error': f'{verdict.difference / verdict.error:+.1f}',
+        'happened': 'yes' if verdict.happened else 'no',
+      }
+    else:
+      line |= dict.fromkeys(('regime, 5 seeds', 'control, 5 seeds', 'difference / error'), '')
+      line['happened'] = 'not run yet'
+    found.append(line)
+  return tables.markdown(pd.DataFrame(found))
+
+
+def values_table(rows: pd.DataFrame, regime: regimes.Regime) -> str:
+  """A regime beside its controls at the end of the runs, as Markdown: mean ± standard deviation."""
+  found = []
+  for control in (None, *regime.controls):
+    half = part(rows, regime, control)
+    if not len(half):
+      continue
+    line = {'run': control or 'regime', 'updates': f'{half["updates"].max():,.0f}'}
+    metrics = [*SHOWN, *[(regime.metric, regime.metric, 3)] * (regime.metric.startswith('Losses'))]
+    for heading, metric, digits in metrics:
+      values = per_seed(half, metric).to_numpy()
+      line[heading] = tables.mean_and_spread(values, digits) if pd.notna(values).all() else ''
+    found.append(line)
+  return tables.markdown(pd.DataFrame(found)) if found else ''
+
+
+def report(output: pathlib.Path, results: pathlib.Path) -> None:
+  """Writes the rows of the finished runs to CSV, unless none is there, and prints the tables."""
+  rows = collect(output) if output.is_dir() else pd.DataFrame()
+  path = results / 'rows.csv'
+  if len(rows):
+    results.mkdir(parents=True, exist_ok=True)
+    style.write_csv(rows, path)
+  rows = pd.read_csv(path)
+  print(verdict_table(rows))
+  for regime in regimes.REGIMES:
+    print(f'\n{regime.name}\n\n{values_table(rows, regime)}')
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs, then reports; with `report`, reports alone."""
+  if argv[1:] not in ([], ['report']):
+    raise SystemExit(f'regimes: no step {" ".join(argv[1:])}; there is report.')
+  output = pathlib.Path(FLAGS.output)
+  try:
+    chosen = [regimes.find(name) for name in FLAGS.regimes] or regimes.REGIMES
+    if not argv[1:]:
+      planned = [
+        job
+        for regime in chosen
+        for control in (None, *regime.controls)
+        for job in jobs(regime, control, output)
+      ]
+      cache = output / 'compiled'
+      parallel_runs.run_all(planned, processes=FLAGS.processes, compilation_cache=cache)
+    report(output, pathlib.Path(FLAGS.results or output))
+  except (OSError, ValueError) as error:
+    raise SystemExit(f'regimes: {error}') from error
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('output', 'runs/regimes', 'Directory for the runs.')
+  flags.DEFINE_string('results', None, 'Where rows.csv is written and read; OUTPUT by default.')
+  flags.DEFINE_list('regimes', [], 'Only these regimes.')
+  flags.DEFINE_integer('processes', 1, 'Runs at once.', lower_bound=1)
+  app.run(main)
