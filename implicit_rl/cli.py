@@ -31,6 +31,10 @@ COMMANDS = {
   'diagnose': Command('diagnostics.__main__', 'measures trained runs and judges their networks'),
   'report': Command('analysis.__main__', 'makes one HTML page of runs', ('report',)),
   'analysis': Command('analysis.__main__', 'draws figures and tables of runs'),
+  'evaluate': Command('reuse.evaluating', 'plays a trained run and prints its return'),
+  'play': Command('reuse.playing', 'records an episode of a trained run, as .gif or .mp4'),
+  'export': Command('reuse.exporting', 'writes a policy to a file that needs JAX alone'),
+  'zoo': Command('reuse.zoo', 'trains three small agents to play with'),
   'data': Command('data.__main__', 'makes, checks and exports stores of transitions'),
   'sweep': Command('sweep.__main__', 'does the runs of a YAML file, on Ray or SLURM'),
   'leaderboard': Command(

@@ -22,7 +22,7 @@ FLOORS = (
   'networks learner diagnosis',
   'agents gridworld simba',
   'running',
-  'sweep demo train configs cli __init__',
+  'sweep demo train configs cli reuse __init__',
   'leaderboard',
   '__main__',
 )

@@ -273,6 +273,11 @@ class Agent:
     """Shape of one action: () if they are numbered, (A,) if they are continuous."""
     return ()
 
+  @property
+  def blank_state(self) -> np.ndarray:
+    """A state [S, *observation_shape] of zeros, in the observations' dtype."""
+    return np.zeros_like(self._stack)
+
   # --- learning ---------------------------------------------------------------------------------
 
   @property

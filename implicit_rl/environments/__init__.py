@@ -120,6 +120,8 @@ class Capabilities:
       `OnlineRunner.log_replay` is refused.
     action_shape: (A,) where actions are continuous, within [−1, 1]. Without it, they are numbered.
     about: facts, ready for JSON, that a logged replay records beside the game's name.
+    render: `render()` returns a picture of the current moment, [H, W, 3] uint8. Without it, a
+      recording shows the observations, which must be images.
   """
 
   truncated: bool = False
@@ -131,6 +133,7 @@ class Capabilities:
   dataset: str | None = None
   action_shape: tuple[int, ...] = ()
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  render: Callable[[], np.ndarray] | None = None
 
   def over(self, environment: Any) -> bool:
     """Whether the environment's last step ended the game or cut the episode off."""
@@ -152,7 +155,15 @@ def make(environment: Callable[..., Any], seed: int) -> Any:
 
 
 # The methods, and how many arguments they are called with.
-_METHODS = {'reset': 0, 'step': 1, 'seed': 1, 'state_dict': 0, 'load_state_dict': 1, 'evaluate': 6}
+_METHODS = {
+  'reset': 0,
+  'step': 1,
+  'seed': 1,
+  'state_dict': 0,
+  'load_state_dict': 1,
+  'evaluate': 6,
+  'render': 0,
+}
 
 
 def check(environment: Any) -> Capabilities:

@@ -125,6 +125,10 @@ class AtariEnvironment:
     self.truncated = not is_terminal and self._steps >= self.max_steps_per_episode
     return observation, float(reward), self.game_over, info
 
+  def render(self) -> np.ndarray:
+    """Returns the console's screen as it is now, [210, 160, 3] uint8."""
+    return self._emulator.getScreenRGB()
+
   def evaluate(
     self,
     act: atari_evaluation.Act,

@@ -83,6 +83,7 @@ class MuJoCoEnvironment:
     self.game_over = False
     self.truncated = False
     self._steps = 0
+    self._renderer: Any = None  # Made when it is first needed.
     self._act: Act | None = None
     self.seed(seed)
 
@@ -126,6 +127,25 @@ class MuJoCoEnvironment:
     self.game_over = bool(terminated)
     self.truncated = not self.game_over and self._steps >= self.max_steps_per_episode
     return observation.astype(np.float32), float(reward), self.game_over, info
+
+  def render(self) -> np.ndarray:
+    """Returns a picture of the robot, [240, 320, 3] uint8, through OpenGL.
+
+    Raises:
+      ValueError: if there is no OpenGL.
+    """
+    import mujoco
+
+    model, data = self._simulator.model, self._simulator.data
+    try:
+      self._renderer = self._renderer or mujoco.Renderer(model, 240, 320)
+    except Exception as error:  # What there is depends on the display: errors of many kinds.
+      raise ValueError(
+        f'MuJoCo has no OpenGL to draw with: {error}. Without a display, set MUJOCO_GL=egl (or '
+        'osmesa) in the environment.'
+      ) from error
+    self._renderer.update_scene(data, camera='track' if model.ncam else -1)
+    return self._renderer.render()
 
   def state_dict(self) -> dict[str, Any]:
     """Where the episode stands: the simulator's state, and its randomness for later ones."""

@@ -22,6 +22,7 @@ from implicit_rl.diagnosis.result import Diagnosis
 from implicit_rl.diagnostics import Measurements
 from implicit_rl.logs import checkpoints
 from implicit_rl.running import configurables, experiment
+from implicit_rl.running.policy import Policy
 from implicit_rl.types import Batch, Params
 
 Which = int | str  # An iteration, 'newest' or 'best'.
@@ -64,6 +65,15 @@ class LoadedRun:
     Of an online run it is the replay as the checkpoint holds it; the best checkpoint holds none.
     """
     return self.agent.source
+
+  @functools.cached_property
+  def policy(self) -> Policy:
+    """The greedy policy: `run.policy(observation)` returns an action.
+
+    Call `run.policy.reset()` before each episode but the first. `Policy(run.agent, epsilon)` is
+    one that explores.
+    """
+    return Policy(self.agent, None if self.agent.action_shape else 0.0, self.seed)
 
   @property
   def iterations(self) -> list[int]:
