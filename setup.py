@@ -110,7 +110,7 @@ WHOLE = {
 
 # What implicit_rl.rank, metrics and diagnose import; a test runs them from the built wheel alone.
 RANK_MODULES = (
-  *('context', 'layer_graph', 'metrics', 'rank', 'types'),
+  *('context', 'eigensolvers', 'layer_graph', 'metrics', 'rank', 'types'),
   *('compat.config_files', 'compat.gin_state', 'compat.old_names', 'compat.settings'),
   *('cpu.eigenpairs', 'logs.checkpoints', 'logs.errors', 'logs.jsonl'),
 )

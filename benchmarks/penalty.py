@@ -4,7 +4,8 @@
 
 The same update in four versions that take turns in one process: with the penalty, without it, and
 without it and without `Gradient/Norm`, or without any metrics, which XLA then leaves out. Then the
-penalty's gradient alone, from the Gram matrix and from an SVD. Batches are in memory.
+penalty's gradient alone, by each solver of the Gram matrix's eigenproblem and from an SVD. Batches
+are in memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ GIN = {
 }
 WITH, WITHOUT = 'with the penalty', 'without'
 AGAINST = {WITH: WITHOUT, 'without Gradient/Norm': WITHOUT, 'without any metrics': WITHOUT}
-ALONE = {'from the Gram matrix': 'from an SVD'}
+SVD = 'from an SVD'
 
 
 def agent_and_batches(
@@ -99,6 +100,7 @@ def alone() -> dict[str, Callable[[int], Any]]:
   import jax.numpy as jnp
 
   from implicit_rl import rank
+  from implicit_rl.eigensolvers import SOLVERS
 
   def from_svd(features: jax.Array) -> jax.Array:
     sigma = jnp.linalg.svd(features, full_matrices=False, compute_uv=True)[1]
@@ -110,7 +112,10 @@ def alone() -> dict[str, Callable[[int], Any]]:
     compiled = jax.jit(jax.grad(penalty))
     return lambda count: [jax.block_until_ready(compiled(features)) for _ in range(count)] and None
 
-  return {'from the Gram matrix': gradient(rank.lp_penalty), 'from an SVD': gradient(from_svd)}
+  solvers = {
+    f'solver {name}': gradient(functools.partial(rank.lp_penalty, solver=name)) for name in SOLVERS
+  }
+  return {**solvers, SVD: gradient(from_svd)}
 
 
 def main() -> None:
@@ -132,7 +137,8 @@ def main() -> None:
     }
     print(f'### {size}\n\n{turns.table(each, AGAINST)}\n', flush=True)
   results = turns.in_turn(alone(), 100 * options.calls, options.rounds)
-  print(f'### Gradient of the penalty of 32 × 512 features\n\n{turns.table(results, ALONE)}')
+  shown = turns.table(results, dict.fromkeys(results, SVD))
+  print(f'### Gradient of the penalty of 32 × 512 features\n\n{shown}')
   print(f'\nMedians (least to most) of {options.rounds} rounds, one thread; {machine.line()}.')
 
 

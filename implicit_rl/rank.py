@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np  # A part of every jax installation; used on the host by `eigenvalue_srank`.
 from jax import lax
 
-from implicit_rl.cpu.eigenpairs import extreme_eigenpairs
+from implicit_rl.eigensolvers import SOLVERS
 
 ArrayLike = Any  # Whatever `jnp.asarray` takes.
 
@@ -279,7 +279,7 @@ def stable_rank(features: ArrayLike) -> jax.Array:
   x, _, poison = _normalised(features)
   wide = x if x.shape[0] <= x.shape[1] else x.T
   gram = jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST)
-  (largest, _), _ = _extreme_eigenpairs(gram)
+  (largest, _), _ = _extreme_eigenpairs(gram, 'auto')
   return _safe_divide(jnp.sum(x**2), largest) * poison
 
 
@@ -418,16 +418,16 @@ def dormant_units(activations: ArrayLike, threshold: float = 0.025) -> jax.Array
   return jnp.mean(dormant) if scores.size else jnp.zeros((), scores.dtype)
 
 
-@jax.custom_jvp
-def _extreme_eigenpairs(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _extreme_eigenpairs(symmetric: jax.Array, solver: str) -> tuple[jax.Array, jax.Array]:
   """Returns λ_max and λ_min [2] of a matrix [m, m] and unit vectors of each [2, m]."""
-  return extreme_eigenpairs(symmetric)
+  return SOLVERS[solver](symmetric)
 
 
 @_extreme_eigenpairs.defjvp
-def _extreme_eigenpairs_jvp(primals, tangents):
+def _extreme_eigenpairs_jvp(solver, primals, tangents):
   (symmetric,), (change,) = primals, tangents
-  values, ends = _extreme_eigenpairs(symmetric)
+  values, ends = _extreme_eigenpairs(symmetric, solver)
   product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
   moved = product(ends, change)  # [2, m]
   # du_i = Σ_j u_j (u_jᵀ dG u_i) / (λ_i − λ_j) over all λ_j that differ from λ_i.
@@ -439,26 +439,33 @@ def _extreme_eigenpairs_jvp(primals, tangents):
   return (values, ends), (jnp.sum(moved * ends, axis=1), product(shares, basis.T))
 
 
-@jax.custom_jvp
-def _eigenvalue_gap(wide: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _eigenvalue_gap(wide: jax.Array, solver: str) -> jax.Array:
   """Returns λ_max − λ_min of Φ·Φᵀ for Φ [m, n], m ≤ n: []."""
-  values, _ = _extreme_eigenpairs(jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST))
+  gram = jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST)
+  values, _ = _extreme_eigenpairs(gram, solver)
   return values[0] - values[1]
 
 
 @_eigenvalue_gap.defjvp
-def _eigenvalue_gap_jvp(primals, tangents):
+def _eigenvalue_gap_jvp(solver, primals, tangents):
   # The slope of λ is that of |uᵀΦ|² at a fixed u: two rows' worth of work, where the general rule
   # for eigenvalues makes products as large as the Gram matrix's. Only a second derivative moves u.
   (wide,), (change,) = primals, tangents
   product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-  values, ends = _extreme_eigenpairs(product(wide, wide.T))
+  values, ends = _extreme_eigenpairs(product(wide, wide.T), solver)
   slopes = 2 * jnp.sum(product(ends, wide) * product(ends, change), axis=1)  # [2]
   return values[0] - values[1], slopes[0] - slopes[1]
 
 
-@_on_features
-def lp_penalty(features: ArrayLike) -> jax.Array:
+@functools.partial(jax.jit, static_argnames='solver')
+def _compiled_lp_penalty(features: jax.Array, solver: str) -> jax.Array:
+  x, scale, poison = _normalised(features)
+  wide = x if x.shape[0] <= x.shape[1] else x.T
+  return scale * (scale * _eigenvalue_gap(wide, solver)) * poison
+
+
+def lp_penalty(features: ArrayLike, solver: str = 'auto') -> jax.Array:
   """Returns the penalty L_p(Φ) = σ_max²(Φ) − σ_min²(Φ) (Section 5, Equation 6): [], at least 0.
 
   The σ² are the extreme eigenvalues of the smaller Gram matrix: for the paper's minibatch of 32 and
@@ -476,10 +483,15 @@ def lp_penalty(features: ArrayLike) -> jax.Array:
 
   Args:
     features: [n, d], activations of the training minibatch.
+    solver: how the two eigenpairs are found, a key of `eigensolvers.SOLVERS`. All agree to
+      rounding. 'auto' is bisection on the CPU and 'eigh' elsewhere; 'squaring' calls no library.
+
+  Raises:
+    ValueError: the features are not two-dimensional, or there is no such solver.
   """
-  x, scale, poison = _normalised(features)
-  wide = x if x.shape[0] <= x.shape[1] else x.T
-  return scale * (scale * _eigenvalue_gap(wide)) * poison
+  if solver not in SOLVERS:
+    raise ValueError(f'lp_penalty.solver must be one of {", ".join(SOLVERS)}, got {solver!r}.')
+  return _compiled_lp_penalty(_as_array(features, 2, 'features'), solver)
 
 
 @functools.partial(jax.jit, static_argnames=('centred', 'spectra'))

@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # imports, stand above all of them.
 FLOORS = (
   'types sharding cpu compat normalisations regimes',
+  'eigensolvers',
   'context layers layer_graph losses environments optimizers rank logs',
   'heads remedies diagnostics metrics data analysis theory',
   'networks learner diagnosis',
