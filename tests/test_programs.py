@@ -1,5 +1,6 @@
 """What XLA is given: nothing after the first iteration, and on the CPU no convolution in a loop."""
 
+import collections
 import functools
 import logging
 import pathlib
@@ -51,7 +52,7 @@ def prepare(network, shape, dtype, hidden_units=8, **settings):
 
 
 def operations(program):
-  """(operation, whether a loop runs it) of all that the entry of an HLO text reaches."""
+  """Counts (operation, whether a loop runs it) in all that the entry of an HLO text reaches."""
   bodies, entry, name = {}, None, None
   for line in program.splitlines():
     if opening := re.match(r'(ENTRY )?%?([\w.\-]+) .*\{$', line):
@@ -60,12 +61,12 @@ def operations(program):
       entry = name if opening[1] else entry
     elif instruction := re.match(r'\s+(?:ROOT )?%?[\w.\-]+ = .*? ([a-z][\w\-]*)\(', line):
       bodies[name].append((instruction[1], re.findall(r'(?:=|[{,]\s*)%?([\w.\-]+)', line)))
-  found, todo = set(), [(entry, False)]
+  found, todo = collections.Counter(), [(entry, False)]
   seen = set(todo)
   while todo:
     name, looped = todo.pop()
     for operation, mentioned in bodies[name]:
-      found.add((operation, looped))
+      found[operation, looped] += 1
       inner = looped or operation == 'while'
       new = {(other, inner) for other in mentioned if other in bodies} - seen
       seen |= new

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from implicit_rl.data.replay.device_replay import Memory
-from implicit_rl.running.compiled_online_loop import LoopReport, LoopState, OnlineLoop
+from implicit_rl.running.compiled_online_loop import LoopReport, LoopState, OnlineLoop, Turns
 from implicit_rl.types import LearnerState
 
 # All seeds have done as many updates and steps. Told so, XLA loops and branches where it else would
@@ -34,12 +35,22 @@ class VmappedLoops:
   def __init__(self, loops: Sequence[OnlineLoop]):
     self._loops = loops
     self._keys = _stacked([loop.keys for loop in loops])
+    self._play = jax.jit(self.turns, static_argnames='count', donate_argnames='state')
 
-    def turns(state: LoopState, count: int) -> Any:
-      one = lambda keys, state: loops[0].turns(keys, state, count=count)
-      return jax.vmap(one, in_axes=(0, _AXES), out_axes=(_AXES, 0, 0))(self._keys, state)
+  def turns(self, state: LoopState, *, count: int) -> tuple[LoopState, Turns, dict[str, jax.Array]]:
+    """Plays `count` turns of all seeds and learns; see `OnlineLoop.turns`. Pure."""
+    one = functools.partial(self._loops[0].turns, count=count)
+    return jax.vmap(one, in_axes=(0, _AXES), out_axes=(_AXES, 0, 0))(self._keys, state)
 
-    self._play = jax.jit(turns, static_argnames='count', donate_argnames='state')
+  def joined(self, places: Iterable[int]) -> LoopState:
+    """Returns the states of the loops with these numbers as one; counts, which are equal, once."""
+    states = [self._loops[n].state for n in places]
+    state = _stacked(states)
+    return LoopState(
+      state.learner._replace(updates=jnp.copy(states[0].learner.updates)),
+      state.memory._replace(added=jnp.copy(states[0].memory.added)),
+      state.games,
+    )
 
   def run(
     self, steps: int, progress: Callable[[int], Any], reports: Sequence[LoopReport | None]
@@ -60,9 +71,7 @@ class VmappedLoops:
     first = self._loops[min(playing)]
     calls = list(first.calls(steps, playing[min(playing)].count))
     # The places of the others hold what the first playing one holds, and are thrown away.
-    state = _joined(
-      [(self._loops[n] if n in playing else first).state for n in range(len(reports))]
-    )
+    state = self.joined([n if n in playing else min(playing) for n in range(len(reports))])
     for n in playing:  # Frees what `state` has a copy of.
       self._loops[n].state = LoopState(None, None, None)  # type: ignore[arg-type]
     try:
@@ -81,16 +90,6 @@ class VmappedLoops:
 
 def _stacked(trees: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _joined(states: Sequence[LoopState]) -> LoopState:
-  """The states of all seeds as one; the counts, which are equal, once."""
-  state = _stacked(states)
-  return LoopState(
-    state.learner._replace(updates=jnp.copy(states[0].learner.updates)),
-    state.memory._replace(added=jnp.copy(states[0].memory.added)),
-    state.games,
-  )
 
 
 def _part(state: LoopState, seed: int) -> LoopState:
