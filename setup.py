@@ -53,6 +53,8 @@ DOCS = [
   'mkdocstrings[python]>=1.0',
 ]
 WANDB = ['wandb>=0.31']
+BOX2D = ['box2d>=2.3.10']  # LunarLander; gymnasium's own extra also asks for pygame-ce, which
+# writes the same folder as pygame, which dopamine-rl asks for.
 MINARI = ['minari[hdf5]>=0.5.4']  # only who has such datasets needs it
 RAY = [
   'ray>=2.60',  # 0.24 GB; its plain install is the scheduler alone
@@ -66,6 +68,7 @@ EXTRAS = {
   'docs': DOCS,
   'wandb': WANDB,
   'minari': MINARI,
+  'box2d': BOX2D,
   'ray': RAY,
   'dev': [
     *DOCS,
@@ -73,6 +76,7 @@ EXTRAS = {
     *WANDB,  # 0.08 GB; the collector is tested with the real thing, offline
     'build>=1.6',  # makes the wheels, also in a test
     'hypothesis>=6.170',
+    *BOX2D,  # the tests land on the Moon
     *MINARI,  # the tests write and read local datasets
     'ipykernel>=7.4',  # runs the notebook in a test
     'mypy==2.4.1',  # pinned: a new checker must not turn an unchanged tree red

@@ -11,28 +11,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gin
 import gymnasium
-import jax
 import numpy as np
 
-from implicit_rl.environments import (
-  Progress,
-  check_evaluation,
-  check_game,
-  no_progress,
-  play_rounds,
-)
+from implicit_rl.environments import Progress, check_game, no_progress
+from implicit_rl.environments.side_by_side import Act, SideBySide
 from implicit_rl.types import Params, PRNGKey
 
 TASKS = ('Ant', 'HalfCheetah', 'Hopper', 'Walker2d')
 VERSION = 5
 DATASET = 'mujoco'
-
-Act = Callable[[Params, np.ndarray, PRNGKey], jax.Array]
 
 
 @gin.configurable(denylist=['seed'])
@@ -70,10 +62,8 @@ class MuJoCoEnvironment:
         f'({max_steps_per_episode}) are at least 1.'
       )
     self.name = task
-    self.num_environments = num_environments
     self.max_steps_per_episode = max_steps_per_episode
     self._simulator = self._make()
-    self._copies: list[Any] = []  # Made when they are first needed.
     self.action_space: Any = self._simulator.action_space
     self.observation_space: Any = self._simulator.observation_space
     self.observation_shape = tuple(self.observation_space.shape)
@@ -83,8 +73,14 @@ class MuJoCoEnvironment:
     self.game_over = False
     self.truncated = False
     self._steps = 0
+<<<<<<< HEAD
     self._renderer: Any = None  # Made when it is first needed.
     self._act: Act | None = None
+=======
+    self._side_by_side = SideBySide(
+      self._make, num_environments, 1, self.observation_shape, np.float32
+    )
+>>>>>>> 04f21f7 (Any gymnasium task by name, and offline data from arrays of one's own)
     self.seed(seed)
 
   def _make(self) -> Any:
@@ -188,14 +184,10 @@ class MuJoCoEnvironment:
     max_steps_per_episode: int | None = None,
     progress: Progress = no_progress,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Plays whole episodes until at least `num_steps` environment steps were played.
-
-    A round starts one episode in each of the E = num_environments copies and lasts until all have
-    ended; rounds follow until the steps suffice. Every episode that was begun is counted.
+    """Plays whole episodes until at least `num_steps` steps were played; see `SideBySide`.
 
     Args:
-      act: (params, observations [E, 1, D] float32, key) -> actions [E, A]. Pure. Pass the same
-        function object every time: it is compiled once for each.
+      act: (params, observations [E, 1, D] float32, key) -> actions [E, A]. Pure.
       params: handed to `act`.
       key: PRNG key; the same key gives the same episodes.
       num_steps: environment steps to play at the least.
@@ -203,45 +195,16 @@ class MuJoCoEnvironment:
       progress: called after every step of the copies with how many took one. It may raise.
 
     Returns:
-      returns: [n] float32, undiscounted, n a multiple of E.
+      returns: [n] float32, undiscounted, n a multiple of E = num_environments.
       lengths: [n] int32, in environment steps.
     """
     limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
-    check_evaluation(num_steps, limit)
-    if self._act is not act:
-      self._act, self._compiled = act, jax.jit(act)
-    self._copies = self._copies or [self._make() for _ in range(self.num_environments)]
-    return play_rounds(lambda k: self._play_round(params, k, limit, progress), key, num_steps)
-
-  def _play_round(
-    self, params: Params, key: PRNGKey, limit: int, progress: Progress
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """One episode in each copy. Returns (returns [E] float32, lengths [E] int32)."""
-    copies = self.num_environments
-    seeds = jax.random.bits(key, (copies,), 'uint32').tolist()
-    observations = np.empty((copies, 1, *self.observation_shape), np.float32)
-    for e, seed in enumerate(seeds):
-      observations[e, 0], _ = self._copies[e].reset(seed=seed)
-    returns, lengths = np.zeros(copies, np.float64), np.zeros(copies, np.int32)
-    running = list(range(copies))
-    for t in range(limit):
-      # Copies that have ended are asked for as well, since a batch has one shape; none is stepped.
-      actions = np.asarray(self._compiled(params, observations, jax.random.fold_in(key, t)))
-      for e in running.copy():
-        observations[e, 0], reward, terminated, _, _ = self._copies[e].step(actions[e])
-        returns[e] += float(reward)
-        lengths[e] += 1
-        if terminated:
-          running.remove(e)
-      progress(int(np.sum(lengths == t + 1)))
-      if not running:
-        break
-    return returns.astype(np.float32), lengths
+    return self._side_by_side.evaluate(act, params, key, num_steps, limit, progress)
 
   def close(self) -> None:
     """Frees the simulators."""
-    for simulator in (self._simulator, *self._copies):
-      simulator.close()
+    self._simulator.close()
+    self._side_by_side.close()
 
 
 def _warn(message: str) -> None:

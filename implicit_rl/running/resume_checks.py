@@ -22,6 +22,7 @@ _FREE_ON_RESUME = (
   'OnlineRunner.num_seeds',
   'OnlineRunner.seeds_as',
   'Learner.devices',
+  'ArraySource.data',
   'DopamineReplay.cache_dir',
   'DopamineReplay.codec',
   'DopamineReplay.data_dir',

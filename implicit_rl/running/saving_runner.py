@@ -241,7 +241,8 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     if self._agent.source is None:
       raise ValueError('There is nothing to train on: bind Agent.source, as @TFDSReplay.')
     game = self._agent.source.identity().get('game')
-    if game not in (None, self._environment.name):
+    name = self._environment.name
+    if game not in (None, name, name.rpartition('-v')[0]):  # Minari's Hopper fits a Hopper-v5.
       raise ValueError(
         f'The data is of {game}, the environment is {self._environment.name}; bind GAME, which '
         'sets both.'

@@ -1,7 +1,7 @@
-"""Datasets of vector observations on disk: D4RL's flat HDF5 layout, and local Minari datasets.
+"""Datasets of vector observations on disk: files of flat arrays, and local Minari datasets.
 
-An online run in MuJoCo writes its whole replay in the flat layout, with `next_observations`; files
-of others are read with or without them. Minari's are read and written by its own library.
+An online run writes its whole replay in D4RL's flat HDF5 layout; files of others are HDF5, .npz or
+Parquet. Minari's are read and written by its own library.
 """
 
 from __future__ import annotations
@@ -15,25 +15,13 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from implicit_rl.data.formats import array_files
+from implicit_rl.data.formats.flat_arrays import VectorEpisode as VectorEpisode
+from implicit_rl.data.formats.flat_arrays import episodes_of
+
 FILE = 'transitions.hdf5'
 MINARI_FILE = 'data/main_data.hdf5'
 _ATTRIBUTES = ('dataset', 'environment', 'game', 'run')
-
-
-class VectorEpisode(NamedTuple):
-  """One episode of T steps.
-
-  Attributes:
-    observation: [T, D] or [T+1, D] float32; the last of T+1 followed the last action.
-    action: [T] whole numbers, or [T, A] float32.
-    reward: [T] float32.
-    terminal: the last step ended it for good, not a time limit.
-  """
-
-  observation: np.ndarray
-  action: np.ndarray
-  reward: np.ndarray
-  terminal: bool
 
 
 class Dataset(NamedTuple):
@@ -44,7 +32,7 @@ class Dataset(NamedTuple):
 
 
 def read(path: str | os.PathLike, time_limit: int | None = None) -> Dataset:
-  """Reads a flat HDF5 file, a folder that an online run wrote, or a Minari dataset's folder.
+  """Reads a file of flat arrays, a folder that an online run wrote, or a Minari dataset's folder.
 
   Args:
     path: the file or folder.
@@ -61,88 +49,24 @@ def read(path: str | os.PathLike, time_limit: int | None = None) -> Dataset:
   found = path / FILE if (path / FILE).is_file() else path
   if not found.is_file():
     raise FileNotFoundError(
-      f'{path} is no HDF5 file and holds neither {FILE} of an online run nor {MINARI_FILE}.'
+      f'{path} is no file and holds neither {FILE} of an online run nor {MINARI_FILE}.'
     )
   return read_flat(found, time_limit)
 
 
-# --- D4RL's flat layout ---------------------------------------------------------------------------
+# --- flat arrays ----------------------------------------------------------------------------------
 
 
 def read_flat(path: pathlib.Path, time_limit: int | None = None) -> Dataset:
-  """Reads `observations`, `actions`, `rewards`, `terminals`, if there `timeouts` and what follows.
-
-  Episodes end where `terminals` or `timeouts` say so; without the latter, where the next row is not
-  what followed, or after `time_limit` steps.
-  """
-  try:
-    file = h5py.File(path, 'r')
-  except OSError as error:
-    raise ValueError(f'{path} is no HDF5 file: {error}') from error
-  with file:
-    missing = {'observations', 'actions', 'rewards', 'terminals'} - set(file)
-    if missing:
-      raise ValueError(f'{path} is not in the flat layout: it lacks {", ".join(sorted(missing))}.')
-    arrays = {
-      name: np.asarray(file[name])
-      for name in ('observations', 'actions', 'rewards', 'terminals', 'timeouts')
-      if name in file
-    }
-    following = np.asarray(file['next_observations']) if 'next_observations' in file else None
-    about = {name: file.attrs[name] for name in _ATTRIBUTES if name in file.attrs}
-  lengths = {len(values) for values in arrays.values()} | {len(arrays['observations'])}
-  if len(lengths) != 1 or 0 in lengths:
-    raise ValueError(f'{path} is damaged: its columns have the lengths {sorted(lengths)}.')
-  observation = arrays['observations'].reshape(len(arrays['rewards']), -1).astype(np.float32)
-  following = None if following is None else following.reshape(observation.shape).astype(np.float32)
-  terminal = arrays['terminals'].reshape(-1).astype(bool)
-  cut = _cuts(path, arrays, observation, following, terminal, time_limit)
-  ends = np.flatnonzero(terminal | cut) + 1
-  episodes = []
-  for first, last in zip(np.append(0, ends[:-1]), ends, strict=True):
-    seen = observation[first:last]
-    if following is not None:
-      seen = np.concatenate([seen, following[last - 1 : last]])
-    episodes.append(
-      VectorEpisode(
-        seen,
-        _as_actions(arrays['actions'][first:last]),
-        arrays['rewards'][first:last].reshape(-1).astype(np.float32),
-        bool(terminal[last - 1]),
-      )
-    )
-  plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in about.items()}
-  return Dataset(episodes, {'dataset': plain.get('environment', path.stem), **plain})
-
-
-def _cuts(
-  path: pathlib.Path,
-  arrays: Mapping[str, np.ndarray],
-  observation: np.ndarray,
-  following: np.ndarray | None,
-  terminal: np.ndarray,
-  time_limit: int | None,
-) -> np.ndarray:
-  """Which rows [N] are an episode's last without ending it for good; the very last is one."""
-  if 'timeouts' in arrays:
-    cut = arrays['timeouts'].reshape(-1).astype(bool) & ~terminal
-  elif following is not None:
-    cut = np.zeros(len(terminal), bool)
-    cut[:-1] = np.any(following[:-1] != observation[1:], axis=1) & ~terminal[:-1]
-  elif time_limit is not None:
-    cut = np.zeros(len(terminal), bool)
-    steps = 0
-    for row, ended in enumerate(terminal):
-      steps += 1
-      cut[row] = not ended and steps == time_limit
-      steps = 0 if ended or cut[row] else steps
-  else:
-    raise ValueError(
-      f'{path} does not say where time limits cut episodes: bind VectorReplay.time_limit, which is '
-      '1000 in MuJoCo.'
-    )
-  cut[-1] = not terminal[-1]
-  return cut
+  """Reads a file of flat arrays; see `flat_arrays.episodes_of` for what it holds."""
+  arrays, attributes = array_files.read(path)
+  about = {
+    name: value.item() if isinstance(value, np.generic) else value
+    for name, value in attributes.items()
+    if name in _ATTRIBUTES
+  }
+  episodes = episodes_of(arrays, str(path), time_limit)
+  return Dataset(episodes, {'dataset': about.get('environment', path.stem), **about})
 
 
 def write_flat(
@@ -261,20 +185,21 @@ def read_minari(folder: str | os.PathLike) -> Dataset:
   """
   minari = _import_minari()
   dataset = minari.MinariDataset(pathlib.Path(folder) / 'data')
+  states, actions = dataset.observation_space, dataset.action_space
   episodes = []
   for found in dataset.iterate_episodes():
-    observation = _flatten(found.observations)
+    observation = _flatten(found.observations, states)
+    if observation.dtype == np.uint8:
+      raise ValueError(
+        f'{folder} has images: make a store of it with python -m implicit_rl.data prepare.'
+      )
     episodes.append(
       VectorEpisode(
         observation,
-        _as_actions(_flatten(found.actions) if isinstance(found.actions, dict) else found.actions),
+        _as_actions(found.actions, actions),
         np.asarray(found.rewards, np.float32),
         bool(found.terminations[-1]),
       )
-    )
-  if episodes and episodes[0].observation.dtype == np.uint8:
-    raise ValueError(
-      f'{folder} has images: make a store of it with python -m implicit_rl.data prepare.'
     )
   about: dict[str, Any] = {'dataset': str(dataset.spec.dataset_id)}
   spec = dataset.spec.env_spec
@@ -340,21 +265,30 @@ def _import_minari() -> Any:
   return minari
 
 
-def _flatten(values: Any) -> np.ndarray:
-  """[T, ...] arrays, or dictionaries and tuples of them, as one array [T, D]; images stay."""
+def _flatten(values: Any, space: Any) -> np.ndarray:
+  """[T, ...] arrays, or dictionaries and tuples of them, as one array [T, D]; images stay.
+
+  Numbered states become one-hot vectors, as `gymnasium.spaces.flatten` has them.
+  """
   if isinstance(values, Mapping):
-    values = tuple(values.values())
+    return np.concatenate([_flatten(values[name], space[name]) for name in space], axis=1)
   if isinstance(values, tuple):
-    return np.concatenate([_flatten(value) for value in values], axis=1)
+    parts = [_flatten(value, own) for value, own in zip(values, space, strict=True)]
+    return np.concatenate(parts, axis=1)
   values = np.asarray(values)
+  if type(space).__name__ == 'Discrete':
+    return np.eye(int(space.n), dtype=np.float32)[values.reshape(-1) - int(space.start)]
   if values.dtype == np.uint8:
     return values
   return values.reshape(len(values), -1).astype(np.float32)
 
 
-def _as_actions(actions: Any) -> np.ndarray:
-  """Whole numbers [T], or float32 [T, A]."""
-  actions = np.asarray(actions)
-  if np.issubdtype(actions.dtype, np.integer):
-    return actions.reshape(len(actions)).astype(np.int32)
-  return actions.reshape(len(actions), -1).astype(np.float32)
+def _as_actions(actions: Any, space: Any) -> np.ndarray:
+  """Whole numbers from 0 [T], or float32 [T, A] scaled from the space's bounds to [−1, 1]."""
+  if type(space).__name__ == 'Discrete':
+    return (np.asarray(actions).reshape(-1) - int(space.start)).astype(np.int32)
+  actions = _flatten(actions, space)
+  if type(space).__name__ == 'Box' and space.is_bounded():
+    low, high = space.low.reshape(-1), space.high.reshape(-1)
+    actions = (actions - (high + low) / 2) / ((high - low) / 2)
+  return actions.astype(np.float32)

@@ -106,7 +106,7 @@ def test_flat_files_of_others_are_read_without_what_follows(
   assert_transitions(vector_replay.VectorReplay(path=neither, time_limit=10, **settings), cut)
   with pytest.raises(ValueError, match='lacks terminals'):
     vector_replay.VectorReplay(path=written('terminals'))
-  with pytest.raises(FileNotFoundError, match='is no HDF5 file and'):
+  with pytest.raises(FileNotFoundError, match='is no file and holds neither'):
     vector_replay.VectorReplay(path=tmp_path / 'absent')
   with pytest.raises(ValueError, match='shapes'):
     vector_replay.VectorReplay(path=hopper_replay, observation_shape=(17,), action_shape=(6,))

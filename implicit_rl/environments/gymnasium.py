@@ -1,0 +1,268 @@
+"""Any gymnasium environment, with Dopamine's interface.
+
+Discrete and continuous actions, vectors and images. A time limit truncates an episode and never
+ends it: what would have followed is worth something.
+
+This module loads neither TensorFlow nor Dopamine.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+import gymnasium
+import numpy as np
+from gymnasium import spaces, wrappers
+
+from implicit_rl.compat.settings import check_number
+from implicit_rl.environments import Progress, no_progress
+from implicit_rl.environments.side_by_side import Act, SideBySide
+from implicit_rl.types import Params, PRNGKey
+
+_WHO = 'GymnasiumEnvironment'
+
+
+@gin.configurable(denylist=['seed'])
+class GymnasiumEnvironment:
+  """One gymnasium task; `evaluate` plays several copies side by side.
+
+  Agents see images (uint8 arrays of two or three dimensions) as they are, and everything else as a
+  float32 vector [D]: other arrays are flattened, numbered states become one-hot vectors,
+  dictionaries and tuples are put end to end. Continuous actions lie in [−1, 1] and are scaled to
+  the task's bounds.
+
+  The first episode after `seed(n)` is reset with n, later ones with seeds derived from n. Where an
+  episode stands is saved as its seed and the actions so far, which `load_state_dict` plays again;
+  this is exact for every task that `reset(seed=...)` determines.
+
+  Attributes are `environments.Environment`'s and `Capabilities`'.
+
+  Args:
+    task: gymnasium's id; 'my_module:MyGame-v0' imports `my_module` first.
+    seed: of every episode played through `reset` and `step`.
+    arguments: for `gymnasium.make`, such as {'continuous': True} for LunarLander.
+    pixels: show the rendered frame instead of the task's own observation.
+    grey: turn images with three channels grey.
+    image_size: side of the square that images are resized to, in pixels; None leaves them.
+    stack_size: observations in an agent's state.
+    num_environments: copies that `evaluate` plays at once.
+    max_steps_per_episode: steps after which `truncated` is set. None means the task's own limit.
+
+  Raises:
+    ValueError: for a task that is unknown or lacks a library, a setting out of range, or spaces
+      that no agent can use.
+  """
+
+  dataset = 'gymnasium'
+
+  def __init__(
+    self,
+    task: str = 'CartPole-v1',
+    seed: int = 0,
+    arguments: Mapping[str, Any] | None = None,
+    pixels: bool = False,
+    grey: bool = False,
+    image_size: int | None = None,
+    stack_size: int = 1,
+    num_environments: int = 10,
+    max_steps_per_episode: int | None = None,
+  ):
+    for name, value, optional in (
+      ('stack_size', stack_size, False),
+      ('num_environments', num_environments, False),
+      ('image_size', image_size, True),
+      ('max_steps_per_episode', max_steps_per_episode, True),
+    ):
+      check_number(f'{_WHO}.{name}', value, least=1, whole=True, optional=optional)
+    make = functools.partial(
+      _make, task, dict(arguments or {}), max_steps_per_episode, pixels, grey, image_size
+    )
+    self._game = make()
+    self.name = re.sub(r'[^\w.-]', '_', task)  # A folder is called so.
+    self.about = {'environment': task}
+    self.stack_size = stack_size
+    self.max_steps_per_episode = _time_limit(task, self._game)
+    seen, done = self._game.observation_space, self._game.action_space
+    self.observation_shape: tuple[int, ...] = tuple(seen.shape)
+    self.observation_dtype: Any = seen.dtype
+    self.action_shape = () if isinstance(done, spaces.Discrete) else tuple(done.shape)
+    self.num_actions = int(done.n if isinstance(done, spaces.Discrete) else done.shape[0])
+    self._side_by_side = SideBySide(
+      make, num_environments, stack_size, self.observation_shape, self.observation_dtype
+    )
+    self.game_over = False
+    self.truncated = False
+    self.seed(seed)
+
+  def seed(self, seed: int) -> None:
+    """Starts the task's randomness afresh: the same episodes follow as in a new environment.
+
+    Args:
+      seed: 0 to 2³²−1.
+    """
+    self._seed, self._episodes = seed, 0
+    self._actions: list[Any] = []
+
+  def reset(self) -> np.ndarray:
+    """Starts an episode. Returns its first observation, [*observation_shape]."""
+    self._episodes += 1
+    return self._begin()
+
+  def _begin(self) -> np.ndarray:
+    """Starts the episode that `_seed` and `_episodes` say."""
+    self.game_over = self.truncated = False
+    self._actions = []
+    seed = self._seed
+    if self._episodes > 1:
+      seed = int(np.random.SeedSequence([seed, self._episodes]).generate_state(1)[0])
+    return self._game.reset(seed=seed)[0]
+
+  def step(self, action: Any) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+    """Takes one step.
+
+    Args:
+      action: 0 ≤ action < num_actions, or [A] within [−1, 1].
+
+    Returns:
+      observation: [*observation_shape].
+      reward: float.
+      is_terminal: the task ended. A time limit is no such end: see `truncated`.
+      info: gymnasium's.
+    """
+    self._actions.append(action)
+    observation, reward, terminated, truncated, info = self._game.step(action)
+    self.game_over = bool(terminated)
+    self.truncated = bool(truncated) and not self.game_over
+    return observation, float(reward), self.game_over, info
+
+  def state_dict(self) -> dict[str, Any]:
+    """Returns where the episode stands: what it was reset with, and the actions since."""
+    dtype = np.float32 if self.action_shape else np.int64
+    actions = np.asarray(self._actions, dtype).reshape(-1, *self.action_shape)
+    return {'seed': self._seed, 'episodes': self._episodes, 'actions': actions}
+
+  def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    """Goes on from what `state_dict` returned for the same task, as if nothing had happened."""
+    self._seed, self._episodes = int(state['seed']), int(state['episodes'])
+    self._begin()
+    for action in np.asarray(state['actions']):
+      self.step(action)
+
+  def evaluate(
+    self,
+    act: Act,
+    params: Params,
+    key: PRNGKey,
+    num_steps: int,
+    max_steps_per_episode: int | None = None,
+    progress: Progress = no_progress,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Plays whole episodes until at least `num_steps` steps were played; see `SideBySide`.
+
+    Args:
+      act: (params, states [E, S, *observation_shape], key) -> actions [E] or [E, A]. Pure.
+      params: handed to `act`.
+      key: PRNG key; the same key gives the same episodes.
+      num_steps: environment steps to play at the least.
+      max_steps_per_episode: cuts episodes off there; None means the environment's own.
+      progress: called after every step of the copies with how many took one. It may raise.
+
+    Returns:
+      returns: [n] float32, undiscounted, n a multiple of E = num_environments.
+      lengths: [n] int32, in environment steps.
+    """
+    limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
+    return self._side_by_side.evaluate(act, params, key, num_steps, limit, progress)
+
+  def close(self) -> None:
+    """Frees the task and its copies."""
+    self._game.close()
+    self._side_by_side.close()
+
+
+def _make(
+  task: str,
+  arguments: dict[str, Any],
+  limit: int | None,
+  pixels: bool,
+  grey: bool,
+  image_size: int | None,
+) -> Any:
+  """Makes the task, as a `gymnasium.Env` that shows and takes what agents see and do."""
+  if pixels:
+    os.environ.setdefault('SDL_AUDIODRIVER', 'dummy')  # Else pygame looks for a sound card.
+    arguments = {'render_mode': 'rgb_array', **arguments}
+  try:
+    game = gymnasium.make(task, max_episode_steps=limit, **arguments)
+  except (gymnasium.error.Error, ImportError, TypeError) as error:
+    given = f'{_WHO}.task = {task!r}' + (f' with arguments {arguments}' if arguments else '')
+    raise ValueError(f'{given}: {" ".join(str(error).split())}') from error
+  if pixels:
+    game = wrappers.AddRenderObservation(game, render_only=True)
+  return _with_actions(task, _with_observations(task, game, grey, image_size))
+
+
+def _with_observations(task: str, game: Any, grey: bool, image_size: int | None) -> Any:
+  """Wraps a task to show an image or a float32 vector."""
+  space = game.observation_space
+  image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
+  if image:
+    if grey and space.shape[2:] == (3,):
+      game = wrappers.GrayscaleObservation(game)
+    return wrappers.ResizeObservation(game, (image_size, image_size)) if image_size else game
+  if grey or image_size:
+    raise ValueError(
+      f'{_WHO}.grey and image_size are for images; {task} shows {space}. Bind {_WHO}.pixels = True '
+      'to show rendered frames.'
+    )
+  try:
+    length = spaces.flatdim(space)
+  except (NotImplementedError, ValueError) as error:
+    raise ValueError(f'{_WHO}.task = {task!r} shows {space}, which has no fixed length.') from error
+  return wrappers.TransformObservation(
+    game,
+    lambda seen: np.asarray(spaces.flatten(space, seen), np.float32),
+    spaces.Box(-np.inf, np.inf, (length,), np.float32),
+  )
+
+
+def _with_actions(task: str, game: Any) -> Any:
+  """Wraps a task to take actions from 0 on, or vectors within [−1, 1]."""
+  space = game.action_space
+  if isinstance(space, spaces.Discrete):
+    return wrappers.TransformAction(
+      game, lambda action: int(action) + int(space.start), spaces.Discrete(int(space.n))
+    )
+  if (
+    not isinstance(space, spaces.Box)
+    or not (np.isfinite(space.low) & np.isfinite(space.high)).all()
+  ):
+    raise ValueError(
+      f'{_WHO}.task = {task!r} takes actions of {space}; agents have numbered ones (Discrete) or '
+      'continuous ones with finite bounds (Box).'
+    )
+  middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
+  return wrappers.TransformAction(
+    game,
+    lambda action: (middle + half * np.reshape(action, space.shape)).astype(space.dtype),
+    spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32),
+  )
+
+
+def _time_limit(task: str, game: Any) -> int:
+  """Steps after which the task cuts an episode off.
+
+  Raises:
+    ValueError: if it does not say.
+  """
+  limit = game.spec.max_episode_steps
+  if limit is None:
+    raise ValueError(
+      f'{_WHO}.task = {task!r} has no time limit. Bind {_WHO}.max_steps_per_episode.'
+    )
+  return int(limit)
