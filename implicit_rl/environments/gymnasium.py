@@ -95,6 +95,10 @@ class GymnasiumEnvironment:
     self._side_by_side = SideBySide(
       make, num_environments, stack_size, self.observation_shape, self.observation_dtype
     )
+    self._make_drawn = functools.partial(
+      _make, task, {'render_mode': 'rgb_array', **(arguments or {})}, max_steps_per_episode
+    )
+    self._task, self._drawn = task, None  # The second is made where a picture is asked for.
     self.game_over = False
     self.truncated = False
     self.seed(seed)
@@ -107,6 +111,7 @@ class GymnasiumEnvironment:
     """
     self._seed, self._episodes = seed, 0
     self._actions: list[Any] = []
+    self._drawn_steps: int | None = None  # of this episode that the second game has played
 
   def reset(self) -> np.ndarray:
     """Starts an episode. Returns its first observation, [*observation_shape]."""
@@ -116,11 +121,14 @@ class GymnasiumEnvironment:
   def _begin(self) -> np.ndarray:
     """Starts the episode that `_seed` and `_episodes` say."""
     self.game_over = self.truncated = False
-    self._actions = []
-    seed = self._seed
-    if self._episodes > 1:
-      seed = int(np.random.SeedSequence([seed, self._episodes]).generate_state(1)[0])
-    return self._game.reset(seed=seed)[0]
+    self._actions, self._drawn_steps = [], None
+    return self._game.reset(seed=self._episode_seed)[0]
+
+  @property
+  def _episode_seed(self) -> int:
+    if self._episodes <= 1:
+      return self._seed
+    return int(np.random.SeedSequence([self._seed, self._episodes]).generate_state(1)[0])
 
   def step(self, action: Any) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
     """Takes one step.
@@ -139,6 +147,25 @@ class GymnasiumEnvironment:
     self.game_over = bool(terminated)
     self.truncated = bool(truncated) and not self.game_over
     return observation, float(reward), self.game_over, info
+
+  def render(self) -> np.ndarray:
+    """Returns the task's own picture of the current moment, [H, W, 3] uint8.
+
+    A second game is played along, so that whether a run is watched cannot change it.
+
+    Raises:
+      ValueError: if the task draws none.
+    """
+    self._drawn = self._drawn or self._make_drawn()
+    if self._drawn_steps is None:
+      self._drawn.reset(seed=self._episode_seed)
+    for action in self._actions[self._drawn_steps or 0 :]:
+      self._drawn.step(action)
+    self._drawn_steps = len(self._actions)
+    picture = self._drawn.render()
+    if not isinstance(picture, np.ndarray):
+      raise ValueError(f'{_WHO}.task = {self._task!r} draws no picture (render_mode rgb_array).')
+    return picture
 
   def state_dict(self) -> dict[str, Any]:
     """Returns where the episode stands: what it was reset with, and the actions since."""
@@ -182,6 +209,8 @@ class GymnasiumEnvironment:
   def close(self) -> None:
     """Frees the task and its copies."""
     self._game.close()
+    if self._drawn is not None:
+      self._drawn.close()
     self._side_by_side.close()
 
 
@@ -189,13 +218,13 @@ def _make(
   task: str,
   arguments: dict[str, Any],
   limit: int | None,
-  pixels: bool,
-  grey: bool,
-  image_size: int | None,
+  pixels: bool = False,
+  grey: bool = False,
+  image_size: int | None = None,
 ) -> Any:
   """Makes the task, as a `gymnasium.Env` that shows and takes what agents see and do."""
+  os.environ.setdefault('SDL_AUDIODRIVER', 'dummy')  # Else pygame looks for a sound card.
   if pixels:
-    os.environ.setdefault('SDL_AUDIODRIVER', 'dummy')  # Else pygame looks for a sound card.
     arguments = {'render_mode': 'rgb_array', **arguments}
   try:
     game = gymnasium.make(task, max_episode_steps=limit, **arguments)

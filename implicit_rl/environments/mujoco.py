@@ -73,14 +73,10 @@ class MuJoCoEnvironment:
     self.game_over = False
     self.truncated = False
     self._steps = 0
-<<<<<<< HEAD
     self._renderer: Any = None  # Made when it is first needed.
-    self._act: Act | None = None
-=======
     self._side_by_side = SideBySide(
       self._make, num_environments, 1, self.observation_shape, np.float32
     )
->>>>>>> 04f21f7 (Any gymnasium task by name, and offline data from arrays of one's own)
     self.seed(seed)
 
   def _make(self) -> Any:

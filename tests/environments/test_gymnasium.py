@@ -144,6 +144,23 @@ def test_pictures_are_shrunk_greyed_and_stacked():
   assert len(coloured.observation_shape) == 3 and coloured.observation_shape[2] == 3
 
 
+def test_pictures_for_watching_are_gymnasiums_and_change_nothing():
+  made, raw = (
+    GymnasiumEnvironment('CartPole-v1', seed=7),
+    gymnasium.make('CartPole-v1', render_mode='rgb_array'),
+  )
+  for _ in range(2):
+    made.seed(7)
+    made.reset(), raw.reset(seed=7)
+    for t in range(6):
+      observation, expected = made.step(t % 3 % 2)[0], raw.step(t % 3 % 2)[0]
+      np.testing.assert_array_equal(observation, expected)
+      if t % 2:
+        picture = made.render()
+        assert picture.dtype == np.uint8 and picture.shape == (400, 600, 3)
+        np.testing.assert_array_equal(picture, raw.render())
+
+
 class Odd(gymnasium.Env):
   """A task with the spaces it is given; an episode has no end."""
 
