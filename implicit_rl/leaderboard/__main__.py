@@ -93,6 +93,9 @@ def _cells(spec: Spec, options: argparse.Namespace) -> list[Cell]:
       raise ValueError(f'{spec.path}: --tune needs `tuning` and a method with a `strength`.')
     return cells
   chosen = strengths.choose(rows.read(options.results / rows.TUNING), spec)
+  left = [name for name in spec.methods if leaderboard_spec.open_strengths(spec, name, chosen)]
+  if left:
+    print(f'Left out until --tune has chosen a strength: {", ".join(left)}.', file=sys.stderr)
   return leaderboard_spec.cells(spec, chosen)
 
 

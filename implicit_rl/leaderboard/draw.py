@@ -112,9 +112,7 @@ def _map(found: pd.DataFrame, spec: Spec, name: str, most: float) -> str:
 def method_words(methods: pd.DataFrame) -> pd.DataFrame:
   """Returns `summary.by_method` for reading, best first."""
   methods = methods.sort_values('iqm', ascending=False, kind='stable')
-  interval = lambda row, name: (
-    f'{row[name]:.2f} [{row[f"{name}_low"]:.2f}, {row[f"{name}_high"]:.2f}]'.replace('-', '−')
-  )
+  interval = lambda row: f'{row["iqm"]:.2f} [{row["iqm_low"]:.2f}, {row["iqm_high"]:.2f}]'
   ratio = lambda value: '–' if np.isnan(value) else f'×{value:.3g}'
   return pd.DataFrame(
     [
@@ -123,8 +121,10 @@ def method_words(methods: pd.DataFrame) -> pd.DataFrame:
         'kind': row['kind'] or '–',
         'strength': row['setting'] or '–',
         'regimes': row['regimes'],
-        'score, IQM [95%]': interval(row, 'iqm'),
-        'P(better than none)': '–' if row['remedy'] == NONE else interval(row, 'better'),
+        'score, IQM [95%]': interval(row).replace('-', '−'),
+        'score − none’s': '–'
+        if row['remedy'] == NONE
+        else f'{row["gain"]:+.2f} ± {row["gain_error"]:.2f}'.replace('-', '−'),
         **{summary.NAMES[name]: ratio(row[f'{name}_ratio']) for name in summary.RATIOS},
       }
       for row in methods.to_dict('records')

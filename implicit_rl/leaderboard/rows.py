@@ -16,6 +16,7 @@ import pandas as pd
 from implicit_rl.analysis import runs, style
 from implicit_rl.compat import config_files
 from implicit_rl.leaderboard.spec import Cell, Spec
+from implicit_rl.logs.running_means import NonFiniteError
 from implicit_rl.running import configurables, parallel_runs
 from implicit_rl.sweep import jobs
 
@@ -74,7 +75,10 @@ class Book:
   def add(self, spec: Spec, cell: Cell, job: parallel_runs.Job) -> None:
     """Adds what a cell has come to, if it is finished or was refused; else does nothing."""
     why = _never_read(spec, cell, job) if job.finished else refusal(job)
-    if why:
+    if why and self._key == list(TUNING_KEY):  # A value that was tried, without a return.
+      key = {'regime': cell.regime, 'remedy': cell.remedy, 'setting': cell.setting}
+      self._write([key | {'seed': seed} for seed in cell.seeds])
+    elif why:
       self.exclude({(cell.regime, cell.remedy): why})
     elif job.finished:
       self._write(_rows(cell, job))
@@ -113,9 +117,10 @@ def read(path: pathlib.Path) -> pd.DataFrame:
 
 
 def refusal(job: parallel_runs.Job) -> str | None:
-  """Returns why a run cannot exist: the ValueError that ended it before its first row."""
+  """Returns why a cell cannot exist: the error that refused the run, or a number not finite."""
   ends = jobs.ends(job)
-  refused = ends and ends[-1].get('kind') == 'ValueError' and not job.done
+  kind = ends[-1].get('kind') if ends else None
+  refused = kind == NonFiniteError.__name__ or (kind == 'ValueError' and not job.done)
   return ends[-1]['error'] if refused else None
 
 

@@ -111,15 +111,22 @@ def cells(spec: Spec, chosen: Mapping[str, float]) -> list[Cell]:
 
   Args:
     spec: the leaderboard's.
-    chosen: strengths by the method's name; a method that is not there takes its first value.
+    chosen: strengths by the method's name; a method that needs one and is not there is left out.
   """
   return [
     cell
     for method in spec.methods
+    if not open_strengths(spec, method, chosen)
     for regime in spec.regimes.items()
     if (regime[0], method) not in excluded(spec)
     for cell in _cells_of(spec, regime, method, chosen, spec.seeds)
   ]
+
+
+def open_strengths(spec: Spec, name: str, chosen: Mapping[str, float]) -> list[str]:
+  """Returns the parts of a method whose strength has not been chosen."""
+  parts = spec.methods[name].together or (name,)
+  return [part for part in parts if spec.methods[part].strength and part not in chosen]
 
 
 def excluded(spec: Spec) -> dict[tuple[str, str], str]:
@@ -159,7 +166,7 @@ def _cells_of(
   settings = []
   for part, method in zip(parts, methods, strict=True):
     if method.strength:
-      value = chosen.get(part, method.values[0])
+      value = chosen[part]
       bindings.append(f'{method.strength} = {value!r}')
       settings.append(f'{value:g}')
   setting = '+'.join(settings)

@@ -1,32 +1,37 @@
 """Chooses each method's strength from the tuning runs, by one rule that was fixed before them.
 
 The rule: the value with the best mean final return over the tuning seeds. Of equal values the first
-in the file is taken, which is the authors' default. A value of which a seed is missing or has no
-return is no candidate.
+in the file is taken, which is the authors' default. A value of which a seed has no return, such as
+one with which training ended in numbers that are not finite, is taken only if all are so.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from implicit_rl.leaderboard.spec import Spec
 
 
 def choose(tuning: pd.DataFrame, spec: Spec) -> dict[str, float]:
-  """Returns the chosen strength of each method that has complete tuning rows.
+  """Returns the chosen strength of each method of which all values have been tried.
+
+  Without `tuning` in the file it is each method's first value.
 
   Args:
     tuning: the rows of tuning.csv.
     spec: the leaderboard's.
   """
+  if spec.tuning_regime is None:
+    return {name: method.values[0] for name, method in spec.methods.items() if method.values}
   chosen = {}
   for name, method in spec.methods.items():
-    rows = tuning[tuning['remedy'] == name]
     means = {}
     for value in method.values:
-      returns = rows.loc[rows['setting'] == f'{value:g}', 'final_return'].dropna()
+      here = (tuning['remedy'] == name) & (tuning['setting'] == f'{value:g}')
+      returns = tuning.loc[here, 'final_return'].to_numpy(float)
       if len(returns) == len(spec.tuning_seeds):
-        means[value] = returns.mean()
-    if means:
+        means[value] = -np.inf if np.isnan(returns).any() else returns.mean()
+    if means and len(means) == len(method.values):
       chosen[name] = max(means, key=means.__getitem__)  # The first of equal ones.
   return chosen

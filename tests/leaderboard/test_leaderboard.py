@@ -102,6 +102,15 @@ def test_cells_are_methods_in_regimes_with_the_chosen_strengths():
   assert cells[0].seeds == (0, 1) and cells[2].seeds == (1,) and cells[2].planned.seed == 1
 
 
+def test_a_method_waits_until_its_strength_is_chosen():
+  names = [cell.remedy for cell in leaderboard_spec.cells(small(), {})]
+  assert sorted(set(names)) == ['layer_norm', 'none']
+  untuned = leaderboard_spec.cells(
+    small(tuning={}), strengths.choose(rows.read(PATH), small(tuning={}))
+  )
+  assert {cell.setting for cell in untuned if cell.remedy == 'both'} == {'0.001'}
+
+
 def test_each_strength_has_the_same_budget_elsewhere():
   cells = leaderboard_spec.tuning_cells(small())
   assert [(cell.regime, cell.setting, cell.seeds) for cell in cells] == [
@@ -154,7 +163,8 @@ def test_what_the_file_should_not_say_is_named(otherwise, expected):
     ({0.001: (1, 3), 0.01: (3, 3), 0.1: (0, 5)}, {'l2_init': 0.01}),
     ({0.001: (1, 3), 0.01: (2, 2), 0.1: (0, 1)}, {'l2_init': 0.001}),  # Equal: the first.
     ({0.001: (1, 1), 0.01: (9, None), 0.1: (2, 2)}, {'l2_init': 0.1}),  # A seed has no return.
-    ({0.001: (1, 1), 0.01: (9,)}, {'l2_init': 0.001}),
+    ({0.001: (None, 9), 0.01: (9, None), 0.1: (None, 1)}, {'l2_init': 0.001}),
+    ({0.001: (1, 1), 0.01: (2, 2), 0.1: (9,)}, {}),  # Not all have been tried.
     ({}, {}),
   ],
 )
@@ -196,7 +206,7 @@ def job_of(output, cell):
 
 def test_a_row_is_what_the_run_logged_and_is_never_there_twice(tmp_path):
   spec = small(regimes={'breakout': BREAKOUT})
-  cells = leaderboard_spec.cells(spec, {})
+  cells = leaderboard_spec.cells(spec, {'l2_init': 0.001})
   book = rows.Book(tmp_path, rows.ROWS, cells)
   for cell in (cells[1], cells[0], cells[1]):
     path = tmp_path / f'{time.monotonic_ns()}'
@@ -224,10 +234,10 @@ def test_a_row_is_what_the_run_logged_and_is_never_there_twice(tmp_path):
 
 def test_a_cell_that_cannot_exist_is_excluded_until_it_can(tmp_path):
   spec = small(regimes={'breakout': BREAKOUT})
-  cells = leaderboard_spec.cells(spec, {})
+  cells = leaderboard_spec.cells(spec, {'l2_init': 0.001})
   book = rows.Book(tmp_path, rows.ROWS, cells)
   refused, crashed = job_of(tmp_path, cells[1]), job_of(tmp_path, cells[2])
-  for job, kind in ((refused, 'ValueError'), (crashed, 'FloatingPointError')):
+  for job, kind in ((refused, 'ValueError'), (crashed, 'KeyError')):
     job.base_dir.mkdir(parents=True)
     jsonl.append(job.base_dir / jobs.ENDS, {'cpu_seconds': 1, 'kind': kind, 'error': 'No, thanks.'})
   for cell, job in ((cells[1], refused), (cells[2], crashed)):
@@ -243,7 +253,7 @@ def test_a_cell_that_cannot_exist_is_excluded_until_it_can(tmp_path):
 
 def test_a_method_that_the_run_never_reads_makes_no_row(tmp_path):
   spec = small(regimes={'breakout': BREAKOUT})
-  cell = leaderboard_spec.cells(spec, {})[2]
+  cell = leaderboard_spec.cells(spec, {})[1]
   job = finished(tmp_path, cell, 1)
   for config in job.base_dir.rglob('operative_config.gin'):
     config.write_text('MLP.hidden_units = (8, 8)\n')
@@ -354,9 +364,10 @@ def test_the_shipped_table_has_every_mix_in_and_gin_takes_each_method(tmp_path):
   assert len({len(one.values) for one in single.values() if one.strength}) == 1  # One budget.
 
   first, tuned = next(iter(spec.regimes)), leaderboard_spec.tuning_cells(spec)
+  defaults = {name: one.values[0] for name, one in single.items() if one.strength}
   planned = [
     cell.planned
-    for cell in [*leaderboard_spec.cells(spec, {}), *tuned[:1]]
+    for cell in [*leaderboard_spec.cells(spec, defaults), *tuned[:1]]
     if cell.regime == first or cell.remedy == 'none'
   ]
   _, lengths = jobs.make(spec, planned, tmp_path)
@@ -368,7 +379,7 @@ def test_the_shipped_table_has_every_mix_in_and_gin_takes_each_method(tmp_path):
   [
     (['--spec=absent.yaml'], r'--spec: absent\.yaml: no such file'),
     (['--processes=0'], r'--processes must be at least 1, got 0'),
-    (['--index=100000'], r'--index must lie in \[0, \d+\), got 100000'),
+    (['--tune', '--index=100000'], r'--index must lie in \[0, \d+\), got 100000'),
     (['--draw'], r'rows\.csv: `none` has no regime with all 5 seeds yet'),
   ],
 )
