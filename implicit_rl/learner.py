@@ -324,6 +324,7 @@ class Learner:
       context=self.context,
     )
     self.devices = devices
+    self._numbered_update: Callable[..., Any] | None = None
     self._compile(seeds=None)
 
   def _compile(self, seeds: int | None) -> None:
@@ -353,9 +354,20 @@ class Learner:
       static=0,
     )
 
-  def over_seeds(self, seeds: int) -> Learner:
-    """This learner for N states: batches [K, N, B, ...], rows [K, N, B], info [K, N]."""
+  def over_seeds(
+    self,
+    seeds: int,
+    update: Callable[..., tuple[LearnerState, UpdateInfo]] | None = None,
+  ) -> Learner:
+    """This learner for N states: batches [K, N, B, ...], rows [K, N, B], info [K, N].
+
+    Args:
+      seeds: N.
+      update: `update(number, state, batch)`, the pure update of each state by its number, if they
+        do not share one; pure.
+    """
     other = copy.copy(self)
+    other._numbered_update = update
     other._compile(seeds)
     return other
 
@@ -435,8 +447,10 @@ class Learner:
       # All have done as many updates. Told so, XLA branches where the target network is due; else
       # it would write one at every update, and select.
       axes = LearnerState._make((0, 0, 0, 0, None, 0))
-      update = jax.vmap(self.pure_update, in_axes=(axes, 0), out_axes=(axes, 0))
-      state, info = update(state._replace(updates=state.updates[0]), batch)
+      numbered = self._numbered_update or (lambda _, *given: self.pure_update(*given))
+      update = jax.vmap(numbered, in_axes=(0, axes, 0), out_axes=(axes, 0))
+      numbers = jnp.arange(self._seeds)
+      state, info = update(numbers, state._replace(updates=state.updates[0]), batch)
       state = state._replace(updates=jnp.broadcast_to(state.updates, (self._seeds,)))
     if self._placement is not None:
       state, metrics = self._placement.keep(state, info.metrics)

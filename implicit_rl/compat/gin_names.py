@@ -209,6 +209,12 @@ def bound(configurable: Any, parameter: str, default: Any = None) -> Any:
     return parameters[parameter].default
 
 
+def selector(name: str) -> str:
+  """The whole name of a configurable, such as 'optax.adam'; '' if there is none of this name."""
+  found = gin_config._REGISTRY.get_match(name)
+  return found.selector if found else ''
+
+
 def named(value: Any) -> Any:
   """What a gin reference names, such as the class of `@DeviceReplay`; other values as they are."""
   is_reference = isinstance(value, gin_config.ConfigurableReference)

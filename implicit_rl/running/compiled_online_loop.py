@@ -20,6 +20,7 @@ from flax import serialization
 from implicit_rl.agents import schedules
 from implicit_rl.agents.base import Agent
 from implicit_rl.data.replay import device_replay
+from implicit_rl.learner import Update
 from implicit_rl.logs.running_means import RunningMeans
 from implicit_rl.types import LearnerState, PRNGKey
 
@@ -152,6 +153,7 @@ class OnlineLoop:
     keep_observations: report the observations too, for a log of the replay.
 
   Attributes:
+    agent: as given.
     keys: what this seed's randomness derives from.
   """
 
@@ -165,7 +167,7 @@ class OnlineLoop:
   ):
     replay = None if agent.source is None else agent.source.compiled_memory
     assert replay is not None
-    self._agent, self._replay, self._rules = agent, replay, environment.rules
+    self.agent, self._replay, self._rules = agent, replay, environment.rules
     self._limit = environment.max_steps_per_episode
     self._clip, self._keep = clip_rewards, keep_observations
     self.keys = LoopKeys(agent.training_key, replay.key)
@@ -194,18 +196,18 @@ class OnlineLoop:
   @property
   def state(self) -> LoopState:
     """Where agent, replay and games stand; setting it replaces all three."""
-    return LoopState(self._agent.state, self._replay.memory, self._games)
+    return LoopState(self.agent.state, self._replay.memory, self._games)
 
   @state.setter
   def state(self, state: LoopState) -> None:
-    self._agent.state, self._replay.memory, self._games = state
+    self.agent.state, self._replay.memory, self._games = state
 
   def check(self, steps: int) -> None:
     """Raises ValueError unless `steps` is a multiple of E and updates start with enough data."""
     least = self._environments * (self._replay.settings.update_horizon + 1)
-    if self._agent.min_replay_history < least:
+    if self.agent.min_replay_history < least:
       raise ValueError(
-        f'Agent.min_replay_history ({self._agent.min_replay_history}) is at least {least}: '
+        f'Agent.min_replay_history ({self.agent.min_replay_history}) is at least {least}: '
         'update_horizon + 1 steps of each of the environments that run side by side.'
       )
     if steps < 1 or steps % self._environments:
@@ -237,9 +239,9 @@ class OnlineLoop:
     """
     report = LoopReport() if report is None else report
     for count in self.calls(steps, report.count):
-      first = self._agent.updates
+      first = self.agent.updates
       self.state, turns, metrics = self._play(self.keys, self.state, count=count)
-      report.add(turns, metrics, self._agent.updates - first, first)
+      report.add(turns, metrics, self.agent.updates - first, first)
       progress(count * self._environments)
     return report
 
@@ -281,13 +283,20 @@ class OnlineLoop:
     )
 
   def turns(
-    self, keys: LoopKeys, state: LoopState, *, count: int
+    self, keys: LoopKeys, state: LoopState, *, count: int, update: Update | None = None
   ) -> tuple[LoopState, Turns, dict[str, jax.Array]]:
     """Plays `count` turns and learns. Pure.
+
+    Args:
+      keys: what the randomness derives from.
+      state: where everything stands.
+      count: turns.
+      update: a pure gradient update; None is the agent's.
 
     Returns:
       The new state, what the turns report, and sums of the updates' metrics.
     """
+    learn = functools.partial(self._learn, update or self.agent.learner.pure_update, keys.draw)
 
     def one_turn(carry, _):
       state, sums = carry
@@ -295,14 +304,11 @@ class OnlineLoop:
       state, turn = self._act(keys.act, state)
       due = self._due(before + self._environments) - self._due(before)
       learner, memory, sums = jax.lax.fori_loop(
-        0,
-        due,
-        lambda _, carry: self._learn(keys.draw, *carry),
-        (state.learner, state.memory, sums),
+        0, due, lambda _, carry: learn(*carry), (state.learner, state.memory, sums)
       )
       return (LoopState(learner, memory, state.games), sums), turn
 
-    _, _, shapes = jax.eval_shape(lambda: self._learn(keys.draw, state.learner, state.memory, None))
+    _, _, shapes = jax.eval_shape(lambda: learn(state.learner, state.memory, None))
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (state, sums), turns = jax.lax.scan(one_turn, (state, sums), length=count)
     return state, turns, sums
@@ -313,7 +319,7 @@ class OnlineLoop:
     key = jax.random.fold_in(key, memory.added)
     act_key, step_key, start_key = jax.random.split(key, 3)
     epsilon = self._epsilon(memory.added * self._environments)
-    action = self._agent.select_actions(learner.params, games.stacks, act_key, epsilon)
+    action = self.agent.select_actions(learner.params, games.stacks, act_key, epsilon)
     moments, reward, terminal = jax.vmap(self._rules.advance)(
       games.moments, action, jax.random.split(step_key, self._environments)
     )
@@ -344,6 +350,7 @@ class OnlineLoop:
 
   def _learn(
     self,
+    update: Update,
     key: PRNGKey,
     learner: LearnerState,
     memory: device_replay.Memory,
@@ -353,10 +360,10 @@ class OnlineLoop:
     batch, drawn = device_replay.sample(
       memory,
       device_replay.update_key(key, learner.updates),
-      self._agent.batch_size,
+      self.agent.batch_size,
       self._replay.settings,
     )
-    learner, info = self._agent.learner.pure_update(learner, batch)
+    learner, info = update(learner, batch)
     memory = device_replay.set_priorities(memory, drawn, info.priority)
     metrics = info.metrics if sums is None else jax.tree.map(jnp.add, sums, dict(info.metrics))
     return learner, memory, metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -12,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gin
 import jax
@@ -24,7 +25,14 @@ from implicit_rl.compat import config_files, gin_names, unread_bindings
 from implicit_rl.compat.settings import check_number
 from implicit_rl.data.replay.device_replay import DeviceReplay
 from implicit_rl.logs import collectors, wandb_collector
-from implicit_rl.running import configurables, process_seeds, run_directory, seeds, vmapped_seeds
+from implicit_rl.running import (
+  configurables,
+  process_seeds,
+  resume_checks,
+  run_directory,
+  seeds,
+  vmapped_runs,
+)
 from implicit_rl.running.offline_runner import OfflineRunner
 from implicit_rl.running.online_runner import OnlineRunner
 
@@ -39,6 +47,13 @@ wandb_collector.register()
 _DEFAULTS = """
 collector_dispatcher.CollectorDispatcher.collectors = ('tensorboard',)
 """
+
+_LEARNER_NUMBERS = (
+  'penalty_weight',
+  'target_update_period',
+  'target_update_rate',
+  'max_gradient_norm',
+)
 
 # Read, but our runners decide otherwise: recorded, it would mislead, and not run again.
 _OVERRIDDEN = re.compile(
@@ -115,11 +130,12 @@ def join_hosts(base_dir: str, seed: int) -> str:
   return sharding.directory_of_this_host(base_dir)
 
 
-@gin.configurable('Experiment', denylist=['base_dir', 'seed'])
+@gin.configurable('Experiment', denylist=['base_dir', 'seed', 'source'])
 def create_runner(
   base_dir: str,
   seed: int = 0,
   *,
+  source: Callable[..., Any] | None = None,
   environment: Callable[..., Any] = gin.REQUIRED,
   agent: Callable[..., Any] = gin.REQUIRED,
   runner: Callable[..., Any] = OfflineRunner,
@@ -129,6 +145,7 @@ def create_runner(
   Args:
     base_dir: directory of the run; made if absent.
     seed: everything random in the run derives from it.
+    source: makes the agent's data source; None leaves the one that gin names.
     environment: called with `seed`.
     agent: called with what the environment says of itself, and `seed`. Its `source` is its own.
     runner: called with the directory and the two constructors, as Dopamine's is.
@@ -145,7 +162,7 @@ def create_runner(
   name = runner.__name__
   check_number(f'{name}.num_seeds', count, least=1, whole=True)
   if count == 1:
-    return make(base_dir, seed)
+    return make(base_dir, seed, source=source)
   if os.path.exists(os.path.join(base_dir, 'metrics.jsonl')):
     raise ValueError(f'{base_dir} holds one run; {name}.num_seeds needs a --base_dir of its own.')
   chosen = range(seed, seed + count)
@@ -153,8 +170,14 @@ def create_runner(
   if way == 'processes' and jax.process_count() > 1:
     raise ValueError(f"{name}.seeds_as can't be 'processes' on several hosts; take 'vmap'.")
   if way == 'vmap':
+    directories = [seeds.directory(base_dir, one) for one in chosen]
     with run_directory.nothing_left_if_refused(base_dir):
-      return vmapped_seeds.VmappedSeeds(base_dir, chosen, make)
+      return vmapped_runs.VmappedRuns(
+        [
+          vmapped_runs.Run(path, one, functools.partial(make, path, one))
+          for path, one in zip(directories, chosen, strict=True)
+        ]
+      )
   iterations = gin_names.bound(runner, 'num_iterations')
   return process_seeds.ProcessSeeds(base_dir, chosen, iterations, create_runner)
 
@@ -166,14 +189,74 @@ def _is_one_program(runner: Callable[..., Any]) -> bool:
   return gin_names.named(gin_names.bound(Agent, 'source')) is DeviceReplay
 
 
+class Described(NamedTuple):
+  """A run as its flags describe it; see `parse_gin` and `create_runner`."""
+
+  base_dir: str
+  seed: int
+  gin_files: Sequence[str]
+  gin_bindings: Sequence[str]
+
+
+def create_side_by_side(runs: Sequence[Described]) -> vmapped_runs.VmappedRuns:
+  """Builds runs that train as one vmapped program, though numbers in their updates differ.
+
+  Args:
+    runs: they may differ in their seeds and in settings of `Learner`, of optimisers and of
+      remedies that are numbers.
+
+  Raises:
+    ValueError: for runs that differ in anything else, naming it.
+    OSError: if a directory can't be written, or another process runs in it.
+  """
+  found = []
+  for run in runs:
+    parse_gin(run.gin_files, run.gin_bindings)
+    found.append(resume_checks.fixed_settings())
+    for setting, value in gin_names.settings().items():
+      if setting.endswith('Runner.num_seeds') and value != '1':
+        raise ValueError(
+          f'{setting} must be 1 where runs train as one program, got {value} in {run.base_dir}.'
+        )
+  for run, settings in zip(runs, found, strict=True):
+    for setting in sorted(settings.keys() | found[0].keys()):
+      if settings.get(setting) != found[0].get(setting) and not _is_of_an_update(setting):
+        raise ValueError(
+          f'{setting} is {found[0].get(setting, "not set")} in {runs[0].base_dir} and '
+          f'{settings.get(setting, "not set")} in {run.base_dir}: runs that train as one program '
+          'may differ in numbers of Learner, optimisers and remedies only.'
+        )
+
+  def make(run: Described, source: Callable[..., Any] | None) -> Any:
+    parse_gin(run.gin_files, run.gin_bindings)
+    return create_runner(run.base_dir, run.seed, source=source)
+
+  with contextlib.ExitStack() as refused:
+    for run in runs:
+      refused.enter_context(run_directory.nothing_left_if_refused(run.base_dir))
+    return vmapped_runs.VmappedRuns(
+      [vmapped_runs.Run(one.base_dir, one.seed, functools.partial(make, one)) for one in runs],
+      differ=any(settings != found[0] for settings in found),
+    )
+
+
+def _is_of_an_update(setting: str) -> bool:
+  """Whether a setting is read by nothing but a gradient update."""
+  name, _, parameter = setting.rpartition('/')[2].rpartition('.')
+  if name == 'Learner':
+    return parameter in _LEARNER_NUMBERS
+  selector = gin_names.selector(name) if name else ''  # A macro has none.
+  return selector.startswith(('optax.', 'implicit_rl.optimizers.', 'implicit_rl.remedies.'))
+
+
 def _create_one(
   base_dir: str,
   seed: int,
+  source: Callable[..., Any] | None = None,
   *,
   environment: Callable[..., Any],
   agent: Callable[..., Any],
   runner: Callable[..., Any],
-  source: Callable[..., Any] | None = None,
 ) -> Any:
   """The runner of one seed; `source`, if given, in place of the one that gin names."""
   with run_directory.nothing_left_if_refused(base_dir):

@@ -65,9 +65,9 @@ class OfflineRunner(runners.Runner):
     """Updates of the training phase that are done."""
     return self._sums.updates
 
-  def side_by_side(self, everyone: Sequence[Any]) -> runners.TrainSome:
+  def side_by_side(self, everyone: Sequence[Any], differ: bool) -> runners.TrainSome:
     """See `Runner.side_by_side`."""
-    agents = VmappedAgents([runner.agent for runner in everyone])
+    agents = VmappedAgents([runner.agent for runner in everyone], differ)
 
     def train(some: Sequence[Any], progress: Callable[[int], Any]) -> None:
       sums = [runner.sums if runner in some else None for runner in everyone]

@@ -183,9 +183,9 @@ class OnlineRunner(runners.Runner):
     """Environment steps of the training phase that the compiled loop has done."""
     return self._report.count * self._streams
 
-  def side_by_side(self, everyone: Sequence[Any]) -> runners.TrainSome:
+  def side_by_side(self, everyone: Sequence[Any], differ: bool) -> runners.TrainSome:
     """See `Runner.side_by_side`."""
-    loops = VmappedLoops([runner._compiled_loop for runner in everyone])
+    loops = VmappedLoops([runner._compiled_loop for runner in everyone], differ)
 
     def train(some: Sequence[Any], progress: Callable[[int], Any]) -> None:
       reports = [runner._report if runner in some else None for runner in everyone]

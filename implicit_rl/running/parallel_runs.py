@@ -23,6 +23,7 @@ class Job(NamedTuple):
     bindings: lines of gin, which win over the files.
     seed: of the run.
     iterations: as the bindings or files set it; for the progress bar and to skip finished runs.
+    beside: other runs, which train in this one's process as one program with it.
   """
 
   base_dir: pathlib.Path
@@ -30,6 +31,7 @@ class Job(NamedTuple):
   bindings: tuple[str, ...]
   seed: int
   iterations: int
+  beside: tuple[Job, ...] = ()
 
   @property
   def done(self) -> int:
@@ -38,12 +40,15 @@ class Job(NamedTuple):
 
   @property
   def finished(self) -> bool:
-    """Whether its log holds all iterations."""
-    return self.done >= self.iterations
+    """Whether its log holds all iterations, and so do the logs of the runs beside it."""
+    return self.done >= self.iterations and all(one.finished for one in self.beside)
 
 
 def run(job: Job) -> None:
-  """Starts or resumes one run in this process; its output goes to `base_dir/run.log`."""
+  """Starts or resumes one run, and those beside it, in this process.
+
+  The output of all goes to `base_dir/run.log` of the first.
+  """
   if signals.requested():
     return
   import gin
@@ -54,8 +59,15 @@ def run(job: Job) -> None:
   os.makedirs(job.base_dir, exist_ok=True)
   with launch.log_of(job.base_dir):
     gin.clear_config()
-    experiment.parse_gin(job.gin_files, job.bindings)
-    experiment.create_runner(str(job.base_dir), job.seed).run_experiment()
+    if job.beside:
+      runs = [
+        experiment.Described(str(one.base_dir), one.seed, one.gin_files, one.bindings)
+        for one in (job, *job.beside)
+      ]
+      experiment.create_side_by_side(runs).run_experiment()
+    else:
+      experiment.parse_gin(job.gin_files, job.bindings)
+      experiment.create_runner(str(job.base_dir), job.seed).run_experiment()
 
 
 def run_all(

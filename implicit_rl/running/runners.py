@@ -259,11 +259,12 @@ class Runner(saving_runner.SavingRunner):
     return self._trained is not None, self.training_done
 
   @abc.abstractmethod
-  def side_by_side(self, everyone: Sequence[Any]) -> TrainSome:
+  def side_by_side(self, everyone: Sequence[Any], differ: bool) -> TrainSome:
     """Returns a function that trains several runs in one vmapped program.
 
     Args:
       everyone: this one and others of its kind.
+      differ: whether the numbers in their updates differ, not only their seeds.
 
     Returns:
       `train(some, progress)` does what is left of the training phase of `some` of them, which are

@@ -87,6 +87,8 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
 
   def __init__(self, base_dir: str, *args: Any, keep_checkpoints: int, **kwargs: Any):
     self._keep_checkpoints = keep_checkpoints
+    # Now: where several runs train side by side, gin holds the settings of the last one later.
+    self._settings = resume_checks.fixed_settings()
     self._metrics_path = os.path.join(base_dir, 'metrics.jsonl')
     self._spectra_path = os.path.join(base_dir, 'spectra.jsonl')
     # Where the iteration stands, for a checkpoint within it.
@@ -159,9 +161,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     newest = checkpoints.load_newest(self._checkpoint_dir)
     if newest is not None:
       iteration, tree = newest
-      resume_checks.refuse_difference(
-        self._base_dir, 'setting', tree['settings'], resume_checks.fixed_settings()
-      )
+      resume_checks.refuse_difference(self._base_dir, 'setting', tree['settings'], self._settings)
       resume_checks.refuse_difference(
         self._base_dir, 'data', tree['dataset'], self._agent.source.identity()
       )
@@ -201,7 +201,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
   def _tree(self, iteration: int) -> dict[str, Any]:
     return {
       **self._state(iteration),
-      'settings': resume_checks.fixed_settings(),
+      'settings': self._settings,
       'dataset': self._agent.source.identity(),
       'logs': self._logger.data,
       'best': self._best,

@@ -13,6 +13,7 @@ import numpy as np
 from implicit_rl.agents import schedules
 from implicit_rl.data.source import DataSource
 from implicit_rl.logs.running_means import RunningMeans
+from implicit_rl.running.merged_updates import merge
 from implicit_rl.types import Array, Batch
 
 
@@ -121,6 +122,17 @@ class _SeedMeans:
         part.add(own, updates, first)
 
 
+def merged_update(agents: Sequence[Any]) -> Callable[..., Any]:
+  """Returns `update(number, state, batch)`, the pure update of each agent by its number.
+
+  Raises:
+    DifferentProgramsError: if the agents' updates differ in more than numbers.
+  """
+  update = merge([agent.learner.pure_update for agent in agents])
+  jax.eval_shape(update, 0, agents[0].state, agents[0].learner.context.batch)  # Raises now.
+  return update
+
+
 class VmappedAgents:
   """Trains the agents of several seeds as one vmapped learner state.
 
@@ -129,13 +141,18 @@ class VmappedAgents:
 
   Args:
     agents: equal except for their seeds.
+    differ: whether the numbers in their updates differ.
+
+  Raises:
+    DifferentProgramsError: if their updates differ in more than numbers.
   """
 
-  def __init__(self, agents: Sequence[Any]):
+  def __init__(self, agents: Sequence[Any], differ: bool = False):
     self._agents = agents
+    update = merged_update(agents) if differ else None
     # One agent that holds the states and sources of all seeds trains as any agent does.
     self._all = copy.copy(agents[0])
-    self._all.learner = agents[0].learner.over_seeds(len(agents))
+    self._all.learner = agents[0].learner.over_seeds(len(agents), update)
 
   def train(
     self,

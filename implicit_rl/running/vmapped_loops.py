@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from implicit_rl.data.replay.device_replay import Memory
-from implicit_rl.running.compiled_online_loop import LoopReport, LoopState, OnlineLoop, Turns
+from implicit_rl.running.compiled_online_loop import (
+  LoopKeys,
+  LoopReport,
+  LoopState,
+  OnlineLoop,
+  Turns,
+)
+from implicit_rl.running.vmapped_agents import merged_update
 from implicit_rl.types import LearnerState
 
 # All seeds have done as many updates and steps. Told so, XLA loops and branches where it else would
@@ -30,17 +37,27 @@ class VmappedLoops:
 
   Args:
     loops: equal except for their seeds, and for what they have learnt.
+    differ: whether the numbers in their agents' updates differ.
+
+  Raises:
+    DifferentProgramsError: if their updates differ in more than numbers.
   """
 
-  def __init__(self, loops: Sequence[OnlineLoop]):
+  def __init__(self, loops: Sequence[OnlineLoop], differ: bool = False):
     self._loops = loops
+    self._update = merged_update([loop.agent for loop in loops]) if differ else None
     self._keys = _stacked([loop.keys for loop in loops])
     self._play = jax.jit(self.turns, static_argnames='count', donate_argnames='state')
 
   def turns(self, state: LoopState, *, count: int) -> tuple[LoopState, Turns, dict[str, jax.Array]]:
     """Plays `count` turns of all seeds and learns; see `OnlineLoop.turns`. Pure."""
-    one = functools.partial(self._loops[0].turns, count=count)
-    return jax.vmap(one, in_axes=(0, _AXES), out_axes=(_AXES, 0, 0))(self._keys, state)
+
+    def one(number: jax.Array, keys: LoopKeys, state: LoopState) -> Any:
+      update = self._update and functools.partial(self._update, number)
+      return self._loops[0].turns(keys, state, count=count, update=update)
+
+    numbers = jnp.arange(len(self._loops))
+    return jax.vmap(one, in_axes=(0, 0, _AXES), out_axes=(_AXES, 0, 0))(numbers, self._keys, state)
 
   def joined(self, places: Iterable[int]) -> LoopState:
     """Returns the states of the loops with these numbers as one; counts, which are equal, once."""

@@ -63,11 +63,13 @@ def _do(options: argparse.Namespace) -> int:
     raise ValueError(f'--cpus is at least 1, not {options.cpus}.')
   if options.cpus is not None and options.address:
     raise ValueError('--cpus is for runs here; with --address the cluster says what it has.')
-  if options.index is not None and not 0 <= options.index < len(planned):
-    raise ValueError(f'--index lies in [0, {len(planned)}) in {spec.path}, not {options.index}.')
+  groups = sweep_spec.groups(planned)
+  if options.index is not None and not 0 <= options.index < len(groups):
+    raise ValueError(f'--index lies in [0, {len(groups)}) in {spec.path}, not {options.index}.')
   if options.list:
-    for number, run in enumerate(planned):
-      print(f'{number:4} {output / run.name}')
+    for number, group in enumerate(groups):
+      for run in group:
+        print(f'{number:4} {output / run.name}')
     return 0
   bindings = list(options.gin_bindings)
   if options.data_dir:
@@ -80,14 +82,15 @@ def _do(options: argparse.Namespace) -> int:
     (output / 'slurm').mkdir(parents=True, exist_ok=True)  # SLURM does not make it for its logs.
     passed = [f'--spec={spec.path}', f'--output={output}']
     passed += [f'--gin_bindings={line}' for line in bindings]
-    print(slurm.script(spec, len(planned), output, passed))
+    print(slurm.script(spec, len(groups), output, passed))
     return 0
 
   from implicit_rl.sweep import jobs  # Loads gin; what it says of wrong lines takes TensorFlow.
 
   if options.index is not None:
-    (job,), _ = jobs.make(spec, [planned[options.index]], output, bindings)
-    _refuse_what_is_there([job], options.resume)
+    own, _ = jobs.make(spec, groups[options.index], output, bindings)
+    _refuse_what_is_there(own, options.resume)
+    job = own[0]._replace(beside=tuple(own[1:]))
     os.environ.update(launch.environment(_cache(output), one_thread=spec.resources.cpus <= 1))
     error = jobs.work(job, os.getcwd(), jobs.new_launch())
     print(f'{job.base_dir}: {error or "done"}')
@@ -128,8 +131,14 @@ def _run(
 
   output.mkdir(parents=True, exist_ok=True)
   shutil.copy(spec.path, output / 'sweep.yaml')
-  left = {run.name: job for run, job in zip(planned, todo, strict=True) if not job.finished}
-  print(f'{len(left)} of {len(planned)} runs of {spec.path} to do, into {output}', flush=True)
+  unfinished = sum(not job.finished for job in todo)
+  print(f'{unfinished} of {len(planned)} runs of {spec.path} to do, into {output}', flush=True)
+  by_name = {run.name: job for run, job in zip(planned, todo, strict=True)}
+  left: dict[str, parallel_runs.Job] = {}
+  for first, *others in sweep_spec.groups(planned):
+    job = by_name[first.name]._replace(beside=tuple(by_name[one.name] for one in others))
+    if not job.finished:
+      left[first.name] = job
   wrong: Mapping[str, str] = {}
   if left:
     with table.shown(planned, todo) as show:
@@ -156,7 +165,8 @@ def _cache(output: pathlib.Path) -> pathlib.Path:
 
 
 def _absolute(job: parallel_runs.Job) -> parallel_runs.Job:
-  return job._replace(base_dir=job.base_dir.absolute())
+  beside = tuple(map(_absolute, job.beside))
+  return job._replace(base_dir=job.base_dir.absolute(), beside=beside)
 
 
 def _collect(

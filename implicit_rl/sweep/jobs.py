@@ -144,7 +144,7 @@ def last_rows(job: parallel_runs.Job) -> list[dict[str, Any]]:
 
 
 def work(job: parallel_runs.Job, directory: str, launch: str) -> str | None:
-  """Does or resumes one run in this process, alone in its directory.
+  """Does or resumes one run, and those beside it, in this process, alone in their directories.
 
   Args:
     job: the run.
@@ -158,12 +158,15 @@ def work(job: parallel_runs.Job, directory: str, launch: str) -> str | None:
   if directory not in sys.path:
     sys.path.insert(0, directory)
   try:
-    with _alone_in(job.base_dir):
+    with contextlib.ExitStack() as held:
+      for one in (job, *job.beside):
+        held.enter_context(_alone_in(one.base_dir))
       if job.finished:
         return None
       start = {'host': socket.gethostname(), 'pid': os.getpid(), 'time': time.time()}
       start['launch'] = launch
-      jsonl.append(job.base_dir / STARTS, start)
+      for one in (job, *job.beside):
+        jsonl.append(one.base_dir / STARTS, start)
       with _end_recorded(job):
         parallel_runs.run(job)
   except Exception as error:
@@ -176,7 +179,10 @@ def work(job: parallel_runs.Job, directory: str, launch: str) -> str | None:
 
 @contextlib.contextmanager
 def _end_recorded(job: parallel_runs.Job) -> Iterator[None]:
-  """Adds a line to ENDS when the block ends, also by an exception, which it lets through."""
+  """Adds a line to ENDS when the block ends, also by an exception, which it lets through.
+
+  Runs that train in one process each get an equal share of its time.
+  """
   from implicit_rl.running import experiment  # noqa: F401  Loading it is no cost of the run.
 
   before = sum(os.times()[:4])
@@ -187,10 +193,13 @@ def _end_recorded(job: parallel_runs.Job) -> Iterator[None]:
     wrong = error
     raise
   finally:
-    end: dict[str, Any] = {'cpu_seconds': sum(os.times()[:4]) - before, 'time': time.time()}
+    everyone = (job, *job.beside)
+    seconds = (sum(os.times()[:4]) - before) / len(everyone)
+    end: dict[str, Any] = {'cpu_seconds': seconds, 'time': time.time()}
     if wrong is not None:
       end |= {'kind': type(wrong).__name__, 'error': gin_names.one_line(wrong)}
-    jsonl.append(job.base_dir / ENDS, end)
+    for one in everyone:
+      jsonl.append(one.base_dir / ENDS, end)
 
 
 @contextlib.contextmanager

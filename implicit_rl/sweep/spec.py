@@ -55,6 +55,7 @@ class Spec(NamedTuple):
     games: one run of each; empty for experiments without games.
     seeds: of the runs.
     overlays: by the overlay's name, its choices by name; each run has one choice of each.
+    vmapped: overlays whose choices train as one vmapped program, in one process.
     resources: what one run occupies.
     retries: how often a run is started again after its process or machine died.
     slurm: parameters of submitit for the SLURM array, such as `partition`.
@@ -68,6 +69,7 @@ class Spec(NamedTuple):
   games: tuple[str, ...]
   seeds: tuple[int, ...]
   overlays: Mapping[str, Mapping[str, Choice]]
+  vmapped: tuple[str, ...]
   resources: Resources
   retries: int
   slurm: Mapping[str, Any]
@@ -85,6 +87,7 @@ class Planned(NamedTuple):
     gin_files: in order.
     bindings: in order.
     measured: the sweep's, with what its choices say otherwise.
+    group: what runs that train as one program have in common; empty for a run that trains alone.
   """
 
   name: str
@@ -94,6 +97,7 @@ class Planned(NamedTuple):
   gin_files: tuple[str, ...]
   bindings: tuple[str, ...]
   measured: Mapping[str, Any]
+  group: str = ''
 
 
 def expand(spec: Spec) -> tuple[Planned, ...]:
@@ -108,19 +112,32 @@ def expand(spec: Spec) -> tuple[Planned, ...]:
     measured = dict(spec.measured)
     for one in choices:
       measured |= one.measured
+    apart = [
+      name for axis, name in zip(spec.overlays, names, strict=True) if axis not in spec.vmapped
+    ]
     for game, seed in itertools.product(spec.games or ('',), spec.seeds):
+      place = [*([game] if game else []), f'seed_{seed}']
       planned.append(
         Planned(
-          name='/'.join([*names, *([game] if game else []), f'seed_{seed}']),
+          name='/'.join([*names, *place]),
           variant=', '.join(names) or spec.path.stem,
           game=game,
           seed=seed,
           gin_files=tuple(_filled(path, game, seed) for path in gin_files),
           bindings=tuple(_filled(line, game, seed) for line in bindings),
           measured=measured,
+          group='/'.join([*apart, *place]) if spec.vmapped else '',
         )
       )
   return tuple(planned)
+
+
+def groups(planned: Sequence[Planned]) -> list[tuple[Planned, ...]]:
+  """The runs by the process that does them, in their order: alone, or with those of its group."""
+  found: dict[str, list[Planned]] = {}
+  for run in planned:
+    found.setdefault(run.group or run.name, []).append(run)
+  return [tuple(runs) for runs in found.values()]
 
 
 def _filled(text: str, game: str, seed: int) -> str:
@@ -178,10 +195,13 @@ def parse(said: Any, path: pathlib.Path) -> Spec:
   """Checks what a file says; see `read`."""
   file = Checked(path)
   file.mapping('', said, Spec._fields[1:])
-  overlays = {}
-  for axis, choices in file.mapping('overlays', said.get('overlays', {})).items():
+  overlays, vmapped = {}, []
+  for axis, given in file.mapping('overlays', said.get('overlays', {})).items():
     key = f'overlays.{axis}'
-    if not file.mapping(key, choices):
+    choices = dict(file.mapping(key, given))
+    if file.boolean(f'{key}.vmap', choices.pop('vmap', False)):
+      vmapped.append(axis)
+    if not choices:
       raise file.wrong(key, 'needs at least one choice, such as `none: {}`')
     overlays[axis] = {
       file.name(key, name): file.choice(f'{key}.{name}', choice) for name, choice in choices.items()
@@ -201,6 +221,7 @@ def parse(said: Any, path: pathlib.Path) -> Spec:
       int(file.number('seeds', seed, whole=True)) for seed in file.sequence('seeds', seeds)
     ),
     overlays=overlays,
+    vmapped=tuple(vmapped),
     resources=Resources(**resources),
     retries=int(file.number('retries', said.get('retries', 3), whole=True)),
     slurm=file.mapping('slurm', said.get('slurm', {})),
@@ -258,6 +279,12 @@ class Checked:
       if not isinstance(text, str):
         raise self.wrong(key, f'must hold text; put quotes around {text!r}')
     return tuple(value)
+
+  def boolean(self, key: str, value: Any) -> bool:
+    """Returns true or false."""
+    if not isinstance(value, bool):
+      raise self.wrong(key, f'must be true or false, not {value!r}')
+    return value
 
   def name(self, key: str, value: Any) -> str:
     """Returns a name that can be a directory."""

@@ -61,6 +61,21 @@ def test_a_choice_adds_to_the_sweep_and_wins(tmp_path):
   assert (run.variant, run.seed, run.game) == ('a, b', 0, '')
 
 
+def test_choices_of_a_vmapped_overlay_share_a_process():
+  rates = {name: {'bindings': [f'optax.adam.learning_rate = {name}']} for name in ('0.1', '0.01')}
+  said = {
+    'seeds': 2,
+    'overlays': {'rate': {'vmap': True, **rates}, 'data': {'few': {}, 'many': {}}},
+  }
+  spec = sweep_spec.parse(said, PATH)
+  groups = sweep_spec.groups(sweep_spec.expand(spec))
+  assert [[run.name for run in group] for group in groups] == [
+    [f'{rate}/{data}/seed_{seed}' for rate in rates] for data in ('few', 'many') for seed in (0, 1)
+  ]
+  alone = sweep_spec.groups(sweep_spec.expand(spec._replace(vmapped=())))
+  assert [len(group) for group in alone] == [1] * 8
+
+
 @pytest.mark.parametrize(
   ('text', 'expected'),
   [
@@ -74,6 +89,8 @@ def test_a_choice_adds_to_the_sweep_and_wins(tmp_path):
     ('overlays: {penalty: {}}', r'overlays\.penalty needs at least one choice'),
     ('gin_files: [gin_configs/penalties/lq.gin]', r'gin_files names .*mean .*penalties/lp\.gin\?'),
     ('bindings: [1]', r'bindings must hold text; put quotes around 1'),
+    ('overlays: {rate: {vmap: 1, low: {}}}', r'overlays\.rate\.vmap must be true or false, not 1'),
+    ('overlays: {rate: {vmap: true}}', r'overlays\.rate needs at least one choice'),
     ('resources: {gpu: 1}', r'resources\.gpu is no key of a sweep; did you mean gpus\?'),
     ('resources: {gpus: -1}', r'resources\.gpus must be numbers, at least 0'),
     ('retries: 1.5', r'retries must be whole numbers'),

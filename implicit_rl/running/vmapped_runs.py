@@ -1,17 +1,28 @@
-"""Runs several seeds of one experiment, whose training is one vmapped program."""
+"""Does several runs whose training is one vmapped program: seeds, or settings of an update."""
 
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from implicit_rl.data.source import DataSource
-from implicit_rl.running import run_directory, seeds, signals
+from implicit_rl.running import merged_updates, run_directory, signals
 
-Make = Callable[..., Any]  # (base_dir, seed, source=None) -> a runner of one seed
+
+class Run(NamedTuple):
+  """One of the runs that train side by side.
+
+  Attributes:
+    base_dir: its directory.
+    seed: of the run.
+    make: creates its runner: `make(source)`; a source of None is the one that gin names.
+  """
+
+  base_dir: str
+  seed: int
+  make: Callable[[Callable[..., DataSource] | None], Any]
 
 
 def _shared(source: DataSource, **settings: Any) -> DataSource:
@@ -24,31 +35,36 @@ def _nothing_left(progress: Callable[[int], Any]) -> None:
   del progress
 
 
-class VmappedSeeds:
-  """Runs several seeds in step; their training is one program, offline on one data source.
+class VmappedRuns:
+  """Does several runs in step; their training is one program, offline on one data source.
 
-  After a kill each seed resumes from its own checkpoint. Those that lag behind train in the same
+  After a kill each run resumes from its own checkpoint. Those that lag behind train in the same
   program until they are in step again, so they end as if there had been no kill, bit for bit.
 
   Args:
-    base_dir: directory that holds the seeds' directories.
-    chosen: the seeds.
-    make: creates the runner of one seed: (base_dir, seed, source=None) -> runner.
+    runs: equal except for their seeds and, if they `differ`, numbers in their updates.
+    differ: whether those numbers differ.
 
   Raises:
-    ValueError: if runs of this kind can't train so.
+    ValueError: if runs of this kind can't train so, or differ in more.
   """
 
-  def __init__(self, base_dir: str, chosen: Sequence[int], make: Make):
-    self._directories = [seeds.directory(base_dir, seed) for seed in chosen]
-    first = make(self._directories[0], chosen[0])
-    first.side_by_side([first])  # Raises before the others are made.
+  def __init__(self, runs: Sequence[Run], differ: bool = False):
+    self._directories = [run.base_dir for run in runs]
+    first = runs[0].make(None)
+    first.side_by_side([first], differ)  # Raises before the others are made.
     self.runners = [first]
-    for path, seed in zip(self._directories[1:], chosen[1:], strict=True):
-      shared = first.agent.source.with_seed(seed)
-      source = None if shared is None else functools.partial(_shared, shared)
-      self.runners.append(make(path, seed, source=source))
-    self._train_some = first.side_by_side(self.runners)
+    for run in runs[1:]:
+      shared = first.agent.source.with_seed(run.seed)
+      self.runners.append(run.make(None if shared is None else functools.partial(_shared, shared)))
+    try:
+      self._train_some = first.side_by_side(self.runners, differ)
+    except merged_updates.DifferentProgramsError as error:
+      raise ValueError(
+        f'The runs in {", ".join(self._directories)} can not train as one program: {error}. Give '
+        'them the same terms (a weight or a rate that switches one off is not allowed), or run '
+        'them apart, without vmap.'
+      ) from error
 
   def _train(self, some: Sequence[Any], progress: Callable[[int], Any]) -> None:
     """Trains runners that are at the same place; the first one calls this, and its clock runs."""
@@ -67,7 +83,7 @@ class VmappedSeeds:
       OSError: if something can't be written or read.
     """
     left = [runner.iterations for runner in self.runners]
-    print(f'{len(left)} seeds as one program, in {os.path.dirname(self._directories[0])}')
+    print(f'{len(left)} runs as one program: {", ".join(self._directories)}')
     try:
       with signals.watched():
         for iteration in max(left, key=len):  # All end with the same iteration.
