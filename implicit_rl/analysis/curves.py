@@ -87,7 +87,8 @@ def figure(
 
   Args:
     table: the tidy table.
-    metrics: columns of it, a row of panels each; beside each other where there is one game.
+    metrics: columns of it, a row of panels each; beside each other where there is one game, four of
+      them in two rows.
     x: what stands on the horizontal axis.
     band: a key of BANDS.
     title: above the panels.
@@ -100,7 +101,10 @@ def figure(
   games = list(data['game'].unique())
   variants = list(data['variant'].unique())
   single = len(games) == 1
-  columns = len(metrics) if single else min(len(games), 5 if len(games) == 5 else 4)
+  if single:
+    columns = 2 if len(metrics) == 4 else len(metrics)
+  else:
+    columns = min(len(games), 5 if len(games) == 5 else 4)
   blocks = 1 if single else len(metrics)  # of rows, a metric each
   deep = math.ceil(len(games) / columns)
 
@@ -124,7 +128,7 @@ def figure(
   note = f' (band: {BANDS[band]})' if BANDS[band] and data['runs'].max() > 1 else ''
   made = style.draw(
     paint,
-    rows=blocks * deep if not single else 1,
+    rows=math.ceil(len(metrics) / columns) if single else blocks * deep,
     columns=columns,
     size=(5.6, 4.6) if single else (4.2, 3.6),
     title=title or f'Mean over runs{note}',

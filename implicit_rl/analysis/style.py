@@ -49,6 +49,7 @@ LABELS = {
   'sigma_min': 'smallest singular value',
   'stable_rank': 'stable rank Σσ² / σ₁²',
   'effective_rank': 'entropy rank',
+  'centred_effective_rank': 'entropy rank of centred features',
   'numerical_rank': 'numerical rank',
   'condition_number': 'condition number σ₁ / σ_m',
   'feature_norm': 'mean norm of a feature vector',
@@ -117,6 +118,12 @@ def draw(
       below(figure, list(axes.flat))
     figure.draw_without_rendering()
   return figure
+
+
+def caption(figure: Figure, text: str) -> None:
+  """Puts a caption under all panels, in small type."""
+  lines = textwrap.wrap(text, max(20, int(13 * figure.get_figwidth())))
+  figure.supxlabel('\n'.join(lines), fontsize=11)
 
 
 def below(figure: Figure, axes: Sequence[Axes]) -> None:

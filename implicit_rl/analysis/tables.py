@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
@@ -120,4 +121,18 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     }
     words = {name: mean_and_spread(values) for name, values in columns.items()}
     rows.append({'variant': variant, 'runs': len(runs)} | words)
+  return pd.DataFrame(rows)
+
+
+def last(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+  """A row per variant: each metric in the last iteration that all its runs have.
+
+  Each entry is the mean over the runs ± their sample standard deviation.
+  """
+  rows = []
+  for variant, group in table.groupby('variant', sort=False):
+    end = group.groupby('run')['iteration'].max().min()
+    ends = group[group['iteration'] == end]
+    words = {style.label(name): mean_and_spread(ends[name].to_numpy()) for name in metrics}
+    rows.append({'variant': variant, 'runs': len(ends)} | words)
   return pd.DataFrame(rows)
