@@ -13,6 +13,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from implicit_rl.running import parallel_runs
 
@@ -53,18 +54,22 @@ def _folder(name: str) -> str:
   return name.removeprefix('control: ').lower().replace(' + ', '_').replace(' ', '_')
 
 
-def title(ends: Mapping[str, Mapping[str, float]]) -> str:
+def title(starts: Mapping[str, Any], ends: Mapping[str, Any]) -> str:
   """Returns what the picture shows, in numbers.
 
   Args:
-    ends: the last metrics of each variant, averaged over seeds.
+    starts: the first metrics of each variant, averaged over seeds.
+    ends: likewise the last.
   """
-  free, clipped = ends['DQN'], ends['control: clipped targets']
-  return (
-    f'Offline CartPole: DQN ends at mean Q {free["q_mean"]:,.0f}, where at most {BOUND} is '
-    f'possible, and centred rank {free["centred_effective_rank"]:.0f} of 64; with clipped targets '
-    f'at {clipped["q_mean"]:,.0f} and {clipped["centred_effective_rank"]:.0f}'
-  )
+  seen = []
+  for name in ('DQN', 'DQN + L_p', 'control: Monte Carlo'):
+    if name in ends:
+      first, last = starts[name], ends[name]
+      seen.append(
+        f'{name.removeprefix("control: ")}: srank {first["srank"]:.0f} → '
+        f'{last["srank"]:.0f}, mean Q {last["q_mean"]:,.0f}, return {last["eval_return"]:.0f}'
+      )
+  return f'Offline CartPole (no value can exceed {BOUND}): {"; ".join(seen)}'
 
 
 def draw(output: pathlib.Path, made: Sequence[parallel_runs.Job]) -> list[pathlib.Path]:
@@ -76,11 +81,13 @@ def draw(output: pathlib.Path, made: Sequence[parallel_runs.Job]) -> list[pathli
     for name, job in zip(VARIANTS, made, strict=True)
   }
   table = runs.load(variants)
-  last = table[table['iteration'] == table['iteration'].max()]
+  starts, ends = (
+    table[table['iteration'] == which].groupby('variant')[list(METRICS)].mean().to_dict('index')
+    for which in (table['iteration'].min(), table['iteration'].max())
+  )
   print('\nAfter the last update, mean over seeds ± standard deviation:\n')
   print(tables.markdown(tables.last(table, METRICS)))
-  ends = {name: rows[list(METRICS)].mean() for name, rows in last.groupby('variant')}
-  figure, numbers = curves.figure(table, METRICS, title=title(ends), log=('q_mean',))
+  figure, numbers = curves.figure(table, METRICS, title=title(starts, ends), log=('q_mean',))
   axis = figure.axes[METRICS.index('q_mean')]
   axis.axhline(BOUND, color='black', linewidth=1.2)
   place = {'xycoords': ('axes fraction', 'data'), 'ha': 'right', 'va': 'bottom'}

@@ -47,13 +47,14 @@ def test_again_it_trains_nothing(made):
 
 
 def test_the_title_states_numbers():
+  starts = {'DQN': {'srank': 36.7}, 'DQN + L_p': {'srank': 37.0}}
   ends = {
-    'DQN': {'q_mean': 1234.5, 'centred_effective_rank': 6.2},
-    'control: clipped targets': {'q_mean': 61.0, 'centred_effective_rank': 21.7},
+    'DQN': {'srank': 4.3, 'q_mean': 7734.6, 'eval_return': 9.2},
+    'DQN + L_p': {'srank': 22.7, 'q_mean': 38.9, 'eval_return': 158.5},
   }
-  title = demo.title(ends)
-  assert 'mean Q 1,234, where at most 100 is possible, and centred rank 6 of 64' in title
-  assert title.endswith('at 61 and 22')
+  assert demo.title(starts, ends).endswith(
+    'DQN: srank 37 → 4, mean Q 7,735, return 9; DQN + L_p: srank 37 → 23, mean Q 39, return 158'
+  )
 
 
 def test_nothing_below_one_is_accepted(capsys):

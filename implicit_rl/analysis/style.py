@@ -121,9 +121,10 @@ def draw(
 
 
 def caption(figure: Figure, text: str) -> None:
-  """Puts a caption under all panels, in small type."""
-  lines = textwrap.wrap(text, max(20, int(13 * figure.get_figwidth())))
-  figure.supxlabel('\n'.join(lines), fontsize=11)
+  """Puts a caption under all panels, above the legend's entries, in small type."""
+  lines = textwrap.wrap(text, max(20, int(11 * figure.get_figwidth())))
+  figure.legends[0].set_title('\n'.join(lines), prop={'size': 11})
+  figure.draw_without_rendering()
 
 
 def below(figure: Figure, axes: Sequence[Axes]) -> None:
