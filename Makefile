@@ -27,7 +27,7 @@ $(STAMP): setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## Trains offline DQN with and without the rank penalty and draws the comparison
+demo: $(STAMP)  ## Trains offline DQN on CartPole with remedies and controls, draws the comparison
 	$(BIN)/python -m implicit_rl.demo
 
 test: $(STAMP)  ## Runs the tests (JOBS=2 processes at once)

@@ -27,7 +27,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
   'train': Command('train', 'trains an agent, or resumes a run'),
-  'demo': Command('demo', 'trains DQN with and without the rank penalty, draws the comparison'),
+  'demo': Command('demo', 'trains offline DQN with remedies and controls, draws the comparison'),
   'diagnose': Command('diagnostics.__main__', 'measures trained runs and judges their networks'),
   'report': Command('analysis.__main__', 'makes one HTML page of runs', ('report',)),
   'analysis': Command('analysis.__main__', 'draws figures and tables of runs'),

@@ -28,7 +28,8 @@ def made(tmp_path_factory):
 def test_it_draws_what_the_runs_logged(made, capsys):
   drawn = demo.draw(made, demo.jobs(made, SEEDS, ITERATIONS))
   assert [path.name for path in drawn] == ['rank_values_and_return.png', 'report.html']
-  assert Image.open(drawn[0]).size[0] > 1000
+  with Image.open(drawn[0]) as picture:
+    assert picture.size[0] > 1000
   assert 'Demo: offline DQN on CartPole' in drawn[1].read_text()
   rows = [made / 'dqn' / f'seed_{seed}' / 'metrics.jsonl' for seed in range(SEEDS)]
   ends = [pd.read_json(path, lines=True).iloc[-1] for path in rows]
