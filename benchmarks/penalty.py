@@ -31,9 +31,13 @@ SVD = 'from an SVD'
 
 
 def agent_and_batches(
-  size: str, together: int, batch: int = 32, bindings: Sequence[str] = (), penalty: bool = True
+  size: str,
+  together: int,
+  batch: int = 32,
+  bindings: Sequence[str] = (),
+  mix_ins: Sequence[str] = (learners.PENALTY,),
 ) -> tuple[Any, Any]:
-  """The agent of a gin file, and batches [together, batch, ...] in the device's memory."""
+  """The agent of a gin file with mix-ins, and batches [together, batch, ...] on the device."""
   import gin
   import jax
 
@@ -53,7 +57,7 @@ def agent_and_batches(
     discount=np.ones(lead, np.float32),
     weight=np.ones(lead, np.float32),
   )
-  experiment.parse_gin([file, *([learners.PENALTY] if penalty else [])], bindings)
+  experiment.parse_gin([file, *mix_ins], bindings)
   make = gin.query_parameter('Experiment.agent').scoped_configurable_fn
   agent = make(learners.ACTIONS, shape[1:], dtype, shape[0], source=None, batch_size=batch)
   return agent, jax.device_put(batches)
@@ -61,37 +65,51 @@ def agent_and_batches(
 
 def versions(size: str, together: int) -> dict[str, Callable[[int], Any]]:
   """The versions of an update, each a function of how many calls of `together` updates it does."""
+  made = functools.partial(updates_of, size, together)
+  return {
+    WITH: made(),
+    WITHOUT: made(mix_ins=()),
+    'without Gradient/Norm': made(mix_ins=(), dropped=lambda name: name == 'Gradient/Norm'),
+    'without any metrics': made(mix_ins=(), dropped=lambda name: True),
+  }
+
+
+def updates_of(
+  size: str,
+  together: int,
+  dropped: Callable[[str], bool] = lambda name: False,
+  **settings: Any,
+) -> Callable[[int], Any]:
+  """A function of how many calls of `together` updates it does, compiled as a run compiles them.
+
+  Args:
+    size: 'Atari' or 'MinAtar'.
+    together: updates in a call; 1 of Atari.
+    dropped: which metrics are left out.
+    **settings: for `agent_and_batches`.
+  """
   import jax
 
+  agent, batches = agent_and_batches(size, together, **settings)
   jit = functools.partial(jax.jit, donate_argnums=0)
 
-  def version(penalty: bool, dropped: Callable[[str], bool]) -> Callable[[int], Any]:
-    agent, batches = agent_and_batches(size, together, penalty=penalty)
+  def update(state: Any, batch: Any) -> Any:
+    state, info = agent.learner.pure_update(state, batch)
+    return state, {name: value for name, value in info.metrics.items() if not dropped(name)}
 
-    def update(state: Any, batch: Any) -> Any:
-      state, info = agent.learner.pure_update(state, batch)
-      return state, {name: value for name, value in info.metrics.items() if not dropped(name)}
+  if size == 'Atari':  # As the learner runs them: convolutions outside a loop.
+    compiled = jit(update)
+    batches = jax.tree.map(lambda x: x[0], batches)
+  else:
+    compiled = jit(lambda s, b: jax.lax.scan(update, s, b))
+  held = [agent.state]
 
-    if size == 'Atari':  # As the learner runs them: convolutions outside a loop.
-      compiled = jit(update)
-      batches = jax.tree.map(lambda x: x[0], batches)
-    else:
-      compiled = jit(lambda s, b: jax.lax.scan(update, s, b))
-    held = [agent.state]
+  def work(count: int) -> None:
+    for _ in range(count):
+      held[0], _ = compiled(held[0], batches)
+    jax.block_until_ready(held)
 
-    def work(count: int) -> None:
-      for _ in range(count):
-        held[0], _ = compiled(held[0], batches)
-      jax.block_until_ready(held)
-
-    return work
-
-  return {
-    WITH: version(True, lambda name: False),
-    WITHOUT: version(False, lambda name: False),
-    'without Gradient/Norm': version(False, lambda name: name == 'Gradient/Norm'),
-    'without any metrics': version(False, lambda name: True),
-  }
+  return work
 
 
 def alone() -> dict[str, Callable[[int], Any]]:

@@ -24,6 +24,7 @@ HERE = pathlib.Path(__file__).parent
 SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   'learner.py': ((), ('--rounds=3',)),
   'penalty.py': ((), ('--rounds=5',)),
+  'remedies.py': ((), ('--rounds=3', '--calls=2')),
   'growth.py': ((), ('--rounds=3',)),
   'atari_loop.py': ((), ('--rounds=3',)),
   'minatar.py': ((), ('--rounds=3',)),

@@ -66,6 +66,12 @@ class Context:
   batch: Batch | None = None
 
 
+def trained(params: Params) -> Params:
+  """Returns what an optimiser moves: of Flax's collections 'params' alone; else all."""
+  has_collections = isinstance(params, Mapping) and 'params' in params
+  return {'params': params['params']} if has_collections else params
+
+
 def named_key(key: PRNGKey, name: str) -> PRNGKey:
   """Returns a key that depends on a name, not on what other names there are."""
   return jax.random.fold_in(key, zlib.crc32(name.encode()))

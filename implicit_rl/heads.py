@@ -18,7 +18,13 @@ from flax import linen as nn
 
 from implicit_rl.compat.settings import check_number
 from implicit_rl.layers import NoisyDense, RowDense, at_least_float32, dense
-from implicit_rl.types import CategoricalOutputs, HistogramOutputs, QOutputs, QuantileOutputs
+from implicit_rl.types import (
+  CategoricalOutputs,
+  CriticOutputs,
+  HistogramOutputs,
+  QOutputs,
+  QuantileOutputs,
+)
 
 Outputs: TypeAlias = QOutputs | CategoricalOutputs | HistogramOutputs | QuantileOutputs
 
@@ -104,7 +110,7 @@ class C51Head(Head):
     """Features [B, d] -> CategoricalOutputs."""
     logits = self.per_action(features, num_actions, self.num_atoms)
     support = jnp.linspace(self.low, self.v_max, self.num_atoms)
-    q_values = nn.softmax(logits) @ support
+    q_values = _means(logits, support)
     return CategoricalOutputs(q_values, at_least_float32(features), logits, support)
 
 
@@ -150,7 +156,7 @@ class HLGaussHead(Head):
     """Features [B, d] -> HistogramOutputs."""
     logits = self.per_action(features, num_actions, self.num_bins)
     edges = jnp.linspace(self.low, self.v_max, self.num_bins + 1)
-    q_values = nn.softmax(logits) @ ((edges[1:] + edges[:-1]) / 2)
+    q_values = _means(logits, _centres(edges))
     sigma = jnp.float32(self.smoothing * (self.v_max - self.low) / self.num_bins)
     return HistogramOutputs(q_values, at_least_float32(features), logits, edges, sigma)
 
@@ -175,3 +181,41 @@ class QuantileHead(Head):
     """Features [B, d] -> QuantileOutputs."""
     quantiles = self.per_action(features, num_actions, self.num_quantiles)
     return QuantileOutputs(jnp.mean(quantiles, axis=-1), at_least_float32(features), quantiles)
+
+
+def numbers_of(outputs: Any) -> jax.Array:
+  """Returns what the last layer said: logits, quantiles, or the values themselves.
+
+  Raises:
+    ValueError: for outputs that no head here makes.
+  """
+  if isinstance(outputs, CategoricalOutputs | HistogramOutputs):
+    return outputs.logits
+  if isinstance(outputs, QuantileOutputs):
+    return outputs.quantiles
+  if isinstance(outputs, QOutputs | CriticOutputs):
+    return outputs.q_values
+  raise ValueError(
+    f"A network's outputs must be those of a head in implicit_rl.heads, got {type(outputs)}."
+  )
+
+
+def with_numbers(outputs: Any, numbers: jax.Array) -> Any:
+  """Returns outputs as if the last layer had said something else; see `numbers_of`."""
+  if isinstance(outputs, CategoricalOutputs):
+    return outputs._replace(logits=numbers, q_values=_means(numbers, outputs.support))
+  if isinstance(outputs, HistogramOutputs):
+    return outputs._replace(logits=numbers, q_values=_means(numbers, _centres(outputs.edges)))
+  if isinstance(outputs, QuantileOutputs):
+    return outputs._replace(quantiles=numbers, q_values=jnp.mean(numbers, axis=-1))
+  return outputs._replace(q_values=numbers)
+
+
+def _means(logits: jax.Array, values: jax.Array) -> jax.Array:
+  """Means [...] of distributions [..., K] over values [K]."""
+  return nn.softmax(logits) @ values
+
+
+def _centres(edges: jax.Array) -> jax.Array:
+  """Edges [K + 1] of bins -> their centres [K]."""
+  return (edges[1:] + edges[:-1]) / 2

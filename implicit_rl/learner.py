@@ -108,7 +108,7 @@ def make_update(
     changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
     if isinstance(optimizer_state, optax.ApplyIfFiniteState):
       info = _without_skipped(info, ~optimizer_state.last_finite)
-    params = optax.apply_updates(state.params, changes)
+    params = optax.apply_updates(state.params, _of_trained(changes))
     updates = state.updates + 1
     if target_update_rate == 1.0:
       followed = params
@@ -172,6 +172,14 @@ def init_state(
 
 def _active(remedies: Mapping[str, Remedy] | None) -> dict[str, Remedy]:
   return {name: remedy for name, remedy in (remedies or {}).items() if remedy.active}
+
+
+def _of_trained(changes: Params) -> Params:
+  """Changes of what an optimiser moves: Flax's collection 'params', where there are others too."""
+  if not isinstance(changes, Mapping) or 'params' not in changes:
+    return changes
+  still = lambda own: jax.tree.map(jnp.zeros_like, own)
+  return {name: own if name == 'params' else still(own) for name, own in changes.items()}
 
 
 def _operation_key(key: PRNGKey, name: str) -> PRNGKey:

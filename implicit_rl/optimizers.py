@@ -105,4 +105,6 @@ def actor_critic_adam(
 
 def _part(path: tuple) -> str:
   """Which part a parameter belongs to: the first word of its module's name below 'params'."""
+  if path[0].key != 'params':
+    return 'critic'  # Of a collection that the learner does not move: any will do.
   return str(path[1].key).partition('_')[0]

@@ -31,6 +31,7 @@ from implicit_rl.logs.running_means import RunningMeans
 from implicit_rl.losses import Munchausen
 from implicit_rl.metrics import make_measure
 from implicit_rl.networks import NatureCNN, hidden_layers
+from implicit_rl.remedies import bound_remedies
 from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
 
 
@@ -204,23 +205,28 @@ class Agent:
     self.target_range = None if target_range is None else target_range.bounds(gamma, made)
 
     head = self.make_head()
-    self.network = self.make_network(network, **({'head': head} if head else {}))
-    self.apply: Apply = self.network.apply
-    init_key, learner_key, self._act_key = jax.random.split(jax.random.PRNGKey(seed), 3)
     self._stack = np.zeros((stack_size, *observation_shape), observation_dtype)
-    params = self.network.init(init_key, self._stack[None])
+    state = self._stack[None].copy()  # For its shape.
+    module: Any = self.make_network(network, **({'head': head} if head else {}))
+    for remedy in bound_remedies().values():
+      if remedy.active:
+        module = remedy.wrap(module, state)
+    self.network = module
+    self.apply: Apply = module.apply
+    init_key, learner_key, self._act_key = jax.random.split(jax.random.PRNGKey(seed), 3)
+    params = module.init(init_key, state)
     loss = self.make_loss()
     batch = checks.batch_shapes(self._stack, batch_size, self.action_shape)
     checks.trace(loss, params, batch)  # Before the data is read, which may take long.
     context = Context(
       apply=self.apply,
-      init=lambda key: self.network.init(key, self._stack[None]),
+      init=lambda key: module.init(key, state),
       loss=loss,
       discount=self.gamma_n,
       num_actions=num_actions,
-      network=self.network,
+      network=module,
       initial=jax.tree.map(np.array, params),
-      layers=hidden_layers(self.network, self._stack[None]),
+      layers=hidden_layers(module, state),
       batch=batch,
     )
     self.learner = learner(loss, context=context)

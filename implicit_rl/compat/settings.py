@@ -13,6 +13,7 @@ def check_number(
   least: float | None = None,
   above: float | None = None,
   most: float | None = None,
+  below: float | None = None,
   whole: bool = False,
   optional: bool = False,
 ) -> None:
@@ -24,6 +25,7 @@ def check_number(
     least: the least number allowed; None for no limit, likewise below.
     above: what it must be larger than.
     most: the largest number allowed.
+    below: what it must be smaller than.
     whole: whether it must be an integer.
     optional: whether None is allowed too.
   """
@@ -37,15 +39,17 @@ def check_number(
     (least is None or value >= least)
     and (above is None or value > above)
     and (most is None or value <= most)
+    and (below is None or value < below)
     and value == value  # Not NaN.
   ):
     return
   lower, bracket = (above, '(') if least is None else (least, '[')
+  upper, closing = (below, ')') if most is None else (most, ']')
   what = 'a whole number' if whole else 'a number'
-  if lower is not None and most is not None:
-    what += f' in {bracket}{lower}, {most}]'
+  if lower is not None and upper is not None:
+    what += f' in {bracket}{lower}, {upper}{closing}'
   elif lower is not None:
     what += f' above {lower}' if least is None else f' of at least {lower}'
-  elif most is not None:
-    what += f' of at most {most}'
+  elif upper is not None:
+    what += f' below {below}' if most is None else f' of at most {most}'
   raise ValueError(f'{name} must be {what}{" or None" * optional}, got {value!r}.')

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from implicit_rl import rank
-from implicit_rl.context import Context
+from implicit_rl.context import Context, trained
 from implicit_rl.diagnostics.base import Diagnostic
 from implicit_rl.layer_graph import layer_graph
 from implicit_rl.types import Batch, LearnerState, PRNGKey
@@ -44,7 +44,7 @@ class Gradients(Diagnostic):
     changes, _ = context.optimizer.update(gradient, state.optimizer_state, state.params)
     found = {
       'gradient_norm': optax.tree.norm(gradient),
-      'effective_learning_rate': effective_learning_rate(changes, state.params),
+      'effective_learning_rate': effective_learning_rate(trained(changes), trained(state.params)),
     }
     graph = layer_graph(context.init).layers if context.layers else {}
     for name, layer in graph.items():

@@ -9,7 +9,7 @@ import gin
 import jax
 import numpy as np
 
-from implicit_rl.context import Context
+from implicit_rl.context import Context, trained
 from implicit_rl.diagnostics.base import Diagnostic
 from implicit_rl.types import Batch, LearnerState, Params, PRNGKey
 
@@ -47,11 +47,11 @@ class Norms(Diagnostic):
   ) -> dict[str, float]:
     """Returns `weight_norm`, `weight_norm/LAYER` and `distance_from_start`."""
     del batch, key
-    params = jax.tree.map(np.asarray, state.params)
+    params = jax.tree.map(np.asarray, trained(state.params))
     by_layer = layer_norms(params)
     found = {f'weight_norm/{name}': norm for name, norm in by_layer.items() if name}
     found['weight_norm'] = total_norm(params)
     if context.initial is not None:
-      moved = jax.tree.map(lambda a, b: np.float64(a) - b, params, context.initial)
+      moved = jax.tree.map(lambda a, b: np.float64(a) - b, params, trained(context.initial))
       found['distance_from_start'] = total_norm(moved)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import gin
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
-from implicit_rl.types import Batch, LearnerState, LossAux, Metrics, Params, PRNGKey
+from implicit_rl.types import Array, Batch, LearnerState, LossAux, Metrics, Params, PRNGKey
 
 
 class Remedy:
@@ -26,6 +27,24 @@ class Remedy:
   def active(self) -> bool:
     """Whether it does anything; an inactive remedy leaves the compiled program untouched."""
     return True
+
+  def conflict(self, other: Remedy) -> str | None:
+    """Returns why this remedy and another can not act together; None where they can."""
+    del other
+    return None
+
+  def wrap(self, network: Any, state: Array) -> Any:
+    """Returns the network that the agent trains and acts with.
+
+    Args:
+      network: the agent's, a Flax module or what another remedy made of one.
+      state: [1, S, ...], of the shape and dtype that it is given.
+
+    Returns:
+      `network`, or an object with its attributes whose `init` and `apply` do more.
+    """
+    del state
+    return network
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
     """Returns this remedy's own state, such as a copy of the initial parameters.
@@ -157,13 +176,8 @@ class PeriodicRemedy(Remedy):
   def __post_init__(self):
     """Checks the settings."""
     for name in ('period', 'until'):
-      value = getattr(self, name)
-      whole = isinstance(value, int) and not isinstance(value, bool)
-      if value is not None and not (whole and value >= 1):
-        raise ValueError(
-          f'{type(self).__name__}.{name} must be a whole number of updates, at least 1, or None; '
-          f'got {value!r}.'
-        )
+      of = f'{type(self).__name__}.{name}'
+      check_number(of, getattr(self, name), least=1, whole=True, optional=True)
 
   @property
   def active(self) -> bool:
@@ -206,10 +220,17 @@ def check_remedies(by_name: dict[str, Any]) -> dict[str, Remedy]:
   """Returns those that are not None, sorted by name.
 
   Raises:
-    ValueError: for what is not a `Remedy`, naming its gin binding.
+    ValueError: for what is not a `Remedy`, or two that can not act together, by their gin bindings.
   """
   for name, remedy in by_name.items():
     if remedy is not None and not isinstance(remedy, Remedy):
       hint = f': say @{remedy.__name__}().' if isinstance(remedy, type) else '.'
       raise ValueError(f'Remedies.{name} must be a Remedy or None, got {remedy!r}{hint}')
-  return {name: by_name[name] for name in sorted(by_name) if by_name[name] is not None}
+  remedies = {name: by_name[name] for name in sorted(by_name) if by_name[name] is not None}
+  for (name, one), (other_name, other) in itertools.permutations(remedies.items(), 2):
+    if one.active and other.active and (why := one.conflict(other)):
+      raise ValueError(
+        f'Remedies.{name} can not act together with Remedies.{other_name}: {why}. Bind one of them '
+        'to None.'
+      )
+  return remedies

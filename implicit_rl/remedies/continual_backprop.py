@@ -9,6 +9,7 @@ import gin
 import jax
 import jax.numpy as jnp
 
+from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.layer_graph import HiddenLayer, array_at
 from implicit_rl.remedies import units
@@ -59,15 +60,9 @@ class ContinualBackprop(Remedy):
 
   def __post_init__(self):
     """Checks the settings."""
-    within = {
-      'rate': ('within [0, 1]', 0 <= self.rate <= 1),
-      'decay': ('within [0, 1)', 0 <= self.decay < 1),
-      'maturity': ('at least 0', isinstance(self.maturity, int) and self.maturity >= 0),
-    }
-    for name, (range_, right) in within.items():
-      if not right:
-        value = getattr(self, name)
-        raise ValueError(f'ContinualBackprop.{name} must be {range_}, got {value!r}.')
+    check_number('ContinualBackprop.rate', self.rate, least=0, most=1)
+    check_number('ContinualBackprop.decay', self.decay, least=0, below=1)
+    check_number('ContinualBackprop.maturity', self.maturity, least=0, whole=True)
 
   @property
   def active(self) -> bool:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from implicit_rl.context import Context
+from implicit_rl.context import Context, trained
 from implicit_rl.remedies.base import LossTerm
 from implicit_rl.types import Batch, LossAux, Params, PRNGKey
 
@@ -44,5 +44,7 @@ class L2Init(LossTerm):
     extra: Any,
   ) -> jax.Array:
     """Returns the squared distance []."""
-    apart = jax.tree.map(lambda p, q: p - q if p.ndim else jnp.zeros(()), params, extra)
+    apart = jax.tree.map(
+      lambda p, q: p - q if p.ndim else jnp.zeros(()), trained(params), trained(extra)
+    )
     return optax.tree.norm(apart, squared=True)

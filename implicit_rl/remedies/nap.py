@@ -38,9 +38,11 @@ class NaP(PeriodicRemedy):
     """
     norms = {name: _norm(params, layer) for name, layer in _normalised(context).items()}
     if not norms:
+      network = type(context.network).__name__
       raise ValueError(
-        'NaP needs normalised layers, and the network has none: add '
-        '--gin_files=gin_configs/normalisation/layer_norm.gin.'
+        f'NaP needs layers that are normalised before their activation, and {network} has none: '
+        'add --gin_files=gin_configs/normalisation/layer_norm.gin; networks of residual blocks, '
+        'such as SimBa, normalise elsewhere and have to do without NaP.'
       )
     return norms
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.layer_graph import Path, layer_graph
 from implicit_rl.remedies.base import PeriodicRemedy
@@ -44,13 +45,9 @@ class MagnitudePruning(PeriodicRemedy):
   def __post_init__(self):
     """Checks the settings."""
     super().__post_init__()
-    if not 0 <= self.sparsity < 1:
-      raise ValueError(f'MagnitudePruning.sparsity must be within [0, 1), got {self.sparsity!r}.')
-    if not 0 <= self.begin < self.end:
-      raise ValueError(
-        'MagnitudePruning.begin must be at least 0 and below MagnitudePruning.end, '
-        f'got {self.begin!r} and {self.end!r}.'
-      )
+    check_number('MagnitudePruning.sparsity', self.sparsity, least=0, below=1)
+    check_number('MagnitudePruning.begin', self.begin, least=0, whole=True)
+    check_number('MagnitudePruning.end', self.end, above=self.begin, whole=True)
 
   @property
   def active(self) -> bool:

@@ -10,6 +10,7 @@ import gin
 import jax
 import jax.numpy as jnp
 
+from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.layer_graph import layer_graph
 from implicit_rl.remedies import moments
@@ -105,7 +106,7 @@ class HeadReset(_Reset):
   def __post_init__(self):
     """Checks the settings."""
     super().__post_init__()
-    _check_layers(self, 'hidden_layers', self.hidden_layers)
+    check_number('HeadReset.hidden_layers', self.hidden_layers, least=0, whole=True)
 
   def rewritten(self, context: Context, params: Params, fresh: Params) -> Params:
     """Returns the parameters with fresh last layers."""
@@ -143,12 +144,11 @@ class ShrinkAndPerturb(_Reset):
   def __post_init__(self):
     """Checks the settings."""
     super().__post_init__()
-    for name in ('shrink', 'perturb'):
-      value = getattr(self, name)
-      if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f'ShrinkAndPerturb.{name} must be within [0, 1], got {value!r}.')
-    if self.reset_layers is not None:
-      _check_layers(self, 'reset_layers', self.reset_layers)
+    check_number('ShrinkAndPerturb.shrink', self.shrink, least=0, most=1)
+    check_number('ShrinkAndPerturb.perturb', self.perturb, least=0, most=1)
+    check_number(
+      'ShrinkAndPerturb.reset_layers', self.reset_layers, least=0, whole=True, optional=True
+    )
 
   def rewritten(self, context: Context, params: Params, fresh: Params) -> Params:
     """Returns the mixture, with fresh last layers."""
@@ -167,15 +167,6 @@ class ShrinkAndPerturb(_Reset):
 
 def _pick(chosen: Params, new: Params, old: Params) -> Params:
   return jax.tree.map(lambda choose, a, b: a if choose else b, chosen, new, old)
-
-
-def _check_layers(remedy: object, name: str, number: Any) -> None:
-  whole = isinstance(number, int) and not isinstance(number, bool)
-  if not whole or number < 0:
-    raise ValueError(
-      f'{type(remedy).__name__}.{name} must be a whole number of hidden layers, at least 0, '
-      f'got {number!r}.'
-    )
 
 
 def _last(remedy: object, name: str, number: int, context: Context, params: Params) -> Params:

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from implicit_rl import rank
+from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.layer_graph import LayerGraph, layer_graph
 from implicit_rl.remedies import moments
@@ -20,7 +22,7 @@ from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
 class UnitReset(PeriodicRemedy):
   """Draws the units of hidden layers anew whose score is small for their layer.
 
-  A subclass writes `values`. The score of a unit is its mean |value| over the mean of its layer's.
+  A subclass writes `values`, which `rank.dormancy_scores` makes the scores of.
   CLASS/Reset counts the units.
 
   Attributes:
@@ -39,10 +41,7 @@ class UnitReset(PeriodicRemedy):
   def __post_init__(self):
     """Checks the settings."""
     super().__post_init__()
-    if not isinstance(self.threshold, int | float) or not 0 <= self.threshold <= 1:
-      raise ValueError(
-        f'{type(self).__name__}.threshold must be within [0, 1], got {self.threshold!r}.'
-      )
+    check_number(f'{type(self).__name__}.threshold', self.threshold, least=0, most=1)
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
     """Checks that the network has units to reset."""
@@ -61,15 +60,9 @@ class UnitReset(PeriodicRemedy):
     graph = unit_graph(context, self)
     values_key, reset_key = jax.random.split(key)
     values = self.values(context, graph, state, batch, values_key)
-    chosen = {name: scores(one) <= self.threshold for name, one in values.items()}
+    chosen = {name: rank.dormancy_scores(one) <= self.threshold for name, one in values.items()}
     state = reset(context, graph, state, chosen, reset_key, self.reset_count)
     return state, {f'{type(self).__name__}/Reset': count(chosen)}
-
-
-def scores(values: jax.Array) -> jax.Array:
-  """Returns each unit's mean size over that of its layer: [N, C] -> [C]; 0 in a layer of zeros."""
-  size = jnp.mean(jnp.abs(values), axis=0)
-  return size / (jnp.mean(size) + 1e-9)
 
 
 def unit_graph(context: Context, remedy: object) -> LayerGraph:

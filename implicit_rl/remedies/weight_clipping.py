@@ -9,6 +9,7 @@ import gin
 import jax.numpy as jnp
 from flax import traverse_util
 
+from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.layer_graph import layer_graph
 from implicit_rl.remedies.base import PeriodicRemedy
@@ -36,8 +37,7 @@ class WeightClipping(PeriodicRemedy):
   def __post_init__(self):
     """Checks the settings."""
     super().__post_init__()
-    if not isinstance(self.scale, int | float) or not self.scale > 0:
-      raise ValueError(f'WeightClipping.scale must be above 0, got {self.scale!r}.')
+    check_number('WeightClipping.scale', self.scale, above=0)
 
   def operate(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey

@@ -47,13 +47,16 @@ CASES = {
 def make(name, remedies, **settings):
   """Returns a learner with remedies: its `context` has everything."""
   case = CASES[name]
-  loss = case.make(case.loss, apply=case.network.apply, discount=0.9, **dict(case.settings))
+  network, state = case.network, np.zeros((1, *case.shape), np.float32)
+  for remedy in remedies.values():  # As an agent does.
+    network = remedy.wrap(network, state)
+  loss = case.make(case.loss, apply=network.apply, discount=0.9, **dict(case.settings))
   context = Context(
-    apply=case.network.apply,
-    init=lambda key: case.network.init(key, np.zeros((1, *case.shape), np.float32)),
+    apply=network.apply,
+    init=lambda key: network.init(key, state),
     discount=0.9,
     num_actions=A,
-    network=case.network,
+    network=network,
   )
   if name == 'SAC':
     settings = {'optimizer': optimizers.actor_critic_adam()} | settings

@@ -47,10 +47,14 @@ PAIRS = [(agent, 'MLP') for agent in VALUE_AGENTS] + [
 CRITICS = {'SAC': sac.SACAgent, 'CQL': continuous_cql.ContinuousCQLAgent}
 
 
+INJECTION = ROOT / 'gin_configs/remedies/plasticity_injection.gin'
+
+
 @pytest.fixture(scope='module')
 def files():
+  """All but plasticity injection, which excludes some; test_settings.py has it with the others."""
   paths = [p for f in ('remedies', 'penalties') for p in (ROOT / 'gin_configs' / f).glob('*.gin')]
-  return [path for path in sorted(paths) if 'Remedies.' in path.read_text()]
+  return [p for p in sorted(paths) if 'Remedies.' in p.read_text() and p != INJECTION]
 
 
 def bind(files):
@@ -94,10 +98,19 @@ def test_value_agents_take_all_remedies_at_once(agent, network, files):
 
 
 @pytest.mark.parametrize('agent', CRITICS)
-def test_critics_take_all_loss_terms(agent, files):
-  bind(files)
+@pytest.mark.parametrize('injected', [False, True])
+def test_critics_take_all_loss_terms(agent, injected, files):
+  bind([INJECTION] if injected else files)
   made = CRITICS[agent](3, (5,), np.float32, 1, network=networks.ActorCritic, batch_size=4)
   assert of_terms(made.learner) <= traced(made)
+
+
+@pytest.mark.parametrize('agent, network', PAIRS)
+def test_plasticity_is_injected_into_every_value_agent(agent, network):
+  bind([INJECTION])
+  module, shape, dtype = NETWORKS[network]
+  made = VALUE_AGENTS[agent](3, shape, dtype, 2, network=module, batch_size=4)
+  assert 'PlasticityInjection/Done' in traced(made)
 
 
 @pytest.mark.slow

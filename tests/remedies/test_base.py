@@ -264,7 +264,7 @@ def test_updates_stand_within_what_the_caller_compiles_and_differentiates():
   [
     (lambda: Anchor(-1.0), r'Anchor\.weight must be a number of at least 0, got -1\.0'),
     (lambda: Anchor('much'), r"Anchor\.weight must be a number of at least 0, got 'much'"),
-    (lambda: Shrink(0), r'Shrink\.period must be a whole number of updates, .* got 0'),
+    (lambda: Shrink(0), r'Shrink\.period must be a whole number .* got 0'),
     (lambda: Shrink(2.5), r'Shrink\.period must be .* got 2\.5'),
     (lambda: make_learner({'mine': Anchor}), r'Remedies\.mine must be .*: say @Anchor\(\)'),
     (lambda: make_learner({'mine': 3}), r'Remedies\.mine must be a Remedy or None, got 3'),

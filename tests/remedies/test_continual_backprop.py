@@ -117,16 +117,3 @@ def test_rate_0_is_out_of_the_program_and_seeds_are_apart():
       alone,
       together,
     )
-
-
-@pytest.mark.parametrize(
-  ('wrong', 'said'),
-  [
-    ({'rate': -0.1}, r'ContinualBackprop\.rate must be within \[0, 1\], got -0\.1'),
-    ({'decay': 1.0}, r'ContinualBackprop\.decay must be within \[0, 1\), got 1\.0'),
-    ({'maturity': -1}, r'ContinualBackprop\.maturity must be at least 0, got -1'),
-  ],
-)
-def test_bad_settings_are_refused_in_one_line(wrong, said):
-  with pytest.raises(ValueError, match=said):
-    ContinualBackprop(**wrong)

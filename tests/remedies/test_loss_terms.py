@@ -277,22 +277,6 @@ def test_a_weight_of_0_takes_a_term_out(made):
   assert made['dqn'].learner({one.__name__: one(0.0) for one in terms}).remedies == {}
 
 
-WRONG = {
-  r'DR3\.weight must be a number of at least 0, got -1': lambda: DR3(-1),
-  r'Decorrelation\.variance must be .* at least 0, got -2': lambda: Decorrelation(variance=-2),
-  r'InFeR\.heads must be a whole number of at least 1, got 0': lambda: InFeR(heads=0),
-  r'InFeR\.scale must be a number above 0, got 0': lambda: InFeR(scale=0),
-  r'CChain\.ratio must be a number of at least 0, got nan': lambda: CChain(float('nan')),
-  r'CChain\.window must be a whole number of at least 1, got 0\.5': lambda: CChain(window=0.5),
-}
-
-
-@pytest.mark.parametrize('said', WRONG)
-def test_wrong_settings_are_refused_by_name(said):
-  with pytest.raises(ValueError, match=said):
-    WRONG[said]()
-
-
 def test_what_agent_or_network_lacks_is_refused_at_the_start(made):
   setting = made['dqn']
   bare = setting._replace(context=dataclasses.replace(setting.context, layers=()))

@@ -92,17 +92,3 @@ def test_before_it_begins_and_with_sparsity_0_it_trains_as_without():
     batches = small_learners.batches('MinAtar', 4)
     ends.append(learner.update_many(small_learners.start(learner), batches)[0]._replace(extra={}))
   assert_equal(*ends)
-
-
-@pytest.mark.parametrize(
-  ('wrong', 'said'),
-  [
-    ({'sparsity': 1.0}, r'MagnitudePruning\.sparsity must be within \[0, 1\), got 1\.0'),
-    ({'begin': 5, 'end': 5}, r'MagnitudePruning\.begin must be .* got 5 and 5'),
-    ({'begin': -1}, r'MagnitudePruning\.begin must be at least 0'),
-    ({'period': 0}, r'MagnitudePruning\.period must be a whole number'),
-  ],
-)
-def test_bad_settings_are_refused_in_one_line(wrong, said):
-  with pytest.raises(ValueError, match=said):
-    MagnitudePruning(**wrong)

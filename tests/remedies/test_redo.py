@@ -13,9 +13,9 @@ from implicit_rl import losses, networks
 from implicit_rl.context import Context
 from implicit_rl.layer_graph import layer_graph
 from implicit_rl.learner import Learner
+from implicit_rl.rank import dormancy_scores
 from implicit_rl.remedies import units
 from implicit_rl.remedies.redo import ReDo
-from implicit_rl.remedies.units import scores
 from tests.remedies import small_learners
 from tests.remedies.small_learners import assert_equal
 
@@ -66,7 +66,7 @@ def batch_of(states):
 def test_dormant_units_are_those_of_the_authors_code(authors, threshold):
   network, params, states = authors
   for name, layer in network.apply(params, states).layers.items():
-    found = scores(layer.activation.reshape(-1, layer.activation.shape[-1]))
+    found = dormancy_scores(layer.activation.reshape(-1, layer.activation.shape[-1]))
     np.testing.assert_array_equal(np.flatnonzero(found <= threshold), DORMANT[threshold][name])
 
 
@@ -204,19 +204,7 @@ def test_adams_count_is_reset_by_choice_where_a_unit_is(authors):
   assert counts == [0, 5, 5]
 
 
-def test_a_layer_of_zeros_is_dormant_and_scores_average_to_1():
-  np.testing.assert_array_equal(scores(jnp.zeros((4, 3))), 0)
-  values = np.random.default_rng(0).normal(size=(10, 7))
-  expected = np.abs(values).mean(0) / np.abs(values).mean()
-  np.testing.assert_allclose(scores(jnp.asarray(values, jnp.float32)), expected, rtol=1e-5)
-
-
-def test_bad_settings_and_networks_are_refused_in_one_line():
-  for wrong in (-0.1, 1.5, float('nan')):
-    with pytest.raises(ValueError, match=rf'ReDo\.threshold must be within \[0, 1\], got {wrong}'):
-      ReDo(threshold=wrong)
-  with pytest.raises(ValueError, match=r'ReDo\.period must be'):
-    ReDo(period=0)
+def test_a_network_without_units_is_refused():
   silent = Context(init=lambda key: {'params': {}}, optimizer=optax.sgd(0.1))
   with pytest.raises(ValueError, match=r'ReDo resets units of hidden layers, and NoneType names'):
     ReDo().init(silent, {}, jax.random.key(0))

@@ -150,21 +150,7 @@ def test_last_layers_of_all_are_all():
   assert all(jax.tree.leaves(layer_graph(learner.context.init).last(4, params)))
 
 
-@pytest.mark.parametrize(
-  ('wrong', 'said'),
-  [
-    (lambda: HeadReset(period=0), r'HeadReset\.period must be a whole number .* got 0'),
-    (lambda: HeadReset(until=0), r'HeadReset\.until must be a whole number .* got 0'),
-    (lambda: HeadReset(hidden_layers=-1), r'HeadReset\.hidden_layers must be .* got -1'),
-    (lambda: ShrinkAndPerturb(shrink=1.5), r'ShrinkAndPerturb\.shrink must be within .* got 1\.5'),
-    (lambda: ShrinkAndPerturb(perturb=-1), r'ShrinkAndPerturb\.perturb must be within .* got -1'),
-    (lambda: ShrinkAndPerturb(reset_layers=0.5), r'ShrinkAndPerturb\.reset_layers must be .*'),
-    (
-      lambda: small_learners.start(small_learners.make('DQN', {'r': HeadReset(hidden_layers=3)})),
-      r'HeadReset\.hidden_layers is 3: There are no 3 hidden layers before the head',
-    ),
-  ],
-)
-def test_bad_settings_are_refused_in_one_line(wrong, said):
+def test_more_layers_than_there_are_are_refused():
+  said = r'HeadReset\.hidden_layers is 3: There are no 3 hidden layers before the head'
   with pytest.raises(ValueError, match=said):
-    wrong()
+    small_learners.start(small_learners.make('DQN', {'r': HeadReset(hidden_layers=3)}))

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from implicit_rl.context import Context
 from implicit_rl.layer_graph import layer_graph
 from implicit_rl.remedies.grama import ReGraMa
 from implicit_rl.remedies.nap import NaP
 from implicit_rl.remedies.weight_clipping import WeightClipping
+from implicit_rl.simba import SimBa
 from tests.remedies import small_learners
 from tests.remedies.small_learners import assert_equal
 
@@ -170,19 +172,10 @@ def test_units_are_scored_by_gradients_that_finite_differences_give():
   np.testing.assert_allclose(found, expected, rtol=0.05, atol=2e-4)
 
 
-@pytest.mark.parametrize(
-  ('wrong', 'said'),
-  [
-    (lambda: WeightClipping(scale=0), r'WeightClipping\.scale must be above 0, got 0'),
-    (lambda: WeightClipping(scale=float('nan')), r'WeightClipping\.scale must be above 0, got nan'),
-    (lambda: WeightClipping(period=-1), r'WeightClipping\.period must be a whole number'),
-    (lambda: ReGraMa(threshold=2), r'ReGraMa\.threshold must be within \[0, 1\], got 2'),
-    (
-      lambda: small_learners.start(small_learners.make('DQN', {'nap': NaP()})),
-      r'NaP needs normalised layers, .* --gin_files=gin_configs/normalisation/layer_norm\.gin',
-    ),
-  ],
-)
-def test_bad_settings_are_refused_in_one_line(wrong, said):
-  with pytest.raises(ValueError, match=said):
-    wrong()
+@pytest.mark.parametrize('network', [small_learners.CASES['DQN'].network, SimBa(3, 8)])
+def test_networks_without_normalised_layers_are_refused(network):
+  """SimBa's normalisations stand before its dense layers; no mix-in adds others."""
+  init = lambda key: network.init(key, np.zeros((1, 1, 5), np.float32))
+  with pytest.raises(ValueError, match=r'NaP needs layers .* SimBa, normalise') as error:
+    NaP().init(Context(init=init, network=network), init(KEY), KEY)
+  assert type(network).__name__ in str(error.value)
