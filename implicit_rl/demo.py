@@ -90,8 +90,13 @@ def draw(output: pathlib.Path, made: Sequence[parallel_runs.Job]) -> list[pathli
   figure, numbers = curves.figure(table, METRICS, title=title(starts, ends), log=('q_mean',))
   axis = figure.axes[METRICS.index('q_mean')]
   axis.axhline(BOUND, color='black', linewidth=1.2)
-  place = {'xycoords': ('axes fraction', 'data'), 'ha': 'right', 'va': 'bottom'}
-  axis.annotate(f'at most {BOUND} is possible', (0.99, BOUND), **place)
+  axis.annotate(
+    f'at most {BOUND} is possible',
+    (0.99, BOUND),
+    xycoords=('axes fraction', 'data'),
+    horizontalalignment='right',
+    verticalalignment='bottom',
+  )
   style.caption(figure, CAPTION)
   picture, page = output / 'rank_values_and_return.png', output / 'report.html'
   style.save(figure, picture, numbers)

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from PIL import Image
 
 # Okabe and Ito's palette: told apart by colour-blind readers; lines and markers repeat it.
@@ -123,7 +124,7 @@ def draw(
 def caption(figure: Figure, text: str) -> None:
   """Puts a caption under all panels, above the legend's entries, in small type."""
   lines = textwrap.wrap(text, max(20, int(11 * figure.get_figwidth())))
-  figure.legends[0].set_title('\n'.join(lines), prop={'size': 11})
+  figure.legends[0].set_title('\n'.join(lines), prop=FontProperties(size=11))
   figure.draw_without_rendering()
 
 

@@ -98,7 +98,8 @@ class GymnasiumEnvironment:
     self._make_drawn = functools.partial(
       _make, task, {'render_mode': 'rgb_array', **(arguments or {})}, max_steps_per_episode
     )
-    self._task, self._drawn = task, None  # The second is made where a picture is asked for.
+    self._task = task
+    self._drawn: Any = None  # Made where a picture is asked for.
     self.game_over = False
     self.truncated = False
     self.seed(seed)
