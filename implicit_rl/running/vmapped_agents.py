@@ -13,7 +13,7 @@ import numpy as np
 from implicit_rl.agents import schedules
 from implicit_rl.data.source import DataSource
 from implicit_rl.logs.running_means import RunningMeans
-from implicit_rl.running.merged_updates import merge
+from implicit_rl.running.merged_updates import DifferentProgramsError, merge
 from implicit_rl.types import Array, Batch
 
 
@@ -128,6 +128,9 @@ def merged_update(agents: Sequence[Any]) -> Callable[..., Any]:
   Raises:
     DifferentProgramsError: if the agents' updates differ in more than numbers.
   """
+  structures = {jax.tree.structure(agent.state) for agent in agents}
+  if len(structures) > 1:
+    raise DifferentProgramsError('they differ in the state of optimisers or remedies')
   update = merge([agent.learner.pure_update for agent in agents])
   jax.eval_shape(update, 0, agents[0].state, agents[0].learner.context.batch)  # Raises now.
   return update

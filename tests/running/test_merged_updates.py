@@ -1,5 +1,7 @@
 """Updates of different settings, vmapped as one program, are each setting's own updates."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,7 +76,7 @@ def test_one_number_of_many_is_no_more_work_than_one():
   [
     ({'penalty_weight': 0.0}, {'penalty_weight': 1e-3}),
     ({'target_update_rate': 1.0}, {'target_update_rate': 0.5}),
-    ({'optimizer': optax.adam}, {'optimizer': optax.sgd}),
+    ({'optimizer': optax.adam}, {'optimizer': functools.partial(optax.adam, nesterov=True)}),
   ],
 )
 def test_what_is_another_program_is_refused(one, other):
