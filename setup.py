@@ -1,12 +1,12 @@
 """Packaging: what implicit_rl needs, and why each bound is there.
 
-Measured in a fresh environment (Python 3.12, Linux x86-64): the plain install takes 3.5 GB, of
+Measured in a fresh environment (Python 3.11, Linux x86-64): the plain install takes 3.7 GB, of
 which TensorFlow is 1.9 GB, jaxlib 0.35 GB, pyarrow with tensorflow-datasets 0.2 GB, OpenCV 0.2 GB.
 All but pyarrow and tensorflow-datasets are dopamine-rl's own requirements, so extras for Atari or
 for TFDS would save a few percent and leave the newcomer with an install that cannot do the main
 job: there are none.
 
-IMPLICIT_RL_DISTRIBUTION=rank builds implicit-rl-rank instead, for those who only measure (0.64 GB):
+IMPLICIT_RL_DISTRIBUTION=rank builds implicit-rl-rank instead, for those who only measure (0.75 GB):
 fewer modules of the same tree under the same import names. docs/install.md says when to use it.
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from implicit_rl.compat import old_names
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 old_names.install()
 

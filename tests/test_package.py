@@ -96,6 +96,14 @@ def test_the_metadata_is_whole(distributions, whole, small):
   assert python('-m', 'twine', '--no-color', 'check', '--strict', *paths).count('PASSED') == 3
 
 
+def test_the_citations_are_of_this_version():
+  version = re.escape(implicit_rl.__version__)
+  assert re.search(rf'^version: {version}$', (ROOT / 'CITATION.cff').read_text(), re.MULTILINE)
+  assert re.search(rf'^  version = {{{version}}},$', (ROOT / 'README.md').read_text(), re.MULTILINE)
+  install = (ROOT / 'docs' / 'install.md').read_text()
+  assert set(re.findall(r'implicit_rl(?:_rank)?-(.*?)-py3', install)) == {implicit_rl.__version__}
+
+
 def test_the_unpacked_wheel_trains_in_an_empty_folder(whole, tmp_path):
   """A file of one's own includes a shipped one and imports a module beside it."""
   (tmp_path / 'mine.gin').write_text(
