@@ -55,6 +55,8 @@ def test_every_gin_file_runs(gin_file, tmp_path, hopper_replay, capsys):
   own = [name for name in own if name not in ('Losses/Total', 'Losses/Penalty')]
   assert own and row['Losses/Total'] > sum(row[name] for name in own)
   assert row['Losses/Penalty'] > 0 and max(row[name] for name in own) > 0
+  if 'fqe' in gin_file or 'monte_carlo' in gin_file:
+    assert row['alarms'] == []
 
 
 MIX_INS = {

@@ -248,6 +248,8 @@ class Agent:
       )
 
     self._recorder = None if self.source is None else self.source.recorder
+    # Drawn once: to read frames takes long, and those that are held out never change.
+    self._held_out = functools.cache(lambda size: self.source.held_out_batch(size))
 
     self.learnt = RunningMeans()
     self.acted = 0
@@ -379,7 +381,9 @@ class Agent:
     if not self.estimates_values:
       measured['q_data_gap'] = np.nan
     measurements = measurements or self.measurements
-    add_new(measured, measurements.take(iteration, self.state, batch), 'A diagnostic')
+    held_out = None if self.source is None else self._held_out(len(batch.reward))
+    found = measurements.take(iteration, self.state, batch, held_out)
+    add_new(measured, found, 'A diagnostic')
     return measured
 
   def value_bounds(self) -> tuple[float, float]:

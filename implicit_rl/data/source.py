@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from implicit_rl import types
-from implicit_rl.data import compact, device_store, transitions
+from implicit_rl.compat.settings import check_number
+from implicit_rl.data import compact, device_store, subsets, transitions
 
 # What of a description a continued run must find again; counts of a growing memory are not in it.
 _IDENTITY = (
   'dataset version game fingerprint subset fraction subset_seed terminal_convention time_limit '
-  'clip_rewards rotation capacity observation_shape stack_size update_horizon gamma seed'
+  'clip_rewards rotation capacity observation_shape stack_size update_horizon gamma seed held_out'
 ).split()
 
 
@@ -143,6 +144,11 @@ class DataSource(Protocol):
       A batch of NumPy arrays with leading axis [size]. `return_to_go` is NaN where the source does
       not know the return, or None if it knows none.
     """
+
+  def held_out_batch(self, size: int) -> types.Batch | None:
+    """Returns `size` i.i.d. transitions that `sample` never draws; None if none are kept out."""
+    del size
+    return None
 
   @abc.abstractmethod
   def __len__(self) -> int:
@@ -278,7 +284,10 @@ class RowSource(DataSource):
 
   def fixed_batch(self, size: int) -> types.Batch:
     """See `DataSource.fixed_batch`."""
-    rows = self._draw(0, 1, size, transitions.FIXED_BATCH_STREAM)[0]
+    return self._with_returns(self._draw(0, 1, size, transitions.FIXED_BATCH_STREAM)[0])
+
+  def _with_returns(self, rows: np.ndarray) -> types.Batch:
+    """Returns the transitions from `rows` [B], and their returns."""
     batch = self._gather(rows)
     if batch.return_to_go is None:
       batch = batch._replace(return_to_go=self._returns(rows))
@@ -365,6 +374,8 @@ class StoredSource(RowSource):
     description: what the data is; `describe` adds the counts. `dataset` is the name a run shows.
     on_device: keep frames and columns in device memory; batches are then gathered within the
       learner's compiled program. The same rows are drawn, so training differs by rounding at most.
+    held_out: share of the rows that no update draws, for measures of unseen transitions: whole
+      episodes at random, the same ones for every seed.
 
   Attributes:
     device_rows: the store in device memory, or None.
@@ -386,6 +397,7 @@ class StoredSource(RowSource):
     return_to_go: np.ndarray | None = None,
     description: Mapping[str, Any] | None = None,
     on_device: bool = False,
+    held_out: float = 0.0,
   ):
     super().__init__(
       columns,
@@ -395,6 +407,7 @@ class StoredSource(RowSource):
       gamma=gamma,
       seed=seed,
     )
+    check_number(f'{type(self).__name__}.held_out', held_out, least=0, most=1)
     valid = transitions.valid_rows(columns.terminal, columns.episode_end, update_horizon)
     if selected is not None:
       valid &= selected
@@ -405,14 +418,39 @@ class StoredSource(RowSource):
         f'No complete transition is left: the data holds {len(columns.action)} rows, and '
         f'update_horizon is {update_horizon}. Choose a larger part of the dataset.'
       )
+    self._description = {'dataset': 'unnamed data', **(description or {})}
+    self._held_out = None
+    if held_out:
+      kept_out = self._choose_held_out(valid, held_out)
+      self._held_out = compact.RowRuns(kept_out)
+      valid &= ~kept_out
+      self._description |= {'held_out': held_out, 'held_out_transitions': len(self._held_out)}
     self._valid = compact.RowRuns(valid)
     self._return_to_go = return_to_go
-    self._description = {'dataset': 'unnamed data', **(description or {})}
     self._max_action = -1 if columns.action.ndim > 1 else int(columns.action.max())
     self.device_rows: device_store.DeviceRows | None = None
     if on_device:
       self.device_rows = device_store.from_host(columns, frames, return_to_go)
       self._frames = device_store.DeviceFrames(self.device_rows.observation)
+
+  def _choose_held_out(self, valid: np.ndarray, share: float) -> np.ndarray:
+    """Returns which rows [N] are kept out of training: whole episodes, for neighbours are alike.
+
+    Raises:
+      ValueError: if there are too few episodes.
+    """
+    starts = np.unique(self._columns.episode_start)
+    lengths = np.add.reduceat(valid, starts, dtype=np.int64)
+    kept_out = np.zeros_like(valid)
+    kept_out[valid] = subsets.random_episodes(
+      subsets.Episodes(lengths, np.zeros(len(lengths), np.int64)), share
+    )
+    if not kept_out.any() or not (valid & ~kept_out).any():
+      raise ValueError(
+        f'{type(self).__name__}.held_out = {share} takes all or none of the {len(starts)} '
+        'episodes, which are held out whole: choose another share, or a larger part of the dataset.'
+      )
+    return kept_out
 
   def with_seed(self, seed: int) -> StoredSource:
     """This data with another seed; rows and frames are shared, not copied."""
@@ -443,8 +481,17 @@ class StoredSource(RowSource):
     )
     return self._valid[drawn]
 
+  def held_out_batch(self, size: int) -> types.Batch | None:
+    """See `DataSource.held_out_batch`."""
+    if self._held_out is None:
+      return None
+    (drawn,) = transitions.uniform_indices(
+      self._seed, 0, 1, size, len(self._held_out), stream=transitions.FIXED_BATCH_STREAM
+    )
+    return self._with_returns(self._held_out[drawn])
+
   def in_order(self, batch_size: int) -> Iterator[types.Batch]:
-    """Yields every transition once, in the order it was logged, for measures of the whole data.
+    """Yields every transition that is not held out once, in the order it was logged.
 
     Yields:
       Batches with leading axis [batch_size]; the last may be shorter.
@@ -471,7 +518,8 @@ class StoredSource(RowSource):
     """Least and largest `return_to_go` of the data; None if the source was not asked for any."""
     if self._return_to_go is None:
       return None
-    return float(np.nanmin(self._return_to_go)), float(np.nanmax(self._return_to_go))
+    known = self._return_to_go if self._held_out is None else self._return_to_go[self._valid[:]]
+    return float(np.nanmin(known)), float(np.nanmax(known))
 
   def describe(self) -> dict[str, Any]:
     """Returns what the data is, ready for JSON."""

@@ -59,6 +59,9 @@ def take(
     except NotGivenError as error:
       missing[name] = str(error)
   for name, diagnostic in chosen.items():
+    if diagnostic.held_out:
+      missing[name] = 'give transitions that were kept out of training: td_error is theirs then'
+      continue
     measure = _first(diagnostic, context)
     call = compiled_call if diagnostic.compiled else lambda function, *args: function(*args)
     try:

@@ -14,7 +14,7 @@ import gin
 
 PAGE = 'docs/metrics.md'
 NAMES = ('values', 'dormant_units', 'one_direction')
-_LAYER = 'dormant_units/'
+_LAYER, _START = 'dormant_units/', 'dormant_at_start/'
 
 
 def values(
@@ -63,18 +63,29 @@ def value_bounds(
   return min(low, 0.0) / (1 - discount), max(high, 0.0) / (1 - discount)
 
 
-def dormant_units(shares: Mapping[str, float], most: float = 0.5) -> str | None:
-  """Says so where more than `most` of a layer's units are dormant.
+def dormant_units(
+  shares: Mapping[str, float], most: float = 0.5, start: Mapping[str, float] | None = None
+) -> str | None:
+  """Says so where training has made more than `most` of a layer's units dormant.
 
   Args:
     shares: of dormant units, by layer.
     most: a share.
+    start: shares of the initial network; 0 for a layer that is not in it. Units that were dormant
+      from the start do not count, for many a small network begins with most of them, unless the
+      whole layer is dormant.
   """
-  dormant = {name: share for name, share in shares.items() if share > most}
+  start = start or {}
+  dormant = {}
+  for name, share in shares.items():
+    at_start = start.get(name, 0.0)
+    if share == 1 or share > at_start + most * (1 - at_start):
+      dormant[name] = f'{share:.0%} of {name}' + (
+        f' ({at_start:.0%} at the start)' if name in start else ''
+      )
   if not dormant:
     return None
-  told = ', '.join(f'{share:.0%} of {name}' for name, share in dormant.items())
-  return f'most units of a layer are dormant: {told} ({PAGE}).'
+  return f'most units of a layer are dormant: {", ".join(dormant.values())} ({PAGE}).'
 
 
 def one_direction(centred_pca_rank: float) -> str | None:
@@ -135,12 +146,16 @@ class Alarms:
     if self.values is not None and 'q_max' in measured:
       rings['values'] = values(measured['q_max'], measured['q_mean'], bounds, discount, self.values)
     if self.dormant_units is not None:
-      shares = {
-        name.removeprefix(_LAYER): value
-        for name, value in measured.items()
-        if name.startswith(_LAYER)
-      } or {'the features': measured.get('dormant_units', 0.0)}
-      rings['dormant_units'] = dormant_units(shares, self.dormant_units)
+      shares, start = (
+        {
+          name.removeprefix(prefix): value
+          for name, value in measured.items()
+          if name.startswith(prefix)
+        }
+        for prefix in (_LAYER, _START)
+      )
+      shares = shares or {'the features': measured.get('dormant_units', 0.0)}
+      rings['dormant_units'] = dormant_units(shares, self.dormant_units, start)
     if self.one_direction and 'centred_pca_rank' in measured:
       rings['one_direction'] = one_direction(measured['centred_pca_rank'])
     return {name: told for name, told in rings.items() if told is not None}

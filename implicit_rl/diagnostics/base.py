@@ -18,10 +18,13 @@ class Diagnostic:
   Attributes:
     period: iterations between two measurements, at least 1; the first iteration is measured.
     compiled: whether `measure` is compiled with `jax.jit`; False for what computes on the host.
+    held_out: whether `measure` is given transitions that no update draws, instead of the fixed ones
+      of the training data. It is left out where the source keeps none out of training.
   """
 
   period: int = 1
   compiled: ClassVar[bool] = True
+  held_out: ClassVar[bool] = False
 
   def measure(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
@@ -31,8 +34,8 @@ class Diagnostic:
     Args:
       context: see `Context`.
       state: the learner's; `extra` is what `remember` returned at the last measurement.
-      batch: the run's fixed transitions, 2048 by default. `return_to_go` is NaN where the return is
-        not known, or None.
+      batch: the run's fixed transitions, 2048 by default; see `held_out`. `return_to_go` is NaN
+        where the return is not known, or None.
       key: a PRNG key of this diagnostic's own, the same at every measurement.
 
     Returns:

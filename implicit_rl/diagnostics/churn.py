@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from implicit_rl.context import Context
-from implicit_rl.diagnostics.base import Diagnostic, q_values
+from implicit_rl.diagnostics.base import Diagnostic, first, q_values
 from implicit_rl.types import Batch, LearnerState, Params, PRNGKey
 
 
@@ -58,16 +58,19 @@ class Churn(Diagnostic):
     period: iterations between two measurements.
     updates: how many, by the agent's loss without penalty and remedies; they are undone.
     batch_size: transitions in each.
+    states: at most so many transitions in both halves.
   """
 
   period: int = 1
   updates: int = 16
   batch_size: int = 32
+  states: int = 2048
 
   def measure(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> dict[str, jax.Array]:
     """Returns `churn_values`, mean |ΔQ|, and `churn_actions`, the share of changed greedy ones."""
+    batch = first(batch, self.states)
     half = len(batch.reward) // 2
     trained = jax.tree.map(lambda x: x[:half], batch)
     held = jax.tree.map(lambda x: x[half:], batch)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from implicit_rl import rank
 from implicit_rl.context import Context
-from implicit_rl.diagnostics.base import Diagnostic, hidden_layers
+from implicit_rl.diagnostics.base import Diagnostic, first, hidden_layers
 from implicit_rl.types import Batch, Layers, LearnerState, PRNGKey
 
 
@@ -55,19 +55,25 @@ class Dormancy(Diagnostic):
 
   Attributes:
     period: iterations between two measurements.
-    threshold: τ of `dormant_units/LAYER` and `dormant_overlap/LAYER`.
+    threshold: τ of `dormant_units/LAYER`, `dormant_at_start/LAYER` and `dormant_overlap/LAYER`.
     others: further τ, each logged as `dormant_units_τ/LAYER`.
+    states: at most so many.
   """
 
   period: int = 1
   threshold: float = 0.025
   others: tuple[float, ...] = (0.0, 0.1)
+  states: int = 2048
 
   def measure(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> dict[str, jax.Array]:
-    """Returns shares, their overlap with the last ones, and of tanh `saturated_units/LAYER`."""
+    """Returns shares, also of the initial network, overlaps, and of tanh `saturated_units/LAYER`.
+
+    The initial network is measured on the same transitions, if the context knows it.
+    """
     del key
+    batch = first(batch, self.states)
     layers = hidden_layers(context, state, batch)
     found = {}
     for name, mask in dormant_masks(layers, self.threshold).items():
@@ -76,6 +82,10 @@ class Dormancy(Diagnostic):
     for threshold in self.others:
       for name, mask in dormant_masks(layers, threshold).items():
         found[f'dormant_units_{threshold:g}/{name}'] = jnp.mean(mask)
+    if context.initial is not None:
+      begin = hidden_layers(context, state._replace(params=context.initial), batch)
+      for name, mask in dormant_masks(begin, self.threshold).items():
+        found[f'dormant_at_start/{name}'] = jnp.mean(mask)
     if getattr(context.network, 'activation', None) == 'tanh':
       for name, layer in layers.items():
         found[f'saturated_units/{name}'] = saturated_share(layer.activation)
@@ -86,4 +96,5 @@ class Dormancy(Diagnostic):
   ) -> dict[str, jax.Array]:
     """Returns this measurement's dormant units."""
     del key
-    return dormant_masks(hidden_layers(context, state, batch), self.threshold)
+    layers = hidden_layers(context, state, first(batch, self.states))
+    return dormant_masks(layers, self.threshold)

@@ -49,7 +49,8 @@ class LayerRanks(Diagnostic):
     features = jax.tree.leaves(training_outputs(context, target, following).features)
     for number, phi in enumerate(features, 1):
       found |= ranks(phi, 'target' if len(features) == 1 else f'target_{number}')
-    phi = jax.tree.leaves(training_outputs(context, state, batch).features)[0]
-    if len(phi) >= phi.shape[1]:  # It takes as many states as features.
-      found['eigenvalue_srank'] = rank.eigenvalue_srank(phi[: phi.shape[1]])
+    square = first(batch, features[0].shape[1])  # It takes as many states as features.
+    phi = jax.tree.leaves(training_outputs(context, state, square).features)[0]
+    if len(phi) == phi.shape[1]:
+      found['eigenvalue_srank'] = rank.eigenvalue_srank(phi)
     return found

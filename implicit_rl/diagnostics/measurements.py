@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,16 +14,18 @@ import jax.numpy as jnp
 from implicit_rl.context import Context, add_new, named_key
 from implicit_rl.diagnostics.base import Diagnostic
 from implicit_rl.diagnostics.dormancy import Dormancy
+from implicit_rl.diagnostics.held_out import HeldOutError
 from implicit_rl.diagnostics.norms import Norms
 from implicit_rl.diagnostics.values import Values
 from implicit_rl.logs import checkpoints
-from implicit_rl.types import Batch, LearnerState, PRNGKey
+from implicit_rl.types import Batch, LearnerState, Params, PRNGKey
 
 KEYS = 0xD1A6  # Sets the diagnostics' keys apart from those of updates.
 
 # Cheap ones, which every run takes unless gin binds None: `Diagnostics.dormancy = None`.
 DEFAULTS: dict[str, Callable[[], Diagnostic]] = {
   'dormancy': Dormancy,
+  'held_out': HeldOutError,
   'norms': Norms,
   'values': Values,
 }
@@ -66,24 +69,36 @@ class Measurements:
     self._memory: dict[str, Any] = {}
     self._measures: dict[str, Callable[..., tuple[Mapping[str, Any], Any]]] = {}
     for name, diagnostic in diagnostics.items():
-      measure = functools.partial(_measure_and_remember, diagnostic, context)
+      measure = functools.partial(measure_and_remember, diagnostic, context)
       self._measures[name] = jax.jit(measure) if diagnostic.compiled else measure
 
-  def take(self, iteration: int, state: LearnerState, batch: Batch) -> dict[str, Any]:
+  def take(
+    self, iteration: int, state: LearnerState, batch: Batch, held_out: Batch | None = None
+  ) -> dict[str, Any]:
     """Returns what the diagnostics that are due in this iteration measure.
 
+    Args:
+      iteration: from 0.
+      state: the learner's.
+      batch: the run's fixed transitions.
+      held_out: transitions that no update draws, if there are any.
+
     Raises:
-      ValueError: if two diagnostics return the same name.
+      ValueError: if two diagnostics return the same name, or for a batch without a transition.
     """
+    if not len(batch.reward):
+      raise ValueError('Diagnostics need at least one transition to measure on, got none.')
     measured: dict[str, Any] = {}
     keys = jax.random.fold_in(state.key, KEYS)
     for name, diagnostic in self._diagnostics.items():
-      if iteration % diagnostic.period == 0:
+      measured_on = held_out if diagnostic.held_out else batch
+      if iteration % diagnostic.period == 0 and measured_on is not None:
         key = named_key(keys, name)
         if name not in self._memory:
-          self._memory[name] = nothing_yet(diagnostic, self._context, state, batch, key)
+          self._memory[name] = nothing_yet(diagnostic, self._context, state, measured_on, key)
         own: Any = state._replace(extra=self._memory[name])
-        found, self._memory[name] = self._measures[name](own, batch, key)
+        initial = self._context.initial
+        found, self._memory[name] = self._measures[name](initial, own, measured_on, key)
         add_new(measured, found, f'Diagnostics.{name}')
     return measured
 
@@ -100,9 +115,17 @@ class Measurements:
     self._memory = {name: memory for name, memory in state.items() if name in self._diagnostics}
 
 
-def _measure_and_remember(
-  diagnostic: Diagnostic, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
+def measure_and_remember(
+  diagnostic: Diagnostic,
+  context: Context,
+  initial: Params | None,
+  state: LearnerState,
+  batch: Batch,
+  key: PRNGKey,
 ) -> tuple[Mapping[str, Any], Any]:
+  """Returns what a diagnostic measures, and what it remembers; `initial` is `context.initial`."""
+  # As an argument: a compiled program would hold a copy of a constant.
+  context = dataclasses.replace(context, initial=initial)
   measured = diagnostic.measure(context, state, batch, key)
   return measured, diagnostic.remember(context, state, batch, key)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from implicit_rl.context import Context
-from implicit_rl.diagnostics.base import Diagnostic, training_outputs
+from implicit_rl.diagnostics.base import Diagnostic, first, training_outputs
 from implicit_rl.types import Batch, LearnerState, PRNGKey
 
 
@@ -55,16 +55,19 @@ class LinearProbes(Diagnostic):
   Attributes:
     period: iterations between two measurements.
     alpha: of the ridge.
+    states: at most so many transitions.
   """
 
   period: int = 1
   alpha: float = 1.0
+  states: int = 2048
 
   def measure(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> dict[str, jax.Array]:
     """Returns `probe_return_r2` if returns are known, and `probe_action_accuracy` or `_r2`."""
     del key
+    batch = first(batch, self.states)
     phi = jax.tree.leaves(training_outputs(context, state, batch).features)[0]
     spread = jnp.sqrt(jnp.mean(jnp.var(phi, axis=0)))
     phi = phi / jnp.where(spread == 0, 1, spread)

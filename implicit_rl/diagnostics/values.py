@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from implicit_rl.context import Context
-from implicit_rl.diagnostics.base import Diagnostic, q_values, training_outputs
+from implicit_rl.diagnostics.base import Diagnostic, first, q_values, training_outputs
 from implicit_rl.types import Batch, LearnerState, PRNGKey
 
 
@@ -45,15 +45,18 @@ class Values(Diagnostic):
 
   Attributes:
     period: iterations between two measurements.
+    states: at most so many transitions.
   """
 
   period: int = 1
+  states: int = 2048
 
   def measure(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> dict[str, jax.Array]:
     """Returns `q_target_gap`, `coadaptation` and `coadaptation_cosine`; means over critics."""
     del key
+    batch = first(batch, self.states)
     apart = q_values(context, state.params, batch) - q_values(context, state.target_params, batch)
     following = batch._replace(state=batch.next_state, action=batch.next_action)
     pairs = zip(

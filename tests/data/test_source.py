@@ -24,7 +24,9 @@ from implicit_rl.running.vmapped_agents import SeedsSource
 from tests.data import reference
 
 
-def make(seed=0, selected=None, horizon=1, lengths=(7, 5, 9), terminals=(True, False, True)):
+def make(
+  seed=0, selected=None, horizon=1, lengths=(7, 5, 9), terminals=(True, False, True), **settings
+):
   episodes = reference.random_episodes(np.random.default_rng(0), lengths, terminals)
   observation, *rest = reference.columns_of(episodes)
   return episodes, source.StoredSource(
@@ -36,6 +38,7 @@ def make(seed=0, selected=None, horizon=1, lengths=(7, 5, 9), terminals=(True, F
     seed=seed,
     selected=selected,
     description={'dataset': 'synthetic'},
+    **settings,
   )
 
 
@@ -108,6 +111,39 @@ def test_fixed_batch_depends_on_the_seed_alone():
   np.testing.assert_array_equal(first.state, b.fixed_batch(64).state)
   assert not np.array_equal(first.state, other.fixed_batch(64).state)
   assert not np.array_equal(first.state, a.sample(0, 1, 64).state[0])
+
+
+def test_held_out_transitions_are_whole_episodes_that_no_update_draws():
+  lengths = np.random.default_rng(1).integers(3, 12, 30)
+  ends = np.cumsum(lengths)
+  settings = {'lengths': lengths, 'terminals': [True] * 30, 'horizon': 2}
+  (_, whole), (_, data) = make(**settings), make(**settings, held_out=0.3)
+  trained, kept_out = data._valid[:], data._held_out[:]
+  assert sorted([*trained, *kept_out]) == list(whole._valid[:])
+  assert len(kept_out) == pytest.approx(0.3 * len(whole), abs=12)
+  assert not set(np.searchsorted(ends, trained, 'right')) & set(
+    np.searchsorted(ends, kept_out, 'right')
+  )
+  states = {state.tobytes() for state in data._gather(kept_out).state}
+  assert not states & {x.tobytes() for x in data.sample(0, 50, 32).state.reshape(1600, 4, 2, 3)}
+  assert not states & {x.tobytes() for x in data.fixed_batch(200).state}
+  batch = data.held_out_batch(1000)
+  assert {x.tobytes() for x in batch.state} == states  # So many draws reach all.
+  assert not np.isnan(batch.return_to_go).any()
+  other = data.with_seed(3)
+  np.testing.assert_array_equal(other._held_out[:], kept_out)
+  assert not np.array_equal(other.held_out_batch(9).state, batch.state[:9])
+  assert data.identity()['held_out'] == 0.3 and 'held_out' not in whole.identity()
+  assert data.describe()['held_out_transitions'] == len(kept_out)
+  assert whole.held_out_batch(8) is None
+  returns = np.arange(lengths.sum(), dtype=np.float32)
+  _, known = make(**settings, held_out=0.3, return_to_go=returns)
+  assert known.return_range == (trained.min(), trained.max())
+  for share, message in ((1.0, r'held_out = 1.0 takes all'), (-1, r'held_out must be a number')):
+    with pytest.raises(ValueError, match=message):
+      make(**settings, held_out=share)
+  with pytest.raises(ValueError, match='of the 1 episodes'):
+    make(lengths=(9,), terminals=(True,), held_out=0.1)
 
 
 def test_only_selected_rows_start_transitions():

@@ -18,6 +18,7 @@ SMALL = {
   'OfflineRunner.num_iterations': 3,
   'OfflineRunner.keep_checkpoints': 2,
   'OfflineRunner.measure_size': 64,
+  'TFDSReplay.held_out': 0.1,
   'MinAtarCNN.hidden_units': 8,
 }
 OWN = '''
@@ -64,9 +65,8 @@ def assert_logged(found, row, but=()):
   """What was measured is what the run logged, as far as both have it."""
   skipped = ('condition_number', *but)  # The ratio to a σ_min that is rounding.
   names = [name for name in found if row.get(name) is not None and name not in skipped]
-  assert {'srank', 'centred_pca_rank', 'td_error', 'q_data_gap', 'loss', 'dormant_units'} <= set(
-    names
-  )
+  common = 'srank centred_pca_rank td_error q_data_gap loss dormant_units'
+  assert set(common.split()) <= set(names)
   for name in names:
     np.testing.assert_allclose(found[name], row[name], rtol=1e-5, atol=1e-5, err_msg=name)
   return names
@@ -98,7 +98,7 @@ def test_our_agent_by_the_foreign_path_equals_its_log(trained):
   names = assert_logged(found, row, [name for name in row if name.startswith('dormant_overlap')])
   layers = {f'dormant_units/{name}' for name in context.layers}
   assert len(layers) == 2 and layers <= set(names)
-  assert found.not_measured == {}
+  assert set(found.not_measured) == {'held_out'}  # The caller chooses the transitions.
   spectrum = jsonl.read(trained / 'spectra.jsonl')[-1]
   for name in ('singular_values', 'centred_singular_values'):
     np.testing.assert_allclose(found.arrays[name], spectrum[name], rtol=1e-4, atol=1e-5)
@@ -119,7 +119,8 @@ def test_every_kept_checkpoint_is_measured_and_compared_with_the_one_before(trai
   for iteration, row in enumerate(jsonl.read(trained / 'metrics.jsonl')[1:], 1):
     scalars = found[f'iteration {iteration}']['scalars']
     overlaps.append({k: v for k, v in scalars.items() if k.startswith('dormant_overlap')})
-    assert_logged(scalars, row, overlaps[0] if iteration == 1 else ())
+    names = assert_logged(scalars, row, overlaps[0] if iteration == 1 else ())
+    assert {'held_out_td_error', 'dormant_at_start/Dense_0'} <= set(names)
   assert set(overlaps[0].values()) == {None}
   assert sorted(trained.rglob('*')) == before
   assert [one['question'] for one in found['iteration 2']['verdicts']] == [

@@ -63,6 +63,12 @@ def test_units_and_spectrum():
   told = alarms.dormant_units({'Conv_0': 0.2, 'Dense_0': 0.75})
   assert told.startswith('most units of a layer are dormant: 75% of Dense_0')
   assert alarms.dormant_units({'Conv_0': 0.5, 'Dense_0': math.nan}) is None
+  # What a small network begins with is nothing that training did.
+  start = {'Dense_0': 0.6}
+  assert alarms.dormant_units({'Dense_0': 0.75}, start=start) is None
+  told = alarms.dormant_units({'Dense_0': 0.85}, start=start)
+  assert '85% of Dense_0 (60% at the start)' in told
+  assert alarms.dormant_units({'Dense_0': 1.0}, start={'Dense_0': 1.0})
   assert alarms.one_direction(1.0) and alarms.one_direction(0.0)
   assert alarms.one_direction(2.0) is None and alarms.one_direction(math.nan) is None
 
@@ -76,6 +82,7 @@ def test_what_is_measured_decides_which_alarms_ring():
   bad = {'q_max': 200.0, 'dormant_units/Dense_0': 0.6, 'centred_pca_rank': 1.0}
   assert check(bad) == list(alarms.NAMES)
   assert check(bad, values=None, dormant_units=None, one_direction=False) == []
+  assert check({'dormant_units/Dense_0': 0.6, 'dormant_at_start/Dense_0': 0.6}) == []
   assert check({'dormant_units': 0.6}) == ['dormant_units']  # Of a network without named layers.
   assert alarms.Alarms().check({}, (0.0, 100.0), 0.99) == {}
 
@@ -131,9 +138,11 @@ def test_a_run_ends_by_an_alarm_only_if_gin_says_so(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('target', ['bootstrap', 'monte_carlo'])
+@pytest.mark.parametrize('target', ['bootstrap', 'policy', 'monte_carlo', 'tabular'])
 def test_the_gridworld(target, tmp_path, capsys):
-  """500 transitions, Adam 1e-3 and T = 10, where bootstrapped values diverge."""
+  """500 transitions, Adam 1e-3 and T = 10, where bootstrapped values diverge; or a table."""
+  tabular = {'target': "'bootstrap'", 'observation': "'one_hot'", 'data_size': 10_000}
+  tabular |= {'steps': 200, 'iterations': 20, 'log_every': 5}  # Steps as shipped.
   settings = {
     'target': repr(target),
     'data_size': 500,
@@ -141,13 +150,13 @@ def test_the_gridworld(target, tmp_path, capsys):
     'iterations': 120,
     'log_every': 20,
     'learning_rate': 1e-3,
-  }
+  } | (tabular if target == 'tabular' else {})
   bindings = [f'FittedQConfig.{name} = {value}' for name, value in settings.items()]
   experiment.parse_gin([str(ROOT / 'gin_configs/gridworld/offline_fqi.gin')], bindings)
   experiment.create_runner(str(tmp_path), seed=0).run_experiment()
   rows = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   told = capsys.readouterr().out.count('alarm values')
-  if target == 'monte_carlo':
+  if target != 'bootstrap':
     assert all(row['alarms'] == [] for row in rows) and told == 0
     return
   at = next(i for i, row in enumerate(rows) if row['alarms'])

@@ -82,22 +82,6 @@ def test_saturation_is_measured_of_tanh_alone():
   assert not any('saturated' in name for name in Setting(MLP).measure(dormancy.Dormancy()))
 
 
-def test_non_finite_features_and_layers_without_names():
-  setting = Setting(MLP)
-  broken = setting.state._replace(
-    params={
-      'params': {
-        **setting.params['params'],
-        'Dense_0': {'kernel': jnp.full((6, 64), jnp.inf), 'bias': jnp.zeros(64)},
-      }
-    }
-  )
-  assert all(np.isnan(value) for value in setting.measure(dormancy.Dormancy(), broken).values())
-  unnamed = lambda *arguments: setting.network.apply(*arguments)._replace(layers=None)
-  setting.use(unnamed)
-  assert setting.measure(dormancy.Dormancy()) == {}
-
-
 def test_what_is_remembered_is_nan_at_first():
   class Counts(Diagnostic):
     def measure(self, context, state, batch, key):

@@ -10,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from implicit_rl import rank
-from implicit_rl.diagnostics import base, churn, gradients, layer_ranks, norms, values
+from implicit_rl.diagnostics import base, churn, gradients, held_out, layer_ranks, norms, values
 from implicit_rl.networks import MLP
 from tests.diagnostics.setting import KEY, Setting
 
@@ -52,6 +52,20 @@ def test_the_target_gap_and_coadaptation():
   assert found['coadaptation_cosine'] == pytest.approx(cosines.mean(), rel=1e-5)
   ended = jnp.zeros(4)
   assert np.isnan(values.coadaptation(jnp.ones((4, 2)), jnp.ones((4, 2)), ended)[0])
+
+
+def test_the_held_out_error_is_that_of_other_transitions():
+  setting = Setting(MLP)
+  unseen = Setting(MLP, size=24).batch._replace(reward=np.full(24, 5.0, np.float32))
+  target = setting.init(jax.random.PRNGKey(5))
+  state = setting.state._replace(target_params=target)
+  measurements = setting.measurements(held_out.HeldOutError())
+  assert measurements.take(0, state, setting.batch) == {}  # None are held out.
+  found = measurements.take(0, state, setting.batch, unseen)
+  q = outputs(setting, setting.params, unseen.state).q_values[np.arange(24), unseen.action]
+  after = outputs(setting, target, unseen.next_state).q_values.max(axis=1)
+  errors = 5 + setting.discount * unseen.discount * after - q
+  assert found == {'held_out_td_error': pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-5)}
 
 
 def test_ranks_of_every_layer_and_of_target_features():

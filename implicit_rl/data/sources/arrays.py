@@ -39,6 +39,8 @@ class ArraySource(source.StoredSource):
     time_limit: steps after which episodes were cut, for data that does not say where that was.
     on_device: keep the data in the accelerator's memory and cut batches there.
     return_to_go: compute the discounted return from every row to its episode's end.
+    held_out: share of what was chosen that no update draws, whole episodes, for measures of unseen
+      transitions.
 
   Raises:
     FileNotFoundError: if the dataset is not there.
@@ -62,6 +64,7 @@ class ArraySource(source.StoredSource):
     time_limit: int | None = None,
     on_device: bool = False,
     return_to_go: bool = False,
+    held_out: float = 0.0,
   ):
     del observation_dtype
     subsets.check(subset, fraction)
@@ -92,6 +95,7 @@ class ArraySource(source.StoredSource):
       selected=chosen.rows,
       return_to_go=returns,
       on_device=on_device,
+      held_out=held_out,
       description={
         **dataset.about,
         **chosen.description,

@@ -46,6 +46,8 @@ class StoreReplay(source.StoredSource):
       None draws from all.
     on_device: keep the decoded frames in the accelerator's memory and cut batches there.
     return_to_go: compute the discounted return from every row to its episode's end.
+    held_out: share of what was chosen that no update draws, whole episodes, for measures of unseen
+      transitions.
 
   Raises:
     FileNotFoundError: if the store is not there or not complete.
@@ -72,6 +74,7 @@ class StoreReplay(source.StoredSource):
     rotation: rotation.CheckpointRotation | None = None,
     on_device: bool = False,
     return_to_go: bool = False,
+    held_out: float = 0.0,
   ):
     del observation_dtype
     source.check_settings(stack_size, update_horizon, gamma, seed)
@@ -115,6 +118,7 @@ class StoreReplay(source.StoredSource):
       selected=selected[keep],
       return_to_go=returns,
       on_device=on_device,
+      held_out=held_out,
       description={
         'dataset': made_from['dataset'],
         **{name: made_from[name] for name in ('game', 'version') if name in made_from},

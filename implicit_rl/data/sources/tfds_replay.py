@@ -57,6 +57,8 @@ class TFDSReplay(source.StoredSource):
     cache_dir: where to keep decoded frames, so that the next run starts at once; None keeps none.
     return_to_go: compute the discounted return from every row to its episode's end, from all of the
       episode's rewards; one more pass over the files. An agent that needs it asks for it.
+    held_out: share of what was chosen that no update draws, whole episodes, for measures of unseen
+      transitions.
 
   Raises:
     FileNotFoundError: if the data is not there; says what is and how to get it.
@@ -84,6 +86,7 @@ class TFDSReplay(source.StoredSource):
     on_device: bool = False,
     cache_dir: str | os.PathLike | None = None,
     return_to_go: bool = False,
+    held_out: float = 0.0,
   ):
     del observation_dtype
     source.check_settings(stack_size, update_horizon, gamma, seed)
@@ -128,6 +131,7 @@ class TFDSReplay(source.StoredSource):
       selected=selected[keep],
       return_to_go=_returns(files, index, keep, gamma) if return_to_go else None,
       on_device=on_device,
+      held_out=held_out,
       description={
         'dataset': files.name,
         'game': game,

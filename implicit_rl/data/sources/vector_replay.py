@@ -23,6 +23,8 @@ class VectorReplay(ArraySource):
     time_limit: steps after which episodes were cut, for data that does not say where that was.
     on_device: keep the data in the accelerator's memory and cut batches there.
     return_to_go: compute the discounted return from every row to its episode's end.
+    held_out: share of what was chosen that no update draws, whole episodes, for measures of unseen
+      transitions.
     **settings: the agent's, as `ArraySource`'s.
 
   Raises:
@@ -40,6 +42,7 @@ class VectorReplay(ArraySource):
     time_limit: int | None = None,
     on_device: bool = False,
     return_to_go: bool = False,
+    held_out: float = 0.0,
     **settings: Any,
   ):
     super().__init__(
@@ -49,6 +52,7 @@ class VectorReplay(ArraySource):
       subset_seed=subset_seed,
       time_limit=time_limit,
       on_device=on_device,
+      held_out=held_out,
       return_to_go=return_to_go,
       **settings,
     )
