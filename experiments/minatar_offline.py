@@ -1,12 +1,13 @@
 """Offline agents on MinAtar replays: where rank falls, and what the penalty does there.
 
-    python experiments/minatar_offline.py    (all four steps; goes on where it stopped)
+    python experiments/minatar_offline.py    (these four steps; goes on where it stopped)
     python experiments/minatar_offline.py report --results=docs/results/minatar_offline
 
 The steps, in order: `replays` trains an online DQN on each game and writes its whole replay;
 `search` varies one setting at a time for plain DQN; `grid` runs every agent with and without the
 penalty in the one setting chosen from the search; `report` collects the finished runs' rows, or
-takes those that are kept in --results where there is no run, and draws them.
+takes those that are kept in --results where there is no run, and draws them. `centred`, only if
+named, runs DQN, FQE and Monte Carlo on 5% alone and writes their ranks of centred features too.
 Run it from the repository's root. Each run is what `run_experiment.py` does with the shipped gin
 files.
 """
@@ -92,6 +93,15 @@ GRID = tuple(
   for penalty in (False, True)
 )
 
+# Bootstrapping or not: the runs of the grid whose ranks are kept by every measure.
+CENTRED = tuple(
+  run
+  for seed in range(3)
+  for run in GRID
+  if run.seed == seed and run.agent in ('dqn', 'fqe', 'monte_carlo')
+  if run.fraction == 0.05 and not run.penalty
+)
+
 
 def job(run: Run, output: pathlib.Path, more_bindings: Sequence[str] = ()) -> parallel_runs.Job:
   """What to run for `run`, below `output`; `more_bindings` win."""
@@ -132,6 +142,14 @@ def make_replays(output: pathlib.Path) -> None:
       subprocess.run([sys.executable, script, 'write', *write], check=True)
 
 
+def keep_ranks(output: pathlib.Path, results: pathlib.Path) -> None:
+  """Writes the ranks of the finished runs of `CENTRED`, raw and centred, to CSV."""
+  pairs = ((run._asdict(), job(run, output)) for run in CENTRED)
+  rows = minatar_report.collect(pairs, minatar_report.RANKS)
+  results.mkdir(parents=True, exist_ok=True)
+  style.write_csv(rows, results / 'centred.csv')
+
+
 def report(output: pathlib.Path, results: pathlib.Path) -> None:
   """Writes the rows of the finished runs to CSV, unless none is there; draws and prints them."""
   for name, plan in (('search', SEARCH), ('grid', GRID)):
@@ -140,7 +158,7 @@ def report(output: pathlib.Path, results: pathlib.Path) -> None:
       results.mkdir(parents=True, exist_ok=True)
       style.write_csv(rows, results / f'{name}.csv')
   found = minatar_report.load(results)
-  for path in minatar_report.draw(*found, results):
+  for path in minatar_report.draw(*found[:2], results):
     print(path)
   print('\n\n'.join(minatar_report.all_tables(*found)))
 
@@ -148,13 +166,16 @@ def report(output: pathlib.Path, results: pathlib.Path) -> None:
 def main(argv: Sequence[str]) -> None:
   """Does the steps that are named, or all."""
   steps = ('replays', 'search', 'grid', 'report')
-  unknown = set(argv[1:]) - set(steps)
+  unknown = set(argv[1:]) - {*steps, 'centred'}
   if unknown:
-    raise SystemExit(f'minatar_offline: no step {", ".join(unknown)}; there are {", ".join(steps)}')
+    raise SystemExit(
+      f'minatar_offline: no step {", ".join(unknown)}; there are {", ".join((*steps, "centred"))}'
+    )
   output, chosen = pathlib.Path(FLAGS.output), argv[1:] or steps
   if 'replays' in chosen:
     make_replays(output)
   plan = [*SEARCH * ('search' in chosen), *GRID * ('grid' in chosen)]
+  plan += CENTRED * ('centred' in chosen)
   plan = [run for run in plan if run.game in FLAGS.games]
   if plan:
     try:
@@ -165,8 +186,11 @@ def main(argv: Sequence[str]) -> None:
       )
     except (OSError, ValueError) as error:
       raise SystemExit(f'minatar_offline: {error}') from error
+  results = pathlib.Path(FLAGS.results or output / 'report')
+  if 'centred' in chosen:
+    keep_ranks(output, results)
   if 'report' in chosen:
-    report(output, pathlib.Path(FLAGS.results or output / 'report'))
+    report(output, results)
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from implicit_rl import rank
 from implicit_rl.analysis import bars, curves, runs, scores, style, tables
 from implicit_rl.running import parallel_runs
 
@@ -17,6 +18,18 @@ MEASURED = (
   'updates srank eval_return td_error q_mean q_max sigma_max sigma_min dead_units feature_norm '
   'stable_rank effective_rank numerical_rank loss eval_return_std eval_episodes updates_per_second'
 ).split()
+# The measures of `centred.csv`.
+RANKS = (
+  'updates',
+  *rank.WORDS,
+  'stable_rank',
+  'centred_stable_rank',
+  'q_mean',
+  'q_max',
+  'td_error',
+  'eval_return',
+  'alarms',
+)
 NAMES = {
   'dqn': 'DQN',
   'cql': 'CQL',
@@ -28,11 +41,15 @@ PENALTY = ' + penalty'
 LAST = 3  # evaluations that the second score averages
 
 
-def collect(pairs: Iterable[tuple[Mapping[str, Any], parallel_runs.Job]]) -> pd.DataFrame:
+def collect(
+  pairs: Iterable[tuple[Mapping[str, Any], parallel_runs.Job]],
+  measured: Sequence[str] = MEASURED,
+) -> pd.DataFrame:
   """The tidy table of the runs that are finished, with their settings and the commit that ran.
 
   Args:
     pairs: a run as plain data and what was run for it.
+    measured: the measures to keep.
   """
   parts = []
   for setting, job in pairs:
@@ -40,7 +57,7 @@ def collect(pairs: Iterable[tuple[Mapping[str, Any], parallel_runs.Job]]) -> pd.
       continue
     variant = NAMES[setting['agent']] + PENALTY * setting['penalty']
     run = runs.read(job.base_dir)
-    part = runs.frame({variant: [run]})[[*runs.KEYS, *MEASURED]]
+    part = runs.frame({variant: [run]})[[*runs.KEYS, *measured]]
     part['run'] = '/'.join(job.base_dir.parts[-4:])
     part = part.assign(**{name: setting[name] for name in SETTING})
     parts.append(part.assign(revision=str(run.start['git_revision'])[:7]))
@@ -94,6 +111,33 @@ def grid_table(grid: pd.DataFrame) -> str:
   return tables.markdown(pd.DataFrame(rows))
 
 
+def rank_table(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
+  """First → last of each rank for every agent without the penalty: mean over seeds."""
+  lines = []
+  plain = rows[~rows['variant'].str.endswith(PENALTY)]
+  for (fraction, game, variant), group in plain.groupby(
+    ['fraction', 'game', 'variant'], sort=False
+  ):
+    line = {'data': f'{fraction:.0%}', 'game': game, 'agent': variant}
+    line['seeds'] = group['seed'].nunique()
+    for metric in metrics:
+      values = matrix(group, metric)
+      begin, end = (tables.mean_and_spread(values[:, at], 0) for at in (0, -1))
+      line[rank.WORDS[metric]] = f'{begin} → {end}'
+    lines.append(line)
+  return tables.markdown(pd.DataFrame(lines))
+
+
+def grid_ranks(grid: pd.DataFrame) -> str:
+  """The raw ranks of the grid, of which PCA and centred ones were not logged."""
+  return rank_table(grid, ('srank', 'effective_rank'))
+
+
+def centred_ranks(centred: pd.DataFrame) -> str:
+  """Raw and centred ranks of the runs that log both."""
+  return rank_table(centred, list(rank.WORDS))
+
+
 def gain_table(grid: pd.DataFrame) -> str:
   """With the penalty minus without, seed by seed; the best return's change in per cent."""
   rows = []
@@ -118,15 +162,16 @@ def _pairs(part: pd.DataFrame) -> list[tuple[str, str]]:
   return [(n, n + PENALTY) for n in seeds if seeds[n] == seeds.get(n + PENALTY)]
 
 
-def all_tables(search: pd.DataFrame, grid: pd.DataFrame) -> list[str]:
+def all_tables(search: pd.DataFrame, grid: pd.DataFrame, centred: pd.DataFrame) -> list[str]:
   """The tables as they stand in docs/minatar_offline.md; without runs there is none."""
   found = [search_table(search)] if len(search) else []
-  return found + ([grid_table(grid), gain_table(grid)] if len(grid) else [])
+  found += [grid_table(grid), gain_table(grid), grid_ranks(grid)] if len(grid) else []
+  return found + ([centred_ranks(centred)] if len(centred) else [])
 
 
 def load(folder: pathlib.Path) -> list[pd.DataFrame]:
-  """The kept rows of search and grid; an empty table where nothing is kept."""
-  paths = [folder / f'{name}.csv' for name in ('search', 'grid')]
+  """The kept rows of search, grid and centred; an empty table where nothing is kept."""
+  paths = [folder / f'{name}.csv' for name in ('search', 'grid', 'centred')]
   return [runs.read_rows(path) if path.exists() else pd.DataFrame() for path in paths]
 
 
@@ -151,7 +196,7 @@ def draw(search: pd.DataFrame, grid: pd.DataFrame, folder: pathlib.Path) -> list
   values = plain[(plain['fraction'] == 0.05) & plain['variant'].isin(('DQN', 'FQE', 'Monte Carlo'))]
   if 'FQE' in set(values['variant']):
     title = 'With and without bootstrapping, 5% of a replay'
-    files += _curves(values, ('srank', 'td_error'), folder / 'bootstrapping', title)
+    files += _curves(values, ('srank', 'effective_rank'), folder / 'bootstrapping', title)
   for name, agents in (('control', ('DQN', 'CQL')), ('other', ('Rainbow', 'FQE', 'Monte Carlo'))):
     title = 'Without and with the penalty, 5% of a replay'
     files += _curves(five[known.isin(agents)], both, folder / f'penalty_{name}', title)

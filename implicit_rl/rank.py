@@ -39,6 +39,15 @@ from implicit_rl.eigensolvers import SOLVERS
 ArrayLike = Any  # Whatever `jnp.asarray` takes.
 
 _PCA_DELTA = 0.01  # of Σσ², left out by `pca_rank`.
+# The measures that results are stated by: they disagree in sign on the same runs.
+WORDS = {
+  'srank': 'srank',
+  'effective_rank': 'entropy rank',
+  'pca_rank': 'PCA rank',
+  'centred_srank': 'centred srank',
+  'centred_effective_rank': 'centred entropy rank',
+  'centred_pca_rank': 'centred PCA rank',
+}
 
 
 def _without_wide_integers(values: ArrayLike) -> ArrayLike:

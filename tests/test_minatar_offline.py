@@ -10,6 +10,7 @@ import pytest
 
 from implicit_rl.analysis import runs, style
 from implicit_rl.data.sources.tfds_replay import EMBEDDED
+from implicit_rl.diagnostics import alarms
 from implicit_rl.logs import jsonl
 from implicit_rl.running import parallel_runs
 
@@ -65,6 +66,19 @@ def test_a_small_run_gets_into_table_and_figure(tmp_path, monkeypatch):
   assert picture.stat().st_size > 10_000
 
 
+def test_ranks_are_told_by_every_measure():
+  rows = pd.DataFrame(
+    {'variant': variant, 'game': 'Breakout', 'fraction': 0.05, 'seed': seed, 'updates': t}
+    | {'srank': 90 + 10 * t + seed, 'centred_pca_rank': 50 - 20 * t + seed}
+    for variant in ('DQN', 'DQN + penalty')
+    for seed in range(2)
+    for t in range(2)
+  )
+  lines = report.rank_table(rows, ('srank', 'centred_pca_rank')).splitlines()
+  assert lines[0].endswith('| srank | centred PCA rank |')
+  assert lines[2:] == ['| 5% | Breakout | DQN | 2 | 90 ± 1 → 100 ± 1 | 50 ± 1 → 30 ± 1 |']
+
+
 def test_gains_are_seedwise_differences():
   returns = {'DQN': [[4, 2], [1, 3]], 'DQN + penalty': [[8, 1], [5, 1]]}
   rows = pd.DataFrame(
@@ -79,6 +93,20 @@ def test_gains_are_seedwise_differences():
   expected = '| 5% | Breakout | DQN | 1 ± 0 | 3.0 ± 1.4 | +86 | 1.2 ± 0.4 | 0.00 ± 0.00 |'
   assert line == expected
   assert report.gain_table(rows[:6]) == ''  # A seed is missing.
+
+
+def test_the_alarm_on_values_rings_in_the_shipped_run_that_diverges():
+  """The rows of 200,000 updates at the shipped rate, 2.5e-4; no value can exceed 100."""
+  rows = runs.read_rows(RESULTS / 'default_rate.csv')
+  assert rows['updates'].max() == 200_000
+  rings = [
+    alarms.values(row.q_max, row.q_mean, (0.0, 100.0), 0.99) is not None
+    for row in rows.itertuples()
+  ]
+  assert list(rows['alarms']) == rings
+  first = rows[rings].iloc[0]
+  assert first['updates'] < 200_000 and first['q_max'] < 2 * 100
+  assert all(rows['updates'][rings] >= first['updates']) and sum(rings) == 10
 
 
 def test_the_docs_quote_the_committed_rows():

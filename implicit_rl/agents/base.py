@@ -249,7 +249,7 @@ class Agent:
 
     self._recorder = None if self.source is None else self.source.recorder
     # Drawn once: to read frames takes long, and those that are held out never change.
-    self._held_out = functools.cache(lambda size: self.source.held_out_batch(size))
+    self._held_out = functools.cache(self._draw_held_out)
 
     self.learnt = RunningMeans()
     self.acted = 0
@@ -381,10 +381,13 @@ class Agent:
     if not self.estimates_values:
       measured['q_data_gap'] = np.nan
     measurements = measurements or self.measurements
-    held_out = None if self.source is None else self._held_out(len(batch.reward))
-    found = measurements.take(iteration, self.state, batch, held_out)
+    found = measurements.take(iteration, self.state, batch, self._held_out(len(batch.reward)))
     add_new(measured, found, 'A diagnostic')
     return measured
+
+  def _draw_held_out(self, size: int) -> Batch | None:
+    """Transitions that no update draws, if the source keeps some out."""
+    return None if self.source is None else self.source.held_out_batch(size)
 
   def value_bounds(self) -> tuple[float, float]:
     """Returns the smallest and the largest value that the data's rewards allow; ±inf if unknown."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from implicit_rl.analysis import runs
+from implicit_rl.rank import WORDS
 
 _FELL = 0.5  # of its peak: what counts as a collapse
 _STEP = 0.7  # of the iteration before: what counts as a sudden fall
@@ -34,7 +35,7 @@ def look(run: runs.Run) -> list[Finding]:
   found = [
     *_rows(run),
     *_nulls(run.rows),
-    *_rank(run.rows),
+    *(finding for name in WORDS for finding in _rank(run.rows, name)),
     *_alarms(run.rows),
     *_record(run),
     *_log(run),
@@ -74,23 +75,22 @@ def _nulls(rows: Sequence[dict[str, Any]]) -> list[Finding]:
   return found
 
 
-def _rank(rows: Sequence[dict[str, Any]]) -> list[Finding]:
-  ranks = np.array([row.get('srank', np.nan) for row in rows], np.float64)
+def _rank(rows: Sequence[dict[str, Any]], name: str) -> list[Finding]:
+  """Where a rank fell to half of its peak, or at once."""
+  ranks = np.array([row.get(name, np.nan) for row in rows], np.float64)
   if np.isnan(ranks).all():
     return []
   found = []
   peak, last = int(np.nanargmax(ranks)), ranks[-1]
   if last <= _FELL * ranks[peak]:
-    at = rows[peak]['iteration']
-    found.append(
-      Finding(True, f'srank fell from {ranks[peak]:g} (iteration {at}) to {last:g} at the end')
-    )
+    text = f'{WORDS[name]} fell from {ranks[peak]:.4g} (iteration {rows[peak]["iteration"]})'
+    found.append(Finding(True, f'{text} to {last:.4g} at the end'))
   with np.errstate(divide='ignore', invalid='ignore'):
     sudden = np.flatnonzero(ranks[1:] < _STEP * ranks[:-1]) + 1
   if len(sudden):
     i = int(sudden[0])
     more = f', and {len(sudden) - 1} more such' if len(sudden) > 1 else ''
-    text = f'srank fell at once, {ranks[i - 1]:g} to {ranks[i]:g}, in iteration '
+    text = f'{WORDS[name]} fell at once, {ranks[i - 1]:.4g} to {ranks[i]:.4g}, in iteration '
     found.append(Finding(True, f'{text}{rows[i]["iteration"]}{more}'))
   return found
 

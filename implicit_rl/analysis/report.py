@@ -12,11 +12,12 @@ import pandas as pd
 
 from implicit_rl.analysis import curves, findings, report_page, runs, scatter, scores, style, svg
 from implicit_rl.analysis.variants import Sources
+from implicit_rl.rank import WORDS
 
 # Drawn where runs logged them, in this order; those that span decades on a logarithmic axis.
 METRICS = (
-  'eval_return srank td_error q_mean sigma_max sigma_min effective_rank dead_units feature_norm '
-  'loss'
+  'eval_return srank effective_rank pca_rank centred_srank centred_effective_rank centred_pca_rank '
+  'td_error q_mean sigma_max sigma_min dead_units feature_norm loss'
 ).split()
 _LOG = ('td_error', 'sigma_max', 'sigma_min', 'loss')
 _FLOOR = 1e-6  # of the heat map
@@ -60,6 +61,7 @@ def _comparison(table: pd.DataFrame, last: int) -> str:
   rows = []
   evaluated = 'eval_return' in table and table['eval_return'].notna().any()
   by_run = scores.per_run(table, last) if evaluated else None
+  others = [name for name in WORDS if name != 'srank' and name in table]
   for (variant, game), group in table.groupby(['variant', 'game'], sort=False):
     cells = [html.escape(variant), html.escape(game), str(group['run'].nunique())]
     for kind in scores.SCORES:
@@ -69,19 +71,23 @@ def _comparison(table: pd.DataFrame, last: int) -> str:
         values = by_run.loc[own, kind].to_numpy()
       cells.append(_spread(values, 2))
     cells += [_spread(values, 1) for values in _ranks(group)]
+    for name in others:
+      begin, _, end = _ranks(group, name)
+      cells.append(f'{_spread(begin, 1)} → {_spread(end, 1)}')
     rows.append(cells)
   titles = scores.titles(last)
   columns = ['variant', 'game', 'runs', titles['best'], titles['last']]
-  columns += ['srank first', 'srank peak', 'srank last']
-  note = '<p class="faint">Mean over runs ± sample standard deviation.</p>'
+  columns += ['srank first', 'srank peak', 'srank last', *(WORDS[name] for name in others)]
+  note = '<p class="faint">Mean over runs ± sample standard deviation; other ranks first → last. '
+  note += 'Ranks may disagree: centred ones leave out the mean feature.</p>'
   return report_page.table(columns, rows, columns[2:]) + note
 
 
-def _ranks(group: pd.DataFrame) -> list[np.ndarray]:
-  """First, largest and last srank of each run."""
-  if 'srank' not in group:
+def _ranks(group: pd.DataFrame, name: str = 'srank') -> list[np.ndarray]:
+  """First, largest and last rank of each run."""
+  if name not in group:
     return [np.zeros(0)] * 3
-  series = [part.sort_values('iteration')['srank'] for _, part in group.groupby('run', sort=False)]
+  series = [part.sort_values('iteration')[name] for _, part in group.groupby('run', sort=False)]
   return [
     np.array([values.iloc[0] for values in series]),
     np.array([values.max() for values in series]),

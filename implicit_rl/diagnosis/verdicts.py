@@ -10,17 +10,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from implicit_rl.diagnostics.alarms import Alarms
+from implicit_rl.rank import WORDS
 
-RANKS = ('srank', 'effective_rank', 'pca_rank')
-CENTRED = tuple(f'centred_{name}' for name in RANKS)
-WORDS = {
-  'srank': 'srank',
-  'effective_rank': 'entropy rank',
-  'pca_rank': 'PCA rank',
-  'centred_srank': 'centred srank',
-  'centred_effective_rank': 'centred entropy rank',
-  'centred_pca_rank': 'centred PCA rank',
-}
+CENTRED = tuple(name for name in WORDS if name.startswith('centred_'))
 _FELL = 0.5  # of a fresh network's rank
 _SLOWER = 1.25  # error of the plasticity probe, over a fresh network's
 _PROBE = 'plasticity_error_ratio'
@@ -76,7 +68,7 @@ def judge(
 
 
 def _rank(measured: Mapping[str, float], fresh: Mapping[str, float], alarm: str | None) -> Verdict:
-  numbers = tuple(name for name in (*RANKS, *CENTRED) if name in measured)
+  numbers = tuple(name for name in WORDS if name in measured)
   nan = [name for name in numbers if measured[name] != measured[name]]
   if not numbers or nan:
     answer = 'The features are not finite: they have no rank.' if nan else 'No rank was measured.'

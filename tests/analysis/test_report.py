@@ -101,6 +101,7 @@ def test_settings_record_and_comparison_are_there(page):
   assert 'settings that all share' in page and 'Agent.batch_size' in page
   assert 'git_revision' in page and 'num_iterations' in page
   assert 'mean of last 5 evaluations' in page and 'DQN + lp_penalty 0.001' in page
+  assert '>entropy rank</th>' in page and '>centred PCA rank</th>' in page
 
 
 def test_saved_rows_have_a_page_too_and_names_are_escaped(study, tmp_path):
@@ -121,6 +122,8 @@ def test_findings_by_hand(tmp_path, write_run):
     [1, 2, 3, 4],
     [100, 60, 50, 45],
     q_max=[1, None, None, 2],
+    effective_rank=[80, 79, 77, 35],
+    centred_effective_rank=[80, 79, 77, 78],
     condition_number=[None, 1, 1, 1],
   )
   rows = jsonl.read(base_dir / 'metrics.jsonl')
@@ -138,6 +141,8 @@ def test_findings_by_hand(tmp_path, write_run):
     (True, 'q_max not finite in 2 iterations: 1, 3'),
     (True, 'srank fell from 100 (iteration 0) to 45 at the end'),
     (True, 'srank fell at once, 100 to 60, in iteration 1'),
+    (True, 'entropy rank fell from 80 (iteration 0) to 35 at the end'),
+    (True, 'entropy rank fell at once, 77 to 35, in iteration 4'),
     (False, '4 of 9 iterations: it is still running, or was stopped'),
     (False, 'condition_number not finite in 1 iteration: 0'),
     (False, 'resumed, last at iteration 2'),
@@ -155,4 +160,4 @@ def test_a_run_in_order_has_no_severe_finding(tmp_path, write_run, real_runs):
     (False, 'no run.json: what was run is not on record'),
   ]
   found = texts(real_runs / 'dqn' / 'seed_3')
-  assert not [text for severe, text in found if severe and 'srank' not in text]
+  assert not [text for severe, text in found if severe and 'rank' not in text]
