@@ -26,6 +26,7 @@ SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   'penalty.py': ((), ('--rounds=5',)),
   'remedies.py': ((), ('--rounds=3', '--calls=2')),
   'growth.py': ((), ('--rounds=3',)),
+  'diagnostics.py': ((), ('--rounds=1',)),
   'atari_loop.py': ((), ('--rounds=3',)),
   'minatar.py': ((), ('--rounds=3',)),
   'evaluation.py': ((), ('--rounds=2',)),
