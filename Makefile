@@ -57,13 +57,15 @@ gridworld: $(STAMP)  ## Runs the gridworld figures, draws the map (about 10 minu
 	$(BIN)/python -m implicit_rl.gridworld figures --output=runs/gridworld
 	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld --table=docs/results/gridworld/map.csv
 
-experiments: $(STAMP)  ## Measures the gridworld map and MinAtar and MuJoCo offline and online, and small Pong, anew (about twelve hours on two cores; goes on where it stopped)
+experiments: $(STAMP)  ## Measures the gridworld map and MinAtar and MuJoCo offline and online, small Pong and the leaderboard, anew (about thirteen hours on two cores; goes on where it stopped)
 	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld
 	$(BIN)/python experiments/minatar_offline.py --output=runs/minatar_offline
 	$(BIN)/python experiments/minatar_online.py --output=runs/minatar_online
 	$(BIN)/python experiments/mujoco_online.py --output=runs/mujoco_online
 	$(BIN)/python experiments/mujoco_offline.py --output=runs/mujoco_offline --replays=runs/mujoco_online
 	$(BIN)/python experiments/pong_small.py --output=runs/pong_small
+	$(BIN)/python -m implicit_rl.leaderboard --results=runs/leaderboard/results --tune
+	$(BIN)/python -m implicit_rl.leaderboard --results=runs/leaderboard/results
 
 FRAMES := $(foreach game,Seaquest Breakout Qbert Asterix Pong,runs/frames/$(game).npz)
 

@@ -31,8 +31,8 @@ def state(found: pd.DataFrame, excluded: pd.DataFrame, spec: Spec) -> str:
   commits = ', '.join(f'`{commit}`' for commit in sorted(set(found['commit'])))
   words = (
     f'{len(there)} of {len(wanted)} cells ({len(spec.regimes)} regimes × {len(spec.methods)} '
-    f'methods) have all {len(spec.seeds)} seeds, at {commits}; {len(refused & wanted)} cannot '
-    'exist.'
+    f'methods) have all {len(spec.seeds)} seeds{f", at {commits}" if commits else ""}; '
+    f'{len(refused & wanted)} cannot exist.'
   )
   if open_:
     missing = sorted({method for _, method in open_}, key=list(spec.methods).index)

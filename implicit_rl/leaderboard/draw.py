@@ -20,6 +20,7 @@ _MAPS: Mapping[str, tuple[str, float]] = {  # File name: what it shows, the valu
   'effective_rank': ('Entropy rank, ratio to `none`', np.log(2)),
   'centred_effective_rank': ('Centred entropy rank, ratio to `none`', np.log(2)),
 }
+_NOTHING = 'None yet.'
 
 
 def everything(spec: Spec, results: pathlib.Path, page: pathlib.Path) -> list[pathlib.Path]:
@@ -33,37 +34,31 @@ def everything(spec: Spec, results: pathlib.Path, page: pathlib.Path) -> list[pa
 
   Returns:
     The files.
-
-  Raises:
-    ValueError: if no cell of the file is complete.
   """
   found = summary.complete(summary.scored(rows.read(results / rows.ROWS), spec), spec)
-  if NONE not in set(found['remedy']):
-    raise ValueError(
-      f'{results / rows.ROWS}: `{NONE}` has no regime with all {len(spec.seeds)} seeds yet.'
-    )
-  methods = summary.by_method(found, spec)
-  correlations = summary.correlations(found, spec)
+  excluded = rows.read(results / rows.EXCLUDED)
+  methods, correlations = summary.by_method(found, spec), summary.correlations(found, spec)
   written = []
   for name, table in (('summary', methods), ('correlations', correlations)):
     written.append(results / f'{name}.csv')
     style.write_csv(table, written[-1])
-  maps = {}
-  for name, (_, most) in _MAPS.items():
-    maps[name] = _map(found, spec, name, most)
+  maps = {name: _map(found, spec, name, most) for name, (_, most) in _MAPS.items()}
+  for name, svg in maps.items():
     written.append(results / f'{name}.svg')
-    written[-1].write_text(maps[name], encoding='utf-8')
-  excluded = rows.read(results / rows.EXCLUDED)
+    written[-1].write_text(svg, encoding='utf-8')
+  words = {
+    'table': method_words(methods),
+    'correlations': correlation_words(correlations),
+    'strengths': strength_words(rows.read(results / rows.TUNING), methods, spec),
+    'excluded': excluded,
+  }
   parts = {
     'state': answers.state(found, excluded, spec),
-    'table': tables.markdown(method_words(methods)),
-    'questions': answers.questions(found, spec, correlations),
-    'correlations': tables.markdown(correlation_words(correlations)),
-    'strengths': tables.markdown(strength_words(rows.read(results / rows.TUNING), methods, spec)),
-    'excluded': tables.markdown(excluded) if len(excluded) else 'None.',
+    'questions': answers.questions(found, spec, correlations) if len(methods) else _NOTHING,
+    **{name: tables.markdown(table) if len(table) else _NOTHING for name, table in words.items()},
   }
   written.append(results / 'page.html')
-  written[-1].write_text(_html(parts, methods, correlations, excluded, maps), encoding='utf-8')
+  written[-1].write_text(_html(parts, words, maps), encoding='utf-8')
   if page.exists():
     page.write_text(filled(page.read_text(encoding='utf-8'), parts), encoding='utf-8')
     written.append(page)
@@ -111,6 +106,8 @@ def _map(found: pd.DataFrame, spec: Spec, name: str, most: float) -> str:
 
 def method_words(methods: pd.DataFrame) -> pd.DataFrame:
   """Returns `summary.by_method` for reading, best first."""
+  if methods.empty:
+    return pd.DataFrame()
   methods = methods.sort_values('iqm', ascending=False, kind='stable')
   interval = lambda row: f'{row["iqm"]:.2f} [{row["iqm_low"]:.2f}, {row["iqm_high"]:.2f}]'
   ratio = lambda value: '–' if np.isnan(value) else f'×{value:.3g}'
@@ -160,7 +157,7 @@ def correlation_words(correlations: pd.DataFrame) -> pd.DataFrame:
 
 def strength_words(tuning: pd.DataFrame, methods: pd.DataFrame, spec: Spec) -> pd.DataFrame:
   """Returns what was tried for each strength, and which value the table uses."""
-  used = dict(zip(methods['remedy'], methods['setting'], strict=True))
+  used = dict(zip(methods['remedy'], methods['setting'], strict=True)) if len(methods) else {}
   found = []
   for name, method in spec.methods.items():
     cells = {}
@@ -184,17 +181,13 @@ def strength_words(tuning: pd.DataFrame, methods: pd.DataFrame, spec: Spec) -> p
 
 
 def _html(
-  parts: Mapping[str, str],
-  methods: pd.DataFrame,
-  correlations: pd.DataFrame,
-  excluded: pd.DataFrame,
-  maps: Mapping[str, str],
+  parts: Mapping[str, str], words: Mapping[str, pd.DataFrame], maps: Mapping[str, str]
 ) -> str:
   return report_page.page(
     'Leaderboard',
     _paragraphs(parts['state']),
     [
-      ('Methods', _table(method_words(methods), first_is_text=3)),
+      ('Methods', _table(words['table'], texts=3)),
       ('Return', report_page.figure(_plain(_MAPS['score'][0]), maps['score'])),
       (
         'Ranks',
@@ -205,15 +198,17 @@ def _html(
         ),
       ),
       ('Three questions', _paragraphs(parts['questions'])),
-      ('Correlations', _table(correlation_words(correlations), first_is_text=1)),
-      ('Excluded', _table(excluded, first_is_text=3) if len(excluded) else ''),
+      ('Correlations', _table(words['correlations'], texts=1)),
+      ('Strengths', _table(words['strengths'], texts=4)),
+      ('Excluded', _table(words['excluded'], texts=3)),
     ],
   )
 
 
-def _table(words: pd.DataFrame, first_is_text: int) -> str:
+def _table(words: pd.DataFrame, texts: int) -> str:
+  """Returns a table whose first columns are text; an empty one is left out."""
   cells = [[html.escape(str(cell)) for cell in row] for row in words.itertuples(index=False)]
-  return report_page.table(list(words), cells, list(words)[first_is_text:])
+  return report_page.table(list(words), cells, list(words)[texts:]) if cells else ''
 
 
 def _plain(text: str) -> str:

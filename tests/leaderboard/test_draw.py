@@ -119,3 +119,10 @@ def test_a_table_half_done_is_drawn_and_says_what_is_open(table, tmp_path):
   html = (tmp_path / 'page.html').read_text()
   assert html.count('<table>') >= 4 and '<!--' not in html.replace('<!DOCTYPE', '')
   assert draw.everything(SPEC, tmp_path, page) == written and page.read_text() == text
+
+
+def test_before_the_first_row_the_page_says_so(tmp_path):
+  page = tmp_path / 'page.md'
+  page.write_text('<!-- state -->\n<!-- end -->\n<!-- table -->\n<!-- end -->\n')
+  draw.everything(SPEC, tmp_path, page)
+  assert '0 of 12 cells' in page.read_text() and 'None yet.' in page.read_text()

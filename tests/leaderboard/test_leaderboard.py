@@ -380,7 +380,6 @@ def test_the_shipped_table_has_every_mix_in_and_gin_takes_each_method(tmp_path):
     (['--spec=absent.yaml'], r'--spec: absent\.yaml: no such file'),
     (['--processes=0'], r'--processes must be at least 1, got 0'),
     (['--tune', '--index=100000'], r'--index must lie in \[0, \d+\), got 100000'),
-    (['--draw'], r'rows\.csv: `none` has no regime with all 5 seeds yet'),
   ],
 )
 def test_wrong_input_is_one_line(arguments, expected, tmp_path, capsys):
