@@ -374,6 +374,17 @@ def test_the_shipped_table_has_every_mix_in_and_gin_takes_each_method(tmp_path):
   assert all(length.iterations > 1 for length in lengths)
 
 
+def test_a_slurm_array_has_an_element_for_each_cell(tmp_path, capsys):
+  path = tmp_path / 'spec.yaml'
+  path.write_text(yaml.safe_dump({**SMALL, 'slurm': {'partition': 'cpu'}}))
+  arguments = [f'--spec={path}', f'--output={tmp_path}', f'--results={tmp_path}', '--tune']
+  assert command.main([*arguments, '--print_slurm']) == 0
+  script = capsys.readouterr().out
+  for line in ('#SBATCH --array=0-2%3', '#SBATCH --partition=cpu', '-m implicit_rl.leaderboard'):
+    assert line in script
+  assert '--tune --index="$SLURM_ARRAY_TASK_ID"' in script
+
+
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [
