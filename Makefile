@@ -60,6 +60,7 @@ gridworld: $(STAMP)  ## Runs the gridworld figures, draws the map (about 10 minu
 experiments: $(STAMP)  ## Measures the gridworld map and MinAtar and MuJoCo offline and online, small Pong and the leaderboard, anew (about thirteen hours on two cores; goes on where it stopped)
 	$(BIN)/python -m implicit_rl.gridworld map --output=runs/gridworld
 	$(BIN)/python experiments/minatar_offline.py --output=runs/minatar_offline
+	$(BIN)/python experiments/regimes.py --output=runs/regimes
 	$(BIN)/python experiments/minatar_online.py --output=runs/minatar_online
 	$(BIN)/python experiments/mujoco_online.py --output=runs/mujoco_online
 	$(BIN)/python experiments/mujoco_offline.py --output=runs/mujoco_offline --replays=runs/mujoco_online

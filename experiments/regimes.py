@@ -39,6 +39,7 @@ SHOWN = (
   ('return', 'eval_return', 1),
 )
 ITSELF = '(regime)'
+REPLAYS = 'runs/minatar_offline/replays'
 
 
 @functools.cache
@@ -52,7 +53,9 @@ def iterations(gin_files: tuple[str, ...], online: bool) -> int:
   return gin.query_parameter(f'{"Online" if online else "Offline"}Runner.num_iterations')
 
 
-def jobs(regime: regimes.Regime, control: str | None, output: pathlib.Path):
+def jobs(
+  regime: regimes.Regime, control: str | None, output: pathlib.Path, replays: str = REPLAYS
+) -> list[parallel_runs.Job]:
   """What to run for a regime or one of its controls: a job for all seeds, or one a seed online."""
   folder = output / regime.name / (control or 'regime')
   files = regime.gin_files(control)
@@ -68,6 +71,7 @@ def jobs(regime: regimes.Regime, control: str | None, output: pathlib.Path):
     f'OfflineRunner.num_seeds = {len(seeds)}',
     "OfflineRunner.seeds_as = 'vmap'",
     'OfflineRunner.keep_checkpoints = 1',
+    *[f'TFDSReplay.data_dir = {replays!r}'] * regime.needs_replay,
   )
   return [parallel_runs.Job(folder, files, bindings, seeds[0], count * len(seeds))]
 
@@ -172,7 +176,11 @@ def main(argv: Sequence[str]) -> None:
   try:
     chosen = [regimes.find(name) for name in FLAGS.regimes] or regimes.REGIMES
     if not argv[1:]:
-      planned = [job for pair in order(chosen) for job in jobs(*pair, output)]
+      left_out = [one.name for one in chosen if one.needs_replay]
+      if left_out and not pathlib.Path(FLAGS.replays).is_dir():
+        chosen = [one for one in chosen if not one.needs_replay]
+        print(f'--replays: no {FLAGS.replays}, so {", ".join(left_out)} are left out.')
+      planned = [job for pair in order(chosen) for job in jobs(*pair, output, FLAGS.replays)]
       cache = output / 'compiled'
       parallel_runs.run_all(planned, processes=FLAGS.processes, compilation_cache=cache)
     report(output, pathlib.Path(FLAGS.results or output))
@@ -184,5 +192,8 @@ if __name__ == '__main__':
   flags.DEFINE_string('output', 'runs/regimes', 'Directory for the runs.')
   flags.DEFINE_string('results', None, 'Where rows.csv is written and read; OUTPUT by default.')
   flags.DEFINE_list('regimes', [], 'Only these regimes.')
+  flags.DEFINE_string(
+    'replays', REPLAYS, 'Replays that experiments/minatar_offline.py made; some regimes need them.'
+  )
   flags.DEFINE_integer('processes', 1, 'Runs at once.', lower_bound=1)
   app.run(main)

@@ -29,6 +29,8 @@ class Regime(NamedTuple):
     meaning: what it means when the criterion holds.
     last: rows at the end of a run that the metric is averaged over.
     online: the agent acts; else it trains offline and seeds can train as one vmapped program.
+    needs_replay: trains on a replay that does not ship with the package, but is made by
+      `experiments/minatar_offline.py replays`.
   """
 
   name: str
@@ -39,6 +41,7 @@ class Regime(NamedTuple):
   meaning: str
   last: int = 1
   online: bool = False
+  needs_replay: bool = False
 
   def gin_files(self, control: str | None = None) -> tuple[str, ...]:
     """The gin files of the regime, or of one of its controls.
@@ -100,7 +103,7 @@ REGIMES = (
     'centred_effective_rank',
     'below',
     ('clipped', 'supervised'),
-    'The rank falls because values diverge: with clipped targets it does not.',
+    'Values that diverge cost rank: with clipped targets more of it stays.',
   ),
   Regime(
     'target_scale',
@@ -132,7 +135,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('tanh', 'slow'),
-    'Dead units cost rank, which units that can not die keep.',
+    'Dead units cost rank: units that can not die keep more of it.',
   ),
   Regime(
     'cartpole',
@@ -140,7 +143,7 @@ REGIMES = (
     'centred_effective_rank',
     'below',
     ('clipped', 'fqe', 'monte_carlo'),
-    'The rank falls because values diverge: with clipped targets it does not.',
+    'Values that diverge cost rank: with clipped targets more of it stays.',
   ),
   Regime(
     'catch',
@@ -148,7 +151,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('monte_carlo', 'fqe'),
-    'Bootstrapping costs raw rank.',
+    'Bootstrapping costs raw rank: regression to the returns keeps more of it.',
   ),
   Regime(
     'deep_sea',
@@ -156,7 +159,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('monte_carlo', 'fqe'),
-    'Bootstrapping costs raw rank.',
+    'Bootstrapping costs raw rank: regression to the returns keeps more of it.',
   ),
   Regime(
     'heavy_priming',
@@ -173,7 +176,7 @@ REGIMES = (
     'centred_effective_rank',
     'below',
     ('1', 'equal_updates'),
-    'Many updates on little data cost rank.',
+    'Many updates on the same data cost rank.',
     online=True,
   ),
   Regime(
@@ -191,7 +194,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('fqe', 'monte_carlo'),
-    'Bootstrapping with a maximum costs raw rank, and without it the rank stays.',
+    'Bootstrapping with a maximum costs raw rank: without the maximum more of it stays.',
   ),
   Regime(
     'minatar_long_breakout',
@@ -208,6 +211,7 @@ REGIMES = (
     'below',
     ('monte_carlo',),
     'Over as many epochs as in the paper, bootstrapping costs raw rank.',
+    needs_replay=True,
   ),
   Regime(
     'minatar_long_asterix',
@@ -216,6 +220,7 @@ REGIMES = (
     'below',
     ('monte_carlo',),
     'Over as many epochs as in the paper, bootstrapping costs raw rank.',
+    needs_replay=True,
   ),
 )
 
