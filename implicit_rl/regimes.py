@@ -121,10 +121,10 @@ REGIMES = (
   Regime(
     'late_reward',
     'A reward that is revealed late',
-    'td_error',
-    'above',
+    'centred_effective_rank',
+    'below',
     ('fresh', 'from_start'),
-    'A network that has learnt to predict 0 learns the values worse than a fresh one.',
+    'After as many updates with the reward, a network that had learnt to predict 0 has less rank.',
   ),
   Regime(
     'dead_relu',
@@ -174,6 +174,15 @@ REGIMES = (
     'below',
     ('1', 'equal_updates'),
     'Many updates on little data cost rank.',
+    online=True,
+  ),
+  Regime(
+    'continual_minatar',
+    'Three MinAtar games in turn, twice',
+    'eval_return',
+    'below',
+    ('fresh',),
+    'An agent that has played other games learns a game worse than a fresh agent.',
     online=True,
   ),
   Regime(
