@@ -72,6 +72,12 @@ def jobs(regime: regimes.Regime, control: str | None, output: pathlib.Path):
   return [parallel_runs.Job(folder, files, bindings, seeds[0], count * len(seeds))]
 
 
+def order(chosen: Sequence[regimes.Regime]) -> list[tuple[regimes.Regime, str | None]]:
+  """The regimes and controls in the order in which they run: what is judged comes first."""
+  judged = [(regime, control) for regime in chosen for control in (None, regime.controls[0])]
+  return judged + [(regime, control) for regime in chosen for control in regime.controls[1:]]
+
+
 def collect(output: pathlib.Path) -> pd.DataFrame:
   """The rows of the finished runs: a row per regime, control, seed and iteration."""
   parts = []
@@ -166,12 +172,7 @@ def main(argv: Sequence[str]) -> None:
   try:
     chosen = [regimes.find(name) for name in FLAGS.regimes] or regimes.REGIMES
     if not argv[1:]:
-      planned = [
-        job
-        for regime in chosen
-        for control in (None, *regime.controls)
-        for job in jobs(regime, control, output)
-      ]
+      planned = [job for pair in order(chosen) for job in jobs(*pair, output)]
       cache = output / 'compiled'
       parallel_runs.run_all(planned, processes=FLAGS.processes, compilation_cache=cache)
     report(output, pathlib.Path(FLAGS.results or output))
