@@ -1,25 +1,33 @@
 """The documentation builds without a warning, loads nothing from elsewhere, and its code runs."""
 
+import functools
+import html.parser
+import http.server
 import os
 import pathlib
+import posixpath
 import re
 import runpy
 import subprocess
 import sys
+import threading
+import time
+import urllib.parse
 
 import numpy as np
 import pytest
 
 from implicit_rl import environments, rank
 from implicit_rl.data import source
+from tests import browser
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / 'docs'
 
 
 @pytest.fixture(scope='module')
-def site(tmp_path_factory):
-  """The pages of the built site, by their path."""
+def built(tmp_path_factory):
+  """The directory of the built site."""
   target = tmp_path_factory.mktemp('site')
   done = subprocess.run(
     [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', f'--site-dir={target}'],
@@ -31,7 +39,13 @@ def site(tmp_path_factory):
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  return {path.relative_to(target).as_posix(): path.read_text() for path in target.rglob('*.html')}
+  return target
+
+
+@pytest.fixture(scope='module')
+def site(built):
+  """The pages of the built site, by their path."""
+  return {path.relative_to(built).as_posix(): path.read_text() for path in built.rglob('*.html')}
 
 
 def test_every_page_is_there(site):
@@ -88,6 +102,89 @@ def test_relative_links_in_the_sources_lead_somewhere():
     for target in re.findall(r'\]\(([^)#\s]+)(?:#[^)]*)?\)', text):
       if not re.match(r'[a-z]+:', target):
         assert (page.parent / target).exists(), f'{page.relative_to(ROOT)}: {target}'
+
+
+class Targets(html.parser.HTMLParser):
+  """What a page links to and shows, and the anchors that it has."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.links, self.anchors = [], set()
+    self.feed(text)
+
+  def handle_starttag(self, tag, attributes):
+    for name, value in attributes:
+      if name == 'id':
+        self.anchors.add(value)
+      if name in ('href', 'src') and value and not re.match(r'[a-z]+:', value):
+        self.links.append(value)
+
+
+def test_every_link_of_the_site_leads_somewhere(site, built):
+  pages = {name: Targets(text) for name, text in site.items() if name != '404.html'}
+  for name, page in pages.items():
+    for link in page.links:
+      path, _, anchor = urllib.parse.unquote(link).partition('#')
+      target = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
+      target = f'{target}/index.html'.removeprefix('./') if (built / target).is_dir() else target
+      assert (built / target).is_file(), (name, link)
+      if anchor and target in pages:
+        assert anchor in pages[target].anchors, (name, link)
+  assert sum(len(page.links) for page in pages.values()) > 1000
+
+
+# Searches in a frame. Chromium's virtual time stands still while the server makes the page wait.
+PROBE = """<iframe src="index.html?q=dormancy"></iframe><script>
+async function look() {
+  for (let i = 0; i < 100; i++) {
+    await fetch('/wait');
+    const frame = document.querySelector('iframe').contentDocument;
+    const found = frame.querySelector('.md-search-result__meta')?.innerText ?? '';
+    if (found.includes('matching')) { document.title = found; return; }
+  }
+}
+look();
+</script>"""
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+  """Serves files and the probe, and prints nothing."""
+
+  def do_GET(self):
+    if self.path == '/wait':
+      time.sleep(0.2)
+    if self.path not in ('/wait', '/probe.html'):
+      return super().do_GET()
+    self.send_response(200)
+    self.send_header('Content-Type', 'text/html')
+    self.end_headers()
+    return self.wfile.write(PROBE.encode())
+
+  def log_message(self, *arguments):
+    del arguments
+
+
+@pytest.mark.browser
+def test_the_search_finds_pages_from_the_disk(built):
+  address = f'{built.as_uri()}/index.html?q=dormancy'
+  text = browser.dump(address, '--virtual-time-budget=20000')
+  (found,) = re.findall(r'class="md-search-result__meta">([^<]*)<', text)
+  assert int(found.split()[0]) >= 2, found
+
+
+@pytest.mark.browser
+def test_the_search_finds_pages_over_http(built):
+  handler = functools.partial(Server, directory=built)
+  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f'http://127.0.0.1:{server.server_address[1]}/probe.html'
+    text = browser.dump(address, '--virtual-time-budget=20000')
+    server.shutdown()
+  assert int(re.search(r'<title>(\d+) matching', text)[1]) >= 2
+
+
+def test_the_agent_of_the_readme_is_on_the_site():
+  assert block('extending.md', 'my_agent.py') == block('../README.md', 'my_agent.py')
 
 
 def block(page, name):

@@ -3,16 +3,14 @@
 import base64
 import html
 import json
-import os
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from implicit_rl.analysis import __main__ as command_line
 from implicit_rl.analysis import findings, report, runs
 from implicit_rl.logs import jsonl
+from tests import browser
 
 # Of the page in a frame of each width: what is laid out, and how.
 SCRIPT = """
@@ -38,17 +36,6 @@ addEventListener('load', () => {
 """
 
 
-def chromium():
-  """A Chrome or Chromium; the test fails where there is none."""
-  names = [os.environ.get('CHROMIUM', ''), 'chromium', 'chromium-browser', 'google-chrome']
-  found = next((path for path in map(shutil.which, filter(None, names)) if path), None)
-  if found is None:
-    pytest.fail(
-      'This test needs a browser: apt-get install chromium, or set CHROMIUM to the path of one.'
-    )
-  return found
-
-
 def look(page, directory, dark):
   """What Chromium makes of the page in frames 1280 and 360 pixels wide."""
   frames = ''.join(
@@ -57,10 +44,8 @@ def look(page, directory, dark):
   )
   path = directory / 'frames.html'
   path.write_text(f'<meta charset="utf-8"><script>{SCRIPT}</script>{frames}', encoding='utf-8')
-  command = [chromium(), '--headless', '--no-sandbox', '--disable-gpu', '--dump-dom']
-  command += ['--host-resolver-rules=MAP * ~NOTFOUND', f'--user-data-dir={directory / "profile"}']
-  command += [f'--blink-settings=preferredColorScheme={0 if dark else 1}', path.as_uri()]
-  shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+  dark_or_light = f'--blink-settings=preferredColorScheme={0 if dark else 1}'
+  shown = browser.dump(path.as_uri(), dark_or_light)
   return json.loads(html.unescape(re.search(r'<title>(.*?)</title>', shown, re.S)[1]))
 
 
