@@ -1,4 +1,4 @@
-"""Trains DQN from the shipped gin files, online and then offline on the log, and plays 100 episodes.
+"""DQN from the shipped gin files, online and then offline on its log, each played for 100 episodes.
 
     python experiments/environments.py --output=runs/environments
     python experiments/environments.py report --results=docs/results/environments

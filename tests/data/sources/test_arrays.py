@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from implicit_rl.data.sources.arrays import ArraySource
 from implicit_rl.environments.gymnasium import GymnasiumEnvironment
+from tests.command_line import run
 
 
 def steps(continuous=False, images=False):
@@ -145,6 +146,19 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     ArraySource(data=steps(), observation_shape=(4,))
   with pytest.raises(FileNotFoundError, match=r'absent\.npz is no file'):
     ArraySource(data=tmp_path / 'absent.npz')
+
+
+def test_the_gin_mix_in_trains_on_a_file(tmp_path):
+  arrays = steps() | {'actions': np.arange(12) % 2}
+  arrays['observations'] = arrays['observations'][:, :4]  # CartPole's.
+  np.savez(tmp_path / 'mine.npz', **arrays)
+  (row,) = run(
+    tmp_path / 'run',
+    'gin_configs/gymnasium/offline_dqn.gin',
+    'gin_configs/data/arrays.gin',
+    **{'ArraySource.data': repr(str(tmp_path / 'mine.npz'))},
+  )
+  assert row['updates'] == 2 and row['eval_return'] >= 1
 
 
 @pytest.mark.filterwarnings('ignore:`eval_env` is set to None')
