@@ -144,6 +144,8 @@ def main(argv: Sequence[str]) -> None:
       planned = job(run, output)
       if not planned.finished:
         parallel_runs.run(planned)
+      if not planned.finished:
+        raise SystemExit('Stopped. Run the same command again to resume.')
   except (OSError, ValueError) as error:
     raise SystemExit(f'environments: {error}') from error
   report(output, pathlib.Path(FLAGS.results or output / 'report'))
