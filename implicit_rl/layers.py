@@ -151,7 +151,7 @@ class RowDense(nn.Module):
   """A dense layer that keeps the weights of each output together, as rows of its kernel.
 
   The same function as `nn.Dense`. XLA's CPU backend is faster so with millions of weights
-  (docs/performance.md); within the caches `nn.Dense` is.
+  (docs/performance_details.md); within the caches `nn.Dense` is.
 
   Attributes:
     width: outputs.

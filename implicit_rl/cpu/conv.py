@@ -3,7 +3,7 @@
 The gradient of a convolution's kernel is itself a convolution, of images that have the minibatch as
 channels. XLA's CPU backend turns frames so byte by byte; as words of four bytes they are turned
 faster. And it finds the bias of each number by a division, unless bias and images are flat.
-docs/performance.md has the times.
+docs/performance_details.md has the times.
 
 With the kernels off (`cpu.use_kernels`), for a single state, for other dtypes, and for frames that
 are no whole words or have colours, all is what JAX makes of it. The kernels have no forward-mode

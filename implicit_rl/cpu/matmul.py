@@ -3,7 +3,7 @@
 XLA's CPU backend is fast where a product runs along the rows of what stands left. A kernel's
 gradient xᵀ·g runs along columns, over the minibatch; with a copy of xᵀ it is faster, and with few
 outputs faster still as (gᵀ·x)ᵀ. Where the kernel is much larger than the minibatch, it stands left.
-The barriers keep XLA from turning all that back. docs/performance.md has the times.
+The barriers keep XLA from turning all that back. docs/performance_details.md has the times.
 
 With the kernels off (`cpu.use_kernels`), for a single state and for mixed dtypes a product is what
 JAX makes of it. The kernels have no forward-mode derivative (`jax.jvp`); training needs none.
