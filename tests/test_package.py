@@ -10,11 +10,12 @@ import zipfile
 from email import message_from_bytes
 
 import pytest
+import yaml
 
 import implicit_rl
 from tests.command_line import OFFLINE, ROOT
 
-BUILT_FROM = ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'CHANGELOG.md')
+COPIED = re.findall(r'^COPY (?!--)(.*) \S+$', (ROOT / 'Dockerfile').read_text(), re.MULTILINE)
 FOLDERS = ('implicit_rl', 'gin_configs', 'sweeps')
 
 
@@ -34,12 +35,13 @@ def python(*arguments, **settings):
 
 @pytest.fixture(scope='module')
 def distributions(tmp_path_factory):
-  """The folder of what `make wheels` makes, built from a copy of the tree."""
+  """The folder of what `make wheels` makes, built from what the Dockerfile copies."""
   tree = tmp_path_factory.mktemp('tree')
-  for name in FOLDERS:
-    shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns('__pycache__'))
-  for name in BUILT_FROM:
-    shutil.copy(ROOT / name, tree)
+  for name in ' '.join(COPIED).split():
+    if (ROOT / name).is_dir():
+      shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns('__pycache__'))
+    else:
+      shutil.copy(ROOT / name, tree)
   build = ['-m', 'build', '--no-isolation', '--outdir=dist']
   python(*build, cwd=tree)
   python(*build, '--wheel', cwd=tree, env={**os.environ, 'IMPLICIT_RL_DISTRIBUTION': 'rank'})
@@ -94,6 +96,24 @@ def test_the_metadata_is_whole(distributions, whole, small):
   paths = sorted(distributions.iterdir())
   assert len(paths) == 3
   assert python('-m', 'twine', '--no-color', 'check', '--strict', *paths).count('PASSED') == 3
+
+
+def test_what_the_dockerfile_copies_is_sent_to_it():
+  everything, *let_through, caches = [
+    line for line in (ROOT / '.dockerignore').read_text().splitlines() if not line.startswith('#')
+  ]
+  assert (everything, caches) == ('*', '**/__pycache__')
+  assert let_through == [f'!{name}' for name in ' '.join(COPIED).split()]
+
+
+def test_the_workflow_runs_commands_of_the_makefile():
+  workflow = yaml.safe_load((ROOT / '.github' / 'workflows' / 'ci.yml').read_text())
+  steps = [step for job in workflow['jobs'].values() for step in job['steps']]
+  targets = {name for step in steps for name in re.findall(r'\bmake (\w+)', step.get('run', ''))}
+  assert targets == {'install', 'check', 'test', 'docs', 'wheels'}
+  makefile = (ROOT / 'Makefile').read_text()
+  assert all(re.search(rf'^{name}:', makefile, re.MULTILINE) for name in targets)
+  assert workflow['jobs']['tests']['strategy']['matrix']['python'] == ['3.11', '3.12', '3.13']
 
 
 def test_the_citations_are_of_this_version():
