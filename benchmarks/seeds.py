@@ -3,10 +3,13 @@
     python benchmarks/seeds.py
 
 Updates of DQN at three sizes, the networks of Atari, MinAtar and the gridworld, with batches that
-are there already. One after the other and vmapped use all cores. The processes have a thread each:
-one for each seed, all at once, or one for each core, which does its share in turn. The ways take
-turns; the table has the median over the rounds. It is what `seeds_as = 'auto'` follows. The last
-column is no way but a limit: a process a core, were five seeds shared evenly by the cores.
+are there already; and compiled online loops of MinAtar's Breakout and the gridworld, eight games
+side by side, one update for each environment step. One after the other and vmapped use all cores.
+The processes have a thread each: one for each seed, all at once, or one for each core, which does
+its share in turn. The ways take turns; the table has the median over the rounds. It is what
+`seeds_as = 'auto'` follows. The last column of times is no way but a limit: a process a core, were
+five seeds shared evenly by the cores. Where other work runs beside it, compare the processor's
+time, which is the last three columns, of one update of one seed.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import functools
 import multiprocessing
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,12 +35,48 @@ SIZES: dict[str, tuple[tuple[int, ...], type, int, int, int]] = {
   'minatar': ((1, 10, 10, 4), np.bool_, 32, 6, 512),
   'gridworld': ((1, 64), np.float32, 128, 5, 2048),
 }
+# Compiled online loops. Name: gin file, updates of a seed in a round.
+LOOPS: dict[str, tuple[str, int]] = {
+  'online minatar': ('gin_configs/minatar/online_dqn.gin', 512),
+  'online gridworld': ('gin_configs/gridworld/online_dqn.gin', 1024),
+}
 SEEDS = 5
+HISTORY = 200  # environment steps before the first update
 EVEN = 'even shares'
 
 
 def _prepare(size: str, seeds: int, updates: int) -> Callable[[], None]:
   """Compiles the updates of `seeds` seeds side by side, or of one; returns what does them."""
+  return (_prepare_loops if size in LOOPS else _prepare_updates)(size, seeds, updates)
+
+
+def _prepare_loops(size: str, seeds: int, updates: int) -> Callable[[], None]:
+  """Compiled online loops, past their first environment steps."""
+  from implicit_rl.running import experiment, vmapped_loops
+  from implicit_rl.running.compiled_online_loop import LoopReport
+
+  gin_file, _ = LOOPS[size]
+  bindings = ['OnlineRunner.updates_per_step = 1', f'Agent.min_replay_history = {HISTORY}']
+  experiment.parse_gin([gin_file], bindings)
+  loops = [
+    experiment.create_runner(tempfile.mkdtemp(prefix='implicit_rl_bench_'), seed)._compiled_loop
+    for seed in range(seeds)
+  ]
+  together = vmapped_loops.VmappedLoops(loops)
+
+  def play(steps: int) -> None:
+    if seeds == 1:
+      loops[0].run(steps)
+    else:
+      together.run(steps, lambda done: None, [LoopReport() for _ in loops])
+
+  play(HISTORY)
+  play(updates)  # Compiles.
+  return lambda: play(updates)
+
+
+def _prepare_updates(size: str, seeds: int, updates: int) -> Callable[[], None]:
+  """Updates on batches that are there already."""
   import jax
   import jax.numpy as jnp
 
@@ -93,9 +133,10 @@ def _serve(pipe: Any, size: str, seeds: int, updates: int) -> None:
   run = _prepare(size, seeds, updates)
   pipe.send('ready')
   while times := pipe.recv():
+    before = time.process_time()
     for _ in range(times):
       run()
-    pipe.send('done')
+    pipe.send(time.process_time() - before)
 
 
 class Workers:
@@ -123,14 +164,13 @@ class Workers:
     for pipe in self._pipes:
       pipe.recv()
 
-  def seconds(self, times: Sequence[int]) -> float:
-    """Wall time until each has done it as often as `times` says."""
+  def seconds(self, times: Sequence[int]) -> tuple[float, float]:
+    """Wall time until each has done it as often as `times` says, and the processor's, of all."""
     began = time.monotonic()
     for pipe, own in zip(self._pipes, times, strict=True):
       pipe.send(own)
-    for pipe in self._pipes:
-      pipe.recv()
-    return time.monotonic() - began
+    used = sum(pipe.recv() for pipe in self._pipes)
+    return time.monotonic() - began, used
 
   def stop(self) -> None:
     """Ends them."""
@@ -138,8 +178,10 @@ class Workers:
       pipe.send(0)
 
 
-def measure(size: str, rounds: int, updates: int) -> dict[str, list[float]]:
-  """Seconds that all seeds' updates take, of each way, by round; and of `EVEN`."""
+def measure(
+  size: str, rounds: int, updates: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+  """Seconds of all seeds' updates, by way and round, with `EVEN`; then the processor's."""
   used = min(cores.count(), SEEDS)
   queues = [len(range(core, SEEDS, used)) for core in range(used)]  # seeds that each core does
   ways = {
@@ -148,29 +190,35 @@ def measure(size: str, rounds: int, updates: int) -> dict[str, list[float]]:
     'processes': (Workers(SEEDS, True, size, 1, updates), [1] * SEEDS),
     'a process a core': (Workers(used, True, size, 1, updates), queues),
   }
-  found: dict[str, list[float]] = {name: [] for name in (*ways, EVEN)}
+  walls: dict[str, list[float]] = {name: [] for name in (*ways, EVEN)}
+  cpus: dict[str, list[float]] = {name: [] for name in ways}
   for _ in range(rounds):
     for name, (workers, times) in ways.items():
-      found[name].append(workers.seconds(times))
+      wall, cpu = workers.seconds(times)
+      walls[name].append(wall)
+      cpus[name].append(cpu)
     workers, _ = ways['a process a core']
-    found[EVEN].append(workers.seconds([SEEDS] * used) / used)
+    walls[EVEN].append(workers.seconds([SEEDS] * used)[0] / used)
   for workers, _ in ways.values():
     workers.stop()
-  return found
+  return walls, cpus
 
 
 def main() -> None:
   """Measures and prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--rounds', type=int, default=7)
-  parser.add_argument('--sizes', nargs='*', default=list(SIZES), choices=list(SIZES))
+  sizes = [*SIZES, *LOOPS]
+  parser.add_argument('--sizes', nargs='*', default=sizes, choices=sizes)
   parser.add_argument('--updates', type=int, help='of each seed in a round; by default by size')
   options = parser.parse_args()
-  print(f'| network | sequential, updates/s | vmapped | processes | a process a core | {EVEN} |')
-  print('|---|---|---|---|---|---|')
+  print(
+    f'| network | sequential, updates/s | vmapped | processes | a process a core | {EVEN} '
+    '| CPU ms an update: sequential | vmapped | processes |\n' + '|---' * 9 + '|'
+  )
   for size in options.sizes:
-    updates = options.updates or SIZES[size][-1]
-    found = measure(size, options.rounds, updates)
+    updates = options.updates or {**SIZES, **LOOPS}[size][-1]
+    found, used = measure(size, options.rounds, updates)
     speed = SEEDS * updates / statistics.median(found['sequential'])
     ratios = [
       statistics.median(
@@ -178,8 +226,10 @@ def main() -> None:
       )
       for way in list(found)[1:]
     ]
-    cells = ' | '.join(f'{ratio:.2f}×' for ratio in ratios)
-    print(f'| {size} | {speed:.1f} | {cells} |', flush=True)
+    cells = [f'{ratio:.2f}×' for ratio in ratios]
+    for way in ('sequential', 'vmapped', 'processes'):
+      cells.append(f'{1000 * statistics.median(used[way]) / (SEEDS * updates):.3g}')
+    print(f'| {size} | {speed:.1f} | {" | ".join(cells)} |', flush=True)
   print(f'\n{SEEDS} seeds, {options.rounds} rounds; {machine.line()}.')
 
 

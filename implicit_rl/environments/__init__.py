@@ -112,6 +112,8 @@ class Capabilities:
       environment. Without it, a run that resumes plays other episodes than one that never stopped.
     evaluate: plays evaluations itself, several episodes side by side; see `Evaluate`. Without it,
       episodes are played one after the other.
+    evaluate_all: `evaluate` of parameters with leading axes [N] and keys [N] as one program: N
+      pairs. Without it, seeds that train as one program are evaluated one after the other.
     state_dict: `state_dict()` returns where the episode stands, as nested dicts of arrays and
       numbers, so that a run can stop within it. Without it, a run stops where an episode ends.
     load_state_dict: `load_state_dict(state)` goes on from there. Both or neither.
@@ -127,6 +129,7 @@ class Capabilities:
   truncated: bool = False
   seed: Callable[[int], None] | None = None
   evaluate: Evaluate | None = None
+  evaluate_all: Callable[..., list[tuple[np.ndarray, np.ndarray]]] | None = None
   state_dict: Callable[[], dict[str, Any]] | None = None
   load_state_dict: Callable[[Mapping[str, Any]], None] | None = None
   rules: Rules | None = None
@@ -162,6 +165,7 @@ _METHODS = {
   'state_dict': 0,
   'load_state_dict': 1,
   'evaluate': 6,
+  'evaluate_all': 6,
   'render': 0,
 }
 

@@ -175,6 +175,66 @@ class CompiledEnvironment:
       progress,
     )
 
+  def evaluate_all(
+    self,
+    act: Act,
+    params: Params,
+    keys: PRNGKey,
+    num_steps: int,
+    max_steps_per_episode: int | None = None,
+    progress: Progress = no_progress,
+  ) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Plays what `evaluate` plays, for N policies as one program.
+
+    Args:
+      act: as of `evaluate`; shared.
+      params: of each policy, leading axes [N].
+      keys: of each policy, [N, ...].
+      num_steps: environment steps to play at the least, of each policy.
+      max_steps_per_episode: as of `evaluate`.
+      progress: called after each round with the steps in it, of all policies. It may raise.
+
+    Returns:
+      Of each policy what `evaluate` returns for its parameters and key.
+    """
+    limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
+    check_evaluation(num_steps, limit)
+    played: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(len(keys))]
+    steps = np.zeros(len(keys), int)
+    rounds = 0
+    while (steps < num_steps).any():
+      returns, lengths = map(
+        np.asarray,
+        play_rounds_of_all(
+          self.rules, act, self.num_environments, params, keys, jnp.int32(rounds), limit
+        ),
+      )  # [N, E]
+      for n in np.flatnonzero(steps < num_steps):  # The others' rounds are over.
+        played[n].append((returns[n], lengths[n]))
+        steps[n] += lengths[n].sum()
+      rounds += 1
+      progress(int(lengths.sum()))
+    return [
+      (np.concatenate([r for r, _ in own]), np.concatenate([t for _, t in own])) for own in played
+    ]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def play_rounds_of_all(
+  rules: Rules,
+  act: Act,
+  copies: int,
+  params: Params,
+  keys: PRNGKey,
+  number: jax.Array,
+  limit: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Plays one round of each of N policies; see `play_round`. Returns [N, E] each."""
+  one = lambda params, key: play_round(
+    rules, act, copies, params, jax.random.fold_in(key, number), limit
+  )
+  return jax.vmap(one)(params, keys)
+
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def play_round(

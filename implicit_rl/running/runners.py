@@ -93,6 +93,9 @@ class Runner(saving_runner.SavingRunner):
       'vmap' where that is possible.
 
   Attributes:
+    evaluate_policy: plays an evaluation, see `environments.Evaluate`; several runs side by side
+      replace it.
+    evaluation_clock: measures the evaluation.
     do_training: `do_training(progress)` does what is left of a training phase: `train_alone`
       unless several runs train side by side.
 
@@ -140,6 +143,7 @@ class Runner(saving_runner.SavingRunner):
     longest = f'{type(self).__name__}.max_steps_per_episode'
     check_number(longest, max_steps_per_episode, least=1, whole=True, optional=True)
     self.do_training: Callable[[Callable[[int], Any]], None] = self.train_alone
+    self.evaluation_clock = saving_runner.Stopwatch()
     self._progress: Any = None  # The bar of what is being played on the host.
     self._episode: Episode | None = None
 
@@ -165,7 +169,7 @@ class Runner(saving_runner.SavingRunner):
     self._agent.learner.check_batch(self._agent.batch_size)
     self._max_steps_per_episode = max_steps_per_episode or self._environment.max_steps_per_episode
     self._measure_size = measure_size
-    self._evaluate_policy = self._able.evaluate or functools.partial(
+    self.evaluate_policy: Callable[..., Any] = self._able.evaluate or functools.partial(
       one_by_one.evaluate, self._environment, self._able
     )
 
@@ -204,6 +208,7 @@ class Runner(saving_runner.SavingRunner):
     alarms = self._alarms.check(row, self._agent.value_bounds(), self._agent.gamma)
     row = row | {'alarms': list(alarms)} | self._evaluate(iteration, statistics)
     row['updates'] = self._agent.updates
+    self.evaluation_clock = saving_runner.Stopwatch()
     row = {name: row[name] for name in _LEADING} | row
     jsonl.append(self._metrics_path, row)
     seconds = time.monotonic() - began
@@ -301,17 +306,17 @@ class Runner(saving_runner.SavingRunner):
     if not self._evaluation_steps:
       return {'eval_return': None, 'eval_episodes': 0}
     self._agent.eval_mode = True
-    start = time.monotonic()
+    self.evaluation_clock.start()
     with self._bar('evaluating', self._evaluation_steps, 'steps') as bar:
 
       def progress(steps: int) -> None:
         bar.update(steps)
         signals.check()  # All of it is played again.
 
-      returns, lengths = self._evaluate_policy(
+      returns, lengths = self.evaluate_policy(
         self._agent.policy,
         self._agent.state.params,
-        jax.random.fold_in(self._agent.evaluation_key, iteration),
+        self.evaluation_key(iteration),
         self._evaluation_steps,
         self._max_steps_per_episode,
         progress,
@@ -325,8 +330,17 @@ class Runner(saving_runner.SavingRunner):
       'eval_return': float(np.mean(returns)),
       'eval_return_std': float(np.std(returns)),
       'eval_episodes': len(returns),
-      'eval_seconds': time.monotonic() - start,
+      'eval_seconds': self.evaluation_clock.seconds,
     }
+
+  def evaluation_key(self, iteration: int) -> jax.Array:
+    """What an iteration's evaluation derives from."""
+    return jax.random.fold_in(self._agent.evaluation_key, iteration)
+
+  @property
+  def evaluate_all(self) -> Callable[..., Any] | None:
+    """The environment's evaluation of several runs as one program; None if it has none."""
+    return self._able.evaluate_all
 
   def _seed_environment(self, key: jax.Array) -> None:
     """Seeds the games, so that a resumed run plays what it would have played."""

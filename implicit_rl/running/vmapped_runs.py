@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from implicit_rl.data.source import DataSource
 from implicit_rl.running import merged_updates, run_directory, signals
 
@@ -33,6 +36,36 @@ def _shared(source: DataSource, **settings: Any) -> DataSource:
 
 def _nothing_left(progress: Callable[[int], Any]) -> None:
   del progress
+
+
+class _Evaluation:
+  """The evaluations of several runs in one iteration, played as one program.
+
+  Args:
+    runners: all that have a place in the program.
+    some: those that are evaluated.
+    iteration: number of the iteration.
+  """
+
+  def __init__(self, runners: Sequence[Any], some: Sequence[Any], iteration: int):
+    self._held = [runner if runner in some else some[0] for runner in runners]
+    self._some, self._iteration = some, iteration
+    self._played: list[Any] | None = None
+
+  def of(self, runner: Any, policy: Any, params: Any, key: Any, *settings: Any) -> Any:
+    """Returns the part of one of the runs; the first one that asks has all of them played."""
+    del params, key
+    if self._played is None:
+      params = [one.agent.state.params for one in self._held]
+      keys = [one.evaluation_key(self._iteration) for one in self._held]
+      began = time.monotonic()
+      self._played = runner.evaluate_all(
+        policy, jax.tree.map(lambda *x: jnp.stack(x), *params), jnp.stack(keys), *settings
+      )
+      for other in self._some:
+        if other is not runner:  # Whose clock is running.
+          other.evaluation_clock.add(time.monotonic() - began)
+    return self._played[self._held.index(runner)]
 
 
 class VmappedRuns:
@@ -108,6 +141,10 @@ class VmappedRuns:
     for runner in due:
       alike.setdefault(runner.place, []).append(runner)
     for some in alike.values():
+      if some[0].evaluate_all is not None:
+        evaluation = _Evaluation(self.runners, some, iteration)
+        for runner in some:
+          runner.evaluate_policy = functools.partial(evaluation.of, runner)
       first, *others = some
       first.do_training = functools.partial(self._train, some)
       for runner in others:  # Their turn comes when the first one has trained them.
