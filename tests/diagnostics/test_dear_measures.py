@@ -62,6 +62,22 @@ def test_the_kernel_equals_dense_gradients_in_any_chunks(chunk):
   np.testing.assert_allclose(found, a @ b.T, rtol=1e-4, atol=1e-4)
 
 
+def test_the_kernel_holds_the_gradients_of_two_chunks_at_most():
+  setting = Setting(MLP, size=256)
+  value = lambda params, s: setting.network.apply(params, s[None]).q_values[0, 1]
+
+  def memory(size):
+    states = setting.batch.state[:size]
+    kernel = jax.jit(lambda params, s: ntk.gram(value, params, s, s, chunk=8))
+    return kernel.lower(setting.params, states).compile().memory_analysis().temp_size_in_bytes
+
+  weights = sum(x.size * 4 for x in jax.tree.leaves(setting.params))
+  few, many = memory(16), memory(256)
+  assert few > 8 * weights  # Of one chunk.
+  assert many - few < 3 * 4 * 256**2  # The kernel itself, and copies; not 240 more gradients.
+  assert 240 * weights > 3 * 4 * 256**2
+
+
 @pytest.mark.parametrize(('growth', 'diverges'), [(1.0, False), (2.0, True)])
 def test_seem_is_positive_where_linear_td_diverges(growth, diverges):
   """Q(s) = w·s and s′ = growth · s: with γ = 0.9 the error shrinks by 1 or grows by 2."""
