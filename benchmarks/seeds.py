@@ -8,8 +8,13 @@ side by side, one update for each environment step. One after the other and vmap
 The processes have a thread each: one for each seed, all at once, or one for each core, which does
 its share in turn. The ways take turns; the table has the median over the rounds. It is what
 `seeds_as = 'auto'` follows. The last column of times is no way but a limit: a process a core, were
-five seeds shared evenly by the cores. Where other work runs beside it, compare the processor's
-time, which is the last three columns, of one update of one seed.
+five seeds shared evenly by the cores. The last three columns are the processor's time of one update
+of one seed.
+
+    python benchmarks/seeds.py --processor_time
+
+measures that time alone, of one seed and of five vmapped on one thread. Processes with a thread
+each take as much as one seed alone.
 """
 
 from __future__ import annotations
@@ -204,6 +209,39 @@ def measure(
   return walls, cpus
 
 
+def processor_time(size: str, rounds: int, updates: int) -> tuple[float, float, float]:
+  """Measures one seed and all vmapped in this process, on one thread, in turns.
+
+  Returns:
+    CPU milliseconds of an update of one seed, alone and vmapped, and the median of their ratio.
+  """
+  works = {count: _prepare(size, count, updates) for count in (1, SEEDS)}
+  used: dict[int, list[float]] = {count: [] for count in works}
+  for _ in range(rounds):
+    for count, work in works.items():
+      before = time.process_time()
+      work()
+      used[count].append((time.process_time() - before) / (count * updates))
+  alone, together = (1000 * statistics.median(used[count]) for count in works)
+  ratio = statistics.median(a / b for a, b in zip(used[1], used[SEEDS], strict=True))
+  return alone, together, ratio
+
+
+def print_processor_time(sizes: Sequence[str], rounds: int, updates: int | None) -> None:
+  """Prints the table of `processor_time`."""
+  from implicit_rl.running import launch
+
+  os.environ.update(launch.environment(one_thread=True))
+  launch.start_jax()
+  print(f'| network | CPU ms an update of one seed: alone | {SEEDS} vmapped | alone / vmapped |')
+  print('|---|---|---|---|')
+  for size in sizes:
+    count = updates or {**SIZES, **LOOPS}[size][-1]
+    alone, together, ratio = processor_time(size, rounds, count)
+    print(f'| {size} | {alone:.3g} | {together:.3g} | {ratio:.2f} |', flush=True)
+  print(f'\n{rounds} rounds, one thread; {machine.line()}.')
+
+
 def main() -> None:
   """Measures and prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -211,7 +249,15 @@ def main() -> None:
   sizes = [*SIZES, *LOOPS]
   parser.add_argument('--sizes', nargs='*', default=sizes, choices=sizes)
   parser.add_argument('--updates', type=int, help='of each seed in a round; by default by size')
+  parser.add_argument(
+    '--processor_time',
+    action='store_true',
+    help='only the time of the processor, on one thread: for a machine with other work',
+  )
   options = parser.parse_args()
+  if options.processor_time:
+    print_processor_time(options.sizes, options.rounds, options.updates)
+    return
   print(
     f'| network | sequential, updates/s | vmapped | processes | a process a core | {EVEN} '
     '| CPU ms an update: sequential | vmapped | processes |\n' + '|---' * 9 + '|'

@@ -48,8 +48,9 @@ class _Evaluation:
   """
 
   def __init__(self, runners: Sequence[Any], some: Sequence[Any], iteration: int):
+    # The places of the others play what the first one plays, which is thrown away.
     self._held = [runner if runner in some else some[0] for runner in runners]
-    self._some, self._iteration = some, iteration
+    self._runners, self._some, self._iteration = runners, some, iteration
     self._played: list[Any] | None = None
 
   def of(self, runner: Any, policy: Any, params: Any, key: Any, *settings: Any) -> Any:
@@ -65,7 +66,7 @@ class _Evaluation:
       for other in self._some:
         if other is not runner:  # Whose clock is running.
           other.evaluation_clock.add(time.monotonic() - began)
-    return self._played[self._held.index(runner)]
+    return self._played[self._runners.index(runner)]
 
 
 class VmappedRuns:
