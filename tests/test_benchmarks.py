@@ -85,6 +85,23 @@ def test_rounds_are_compared_with_those_of_the_same_turn(monkeypatch):
   assert len(slept) == 2 and all(0 <= one['wall'] < 1 for one in slept)
 
 
+def test_a_remedys_cost_at_its_period_is_that_of_its_mix_in(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import remedies
+
+  files = {path.stem: path for path in (ROOT / 'gin_configs/remedies').glob('*.gin')}
+  assert remedies.period_of(files['redo']) == ('ReDo.period', 1000)
+  assert remedies.period_of(files['nap']) is None  # At every update.
+  assert remedies.period_of(files['dr3']) is None
+  monkeypatch.setattr(remedies.penalty, 'updates_of', lambda size, together, bindings, mix_ins: 0)
+  took = {remedies.NONE: [1.0, 2.0], remedies.WITH: [1.1, 2.4], remedies.DUE: [11.0, 22.0]}
+  results = {name: [{'cpu': 64e-3 * cpu} for cpu in taken] for name, taken in took.items()}
+  monkeypatch.setattr(remedies.turns, 'in_turn', lambda *arguments: results)
+  row = remedies.measure('MinAtar', files['redo'], 1, 2)
+  # (1.1 + 1.2) / 2, and a thousandth of 11 less that.
+  assert row[1:] == ['1.5', '1.15 (1.10 to 1.20)', '11.00', '1,000', '1.160', '1.02: no']
+
+
 def test_an_update_takes_the_operations_that_xla_counts(monkeypatch):
   monkeypatch.syspath_prepend(ROOT / 'benchmarks')
   import jax
