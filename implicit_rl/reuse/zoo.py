@@ -15,8 +15,12 @@ from implicit_rl.running import parallel_runs
 
 # Of each its gin file, its iterations and what differs from the file.
 AGENTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
-  'catch': ('gin_configs/gymnax/catch_online_dqn.gin', 8, ()),
-  'cartpole': ('gin_configs/gymnax/online_dqn.gin', 25, ()),
+  'catch': (
+    'gin_configs/gymnax/catch_online_dqn.gin',
+    8,
+    ('GymnaxEnvironment.image = True', 'MLP.observation_max = 1.0'),  # To be drawn.
+  ),
+  'cartpole': ('gin_configs/gymnasium/online_dqn.gin', 25, ()),
   'breakout': (
     'gin_configs/minatar/offline_cql.gin',
     20,
