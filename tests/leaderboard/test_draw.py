@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,11 @@ from scipy import stats
 
 from implicit_rl.leaderboard import draw, rows, summary
 from implicit_rl.leaderboard import spec as leaderboard_spec
+from tests.command_line import ROOT
 
 REGIME = {'gin_files': ['gin_configs/minatar/offline_dqn.gin'], 'returns': [10, 20]}
+RESULTS = ROOT / 'docs' / 'results' / 'leaderboard'
+PAGE = ROOT / 'docs' / 'leaderboard.md'
 SPEC = leaderboard_spec.parse(
   {
     'seeds': 5,
@@ -126,3 +130,17 @@ def test_before_the_first_row_the_page_says_so(tmp_path):
   page.write_text('<!-- state -->\n<!-- end -->\n<!-- table -->\n<!-- end -->\n')
   draw.everything(SPEC, tmp_path, page)
   assert '0 of 12 cells' in page.read_text() and 'None yet.' in page.read_text()
+
+
+def test_the_docs_are_what_the_committed_rows_say(tmp_path):
+  for name in (rows.ROWS, rows.EXCLUDED, rows.TUNING):
+    shutil.copy(RESULTS / name, tmp_path)
+  shutil.copy(PAGE, tmp_path)
+  spec = leaderboard_spec.read(ROOT / 'sweeps' / 'leaderboard.yaml')
+  page = tmp_path / PAGE.name
+  for path in draw.everything(spec, tmp_path, page):
+    kept = PAGE if path == page else RESULTS / path.name
+    if path.suffix == '.csv' and path.stat().st_size > 1:
+      pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(kept), rtol=1e-4)
+    else:
+      assert path.read_text() == kept.read_text(), path.name
