@@ -65,7 +65,7 @@ def transitions(size: str) -> Any:
   import jax
   import numpy as np
 
-  _, batches = penalty.agent_and_batches(size, 1, STATES, penalty=False)
+  _, batches = penalty.agent_and_batches(size, 1, STATES, mix_ins=())
   batch = jax.tree.map(lambda x: np.asarray(x[0]), batches)
   return batch._replace(return_to_go=np.asarray(batch.reward))
 
@@ -81,8 +81,8 @@ def of_an_update(agent: Any, batches: Any, together: int, rounds: int) -> float:
   return cpu_seconds(work, rounds) / together
 
 
-def measured(agent: Any, batch: Any, rounds: int) -> dict[str, Taken]:
-  """What the agent's measurement and every diagnostic take."""
+def measured(agent: Any, batch: Any, rounds: int, *, dear: bool = True) -> dict[str, Taken]:
+  """What the agent's measurement and every diagnostic take; without the dear ones unless asked."""
   import functools
 
   import jax
@@ -100,6 +100,8 @@ def measured(agent: Any, batch: Any, rounds: int) -> dict[str, Taken]:
   basic = take(agent._measure, state.params, state.target_params, batch, state.key)
   found = {FIRST: Taken(1, True, *basic)}
   for name, diagnostic in every_diagnostic().items():
+    if not (dear or name in measurements.DEFAULTS):
+      continue
     nothing = measurements.nothing_yet(diagnostic, context, state, batch, state.key)
     function = functools.partial(measurements.measure_and_remember, diagnostic, context)
     arguments = (context.initial, state._replace(extra=nothing), batch, state.key)
@@ -134,6 +136,8 @@ def table(update: float, found: dict[str, Taken]) -> str:
     'all.gin': sum(o.seconds / o.period for o in found.values()) / iteration,
   }
   for name, share in shares.items():
+    if name == 'all.gin' and all(one.default for one in found.values()):
+      continue
     verdict = 'within' if share <= MOST[name] else 'ABOVE'
     lines.append(f'Together {name}: {share:.2%}, {verdict} the bound of {MOST[name]:.0%}.')
   return '\n'.join(lines)
@@ -144,16 +148,17 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--sizes', nargs='*', default=list(penalty.GIN), choices=list(penalty.GIN))
+  parser.add_argument('--cheap', action='store_true', help='only those that runs take by default')
   options = parser.parse_args()
   os.environ.update(turns.threads(1))
   turns.as_runs_do()
   turns.pin(1)
   for size in options.sizes:
     together = 4 if size == 'Atari' else 64
-    agent, batches = penalty.agent_and_batches(size, together, penalty=False)
+    agent, batches = penalty.agent_and_batches(size, together, mix_ins=())
     before = of_an_update(agent, batches, together, 5 * options.rounds)
-    agent, _ = penalty.agent_and_batches(size, 1, penalty=False)  # The last one's state is gone.
-    found = measured(agent, transitions(size), options.rounds)
+    agent, _ = penalty.agent_and_batches(size, 1, mix_ins=())  # The last one's state is gone.
+    found = measured(agent, transitions(size), options.rounds, dear=not options.cheap)
     print(f'### {size}\n\n{table(before, found)}\n', flush=True)
   print(f'Medians of {options.rounds} rounds, one thread; {machine.line()}.')
 

@@ -164,3 +164,27 @@ def test_a_profile_counts_what_is_in_a_loop_once_and_operations_at_their_median(
     json.dump({'traceEvents': [{'ph': 'M'}, *events[::-1]]}, file)
   taken = update_profile.traced(str(tmp_path))
   assert taken == pytest.approx({'loop': 1.2, 'inner': 1.8, 'after': 0.6, 'beside': 15})
+
+
+@pytest.mark.slow
+def test_diagnostics_are_timed_and_compared_with_their_bounds(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import diagnostics
+
+  rows = rows_of('diagnostics.py', '--rounds', 1, '--sizes', 'MinAtar', '--cheap')
+  names = ['`dormancy`', '`held_out`', '`norms`', '`values`']
+  assert [row[0] for row in rows] == [diagnostics.FIRST, *names]
+  assert all(float(row[3]) >= 0 and row[1] == 'yes' for row in rows)
+  taken = {
+    'one': diagnostics.Taken(1, True, 0.5, 12.0),
+    'two': diagnostics.Taken(4, False, 40.0, float('nan')),
+  }
+  lines = diagnostics.table(0.001, taken).splitlines()  # An iteration of 62.5 s.
+  assert lines[2:4] == [
+    '| `one` | yes | 1 | 0.500 | 0.80% | 12 |',
+    '| `two` |  | 4 | 40.000 | 16.00% |  |',
+  ]
+  assert lines[-2:] == [
+    'Together by default: 0.80%, within the bound of 1%.',
+    'Together all.gin: 16.80%, ABOVE the bound of 10%.',
+  ]
