@@ -126,7 +126,7 @@ def table(rows: pd.DataFrame) -> str:
         ),
         'criterion': f'≥ {group["least"].iloc[0]:g}',
         'reached': f'{int(group["reached"].sum())} of {len(group)}',
-        'srank': ', '.join(str(value) for value in group['srank']),
+        'srank': ', '.join(f'{value:g}' for value in group['srank']),
       }
     )
   return tables.markdown(pd.DataFrame(lines))

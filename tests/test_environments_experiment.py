@@ -43,3 +43,8 @@ def test_small_runs_of_both_phases_get_into_the_table(tmp_path, monkeypatch, cap
   assert list(rows['phase']) == ['online', 'offline'] and list(rows['updates']) == [12, 3]
   assert (rows['episodes'] == 4).all() and rows['return_mean'].between(-1, 1).all()
   assert '| Catch | offline | 1 |' in capsys.readouterr().out
+
+
+def test_the_docs_quote_the_committed_rows():
+  rows = pd.read_csv(ROOT / 'docs' / 'results' / 'environments' / 'runs.csv')
+  assert environments.table(rows) in (ROOT / 'docs' / 'environments.md').read_text()
