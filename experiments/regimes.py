@@ -47,7 +47,7 @@ def iterations(gin_files: tuple[str, ...], online: bool) -> int:
   """The iterations of a run, as its gin files say."""
   import gin
 
-  from implicit_rl.running import experiment  # TensorFlow, which a report needs not.
+  from implicit_rl.running import experiment  # TensorFlow: not for a report of kept rows.
 
   experiment.parse_gin(gin_files, [])
   return gin.query_parameter(f'{"Online" if online else "Offline"}Runner.num_iterations')

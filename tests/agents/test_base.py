@@ -63,6 +63,15 @@ def test_updates_per_step_are_exact(n):
   assert counts == [max(0, math.floor(exact * (steps - 10))) for steps in range(6, 151, 6)]
 
 
+def test_priming_updates_are_done_once_when_the_history_is_there():
+  agent = make_agent(updates_per_step=1, priming_updates=5)
+  counts = []
+  for episode in range(3):
+    play(agent, 7, seed=episode)  # 6 stored steps
+    counts.append(agent.updates)
+  assert counts == [0, 5 + 2, 5 + 8]  # The history is 10 steps.
+
+
 def test_update_counts_are_exact_where_floats_round_down():
   """0.29·100 is 28.999… in floats, and 29 in numbers."""
   for n, after, steps, expected in (
