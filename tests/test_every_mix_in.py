@@ -225,7 +225,7 @@ def resumed(make, setting, mix_ins, directory, anew=True):
   ends = [checkpoints.load(directory / name, 0) for name in ('whole', 'fresh')]
   jax.tree.map(np.testing.assert_array_equal, *ends)
   assert all(np.isfinite(value) for value in (*first.values(), *metrics.values()))
-  assert whole.agent.updates == 4 and metrics['Gradient/Norm'] > 0
+  assert whole.agent.updates == 4
   return whole.agent, metrics
 
 
@@ -233,6 +233,8 @@ def resumed(make, setting, mix_ins, directory, anew=True):
 @pytest.mark.parametrize('mix_in', [x for x in MIX_INS if x not in LEFT_OUT['offline MinAtar']])
 def test_each_alone_acts_reports_and_resumes(mix_in, make, plain, tmp_path):
   agent, metrics = resumed(make, 'offline MinAtar', [mix_in], tmp_path)
+  # On Pong, without rewards in a batch, products of tanh may have one that underflows.
+  assert metrics['Gradient/Norm'] > 0
   own = metrics.keys() - plain[0].keys()
   expected = {OWN_METRICS[mix_in]} if mix_in in OWN_METRICS else set()
   assert (own or mix_in not in REMEDIES) and expected <= own
