@@ -42,6 +42,9 @@ COMMANDS = {
   ),
   'configs': Command('configs', 'lists and copies the gin files and sweeps that ship'),
   'environments': Command('environments.__main__', 'lists the games'),
+  'measure-device': Command(
+    'measure_device.__main__', 'measures the GPU, TPU or CPU that JAX finds'
+  ),
   'gridworld': Command('gridworld.__main__', "draws the paper's gridworld figures"),
   'theory': Command('theory.__main__', "checks the paper's theory and draws its figures"),
 }

@@ -24,7 +24,7 @@ FLOORS = (
   'networks learner diagnosis',
   'agents gridworld simba',
   'running',
-  'sweep demo train configs cli reuse __init__',
+  'sweep measure_device demo train configs cli reuse __init__',
   'leaderboard',
   '__main__',
 )
@@ -162,6 +162,7 @@ def test_a_circle_is_named_import_by_import(tmp_path):
     'implicit_rl.agents.dqn, implicit_rl.agents.fqe, implicit_rl.agents.rainbow',
     'implicit_rl.data.replay.online_replay, implicit_rl.environments.minatar',
     'implicit_rl.analysis.runs, implicit_rl.logs.checkpoints',
+    'implicit_rl.measure_device.__main__',
   ],
 )
 def test_the_pure_rooms_load_neither_tensorflow_nor_dopamine(modules):

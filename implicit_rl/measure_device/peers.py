@@ -1,0 +1,144 @@
+"""Others' ways to the same update, written here for the comparison; PyTorch where it imports."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from implicit_rl.measure_device import workloads
+from implicit_rl.measure_device.report import Case, timed
+from implicit_rl.measure_device.speed import Scale
+
+GAMMA, RATE, EPSILON = 0.99, 6.25e-5, 1.5e-4
+
+
+class _Network(nn.Module):
+  """The network of `size` as one would write it: frames last, no features returned."""
+
+  size: workloads.Size
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    atari = self.size.largest == 256
+    x = jnp.moveaxis(x, 1, -1) if atari else x[:, 0]
+    x = x.astype(jnp.float32) / (self.size.largest - 1)
+    layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1)) if atari else ((16, 3, 1),)
+    for width, side, stride in layers:
+      padding = 'SAME' if atari else 'VALID'
+      x = nn.relu(nn.Conv(width, (side, side), stride, padding=padding)(x))
+    x = nn.relu(nn.Dense(512 if atari else 128)(x.reshape(len(x), -1)))
+    return nn.Dense(self.size.actions)(x)
+
+
+def cases(scale: Scale) -> Iterator[Case]:
+  """Yields updates a second at the base case."""
+  torch = importlib.util.find_spec('torch') is not None
+  for network in scale.networks:
+    for name, scanned in (('plain Flax', False), ('all in one scan, as purejaxrl', True)):
+      yield f'{network}, {name}', functools.partial(_flax, network, scale, scanned)
+    if torch:
+      yield f'{network}, PyTorch', functools.partial(_torch, network, scale)
+
+
+def _flax(network: str, scale: Scale, scanned: bool) -> dict[str, Any]:
+  """DQN by Flax and optax: a jitted update for each batch, or K of them in one program."""
+  size, (count, _, batch) = workloads.SIZES[network], scale.base.values()
+  some = jax.device_put(workloads.batches(size, count, batch))
+  module, optimizer = _Network(size), optax.adam(RATE, eps=EPSILON)
+  target = module.init(jax.random.PRNGKey(0), some.state[0])
+  carry = jax.tree.map(jnp.copy, target), optimizer.init(target)
+
+  def update(carry, one):
+    params, moments = carry
+    wanted = one.reward + GAMMA * one.discount * module.apply(target, one.next_state).max(axis=1)
+
+    def loss(params):
+      chosen = module.apply(params, one.state)[jnp.arange(batch), one.action]
+      return optax.huber_loss(chosen, wanted).mean()
+
+    changes, moments = optimizer.update(jax.grad(loss)(params), moments)
+    return (optax.apply_updates(params, changes), moments), None
+
+  scan = jax.jit(lambda carry: jax.lax.scan(update, carry, some)[0], donate_argnums=0)
+  step = jax.jit(lambda carry, one: update(carry, one)[0], donate_argnums=0)
+  each = [jax.tree.map(lambda x, k=k: x[k], some) for k in range(count)]
+  held = [carry]
+
+  def run() -> Any:
+    if scanned:
+      held[0] = scan(held[0])
+    else:
+      for one in each:
+        held[0] = step(held[0], one)
+    return held
+
+  taken = timed(run, scale.seconds)
+  return {'updates/s': count / taken['seconds'], 'compile_s': taken['compile_s']}
+
+
+def _torch(network: str, scale: Scale) -> dict[str, Any]:
+  """DQN by PyTorch; on CUDA compiled with `torch.compile`, which replays CUDA graphs."""
+  import torch
+  from torch import nn as layers
+
+  size, (count, _, batch) = workloads.SIZES[network], scale.base.values()
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  channels = size.stack if size.largest == 256 else size.frame[-1]
+  shape = (84, 84) if size.largest == 256 else size.frame[:2]
+
+  def make() -> Any:
+    if size.largest == 256:
+      convolutions = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+      parts, inputs = [], channels
+      for width, side, stride in convolutions:
+        parts += [layers.Conv2d(inputs, width, side, stride), layers.ReLU()]
+        inputs = width
+      flat, hidden = 64 * 7 * 7, 512
+    else:
+      parts, flat, hidden = [layers.Conv2d(channels, 16, 3), layers.ReLU()], 16 * 8 * 8, 128
+    parts += [layers.Flatten(), layers.Linear(flat, hidden), layers.ReLU()]
+    return layers.Sequential(*parts, layers.Linear(hidden, size.actions)).to(device)
+
+  online, target = make(), make()
+  target.load_state_dict(online.state_dict())
+  settings = {'fused': True, 'capturable': True} if device == 'cuda' else {}
+  optimizer = torch.optim.Adam(online.parameters(), lr=RATE, eps=EPSILON, **settings)
+  rng = np.random.default_rng(0)
+  frames = rng.integers(0, size.largest, (2, batch, channels, *shape))
+  state, following = torch.tensor(frames, dtype=torch.float32, device=device) / (size.largest - 1)
+  action = torch.tensor(rng.integers(0, size.actions, batch), device=device)
+  reward = torch.tensor(rng.normal(size=batch), dtype=torch.float32, device=device)
+
+  def update() -> Any:
+    with torch.no_grad():
+      wanted = reward + GAMMA * target(following).max(1).values
+    chosen = online(state).gather(1, action[:, None])[:, 0]
+    loss = layers.functional.huber_loss(chosen, wanted)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+  compiled = torch.compile(update, mode='reduce-overhead') if device == 'cuda' else update
+
+  def run() -> float:
+    for _ in range(count):
+      compiled()
+    if device == 'cuda':
+      torch.cuda.synchronize()
+    return 0.0
+
+  taken = timed(run, scale.seconds)
+  return {
+    'updates/s': count / taken['seconds'],
+    'compile_s': taken['compile_s'],
+    'padding': 'VALID',
+    'torch': torch.__version__,
+  }
