@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 BROWSER := $(or $(CHROMIUM),$(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs wheels theory gridworld experiments bench bench-peers clean
+.PHONY: help install demo test check docs wheels theory gridworld experiments bench bench-peers device-kit clean
 
 help:  ## Lists these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ bench: $(STAMP) bench-peers $(FRAMES)  ## Times training, data path and SAC agai
 runs/frames/%.npz: | $(STAMP)
 	mkdir -p runs/frames
 	$(BIN)/python experiments/atari_frames.py --game=$* --steps=101000 --updates_per_step=0.03 --replay=$@
+
+device-kit: $(STAMP)  ## Packs what measuring a GPU or TPU without a network needs (KIT_PYTHON=3.12: its Python; runs/device_kit)
+	$(BIN)/python benchmarks/device_kit.py $(if $(KIT_PYTHON),--python=$(KIT_PYTHON))
 
 bench-peers: .venv-peers/.installed  ## Makes .venv-peers with the libraries that bench compares with (2.2 GB)
 

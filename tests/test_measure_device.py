@@ -1,6 +1,8 @@
 """The device report: every table at a tiny size, the checks, the time's shares, the roofline."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 from implicit_rl import eigensolvers
 from implicit_rl.measure_device import __main__ as program
 from implicit_rl.measure_device import correctness, report, roofline, speed
+from tests.command_line import ROOT
 
 
 def test_every_table_has_a_row_and_says_what_was_left_out(tmp_path, capsys):
@@ -92,3 +95,24 @@ def test_a_call_is_timed_at_least_three_times_after_the_first():
   calls = []
   taken = report.timed(lambda: calls.append(0) or jnp.zeros(()), 0.0)
   assert len(calls) == 4 and taken['seconds'] >= 0 and taken['compile_s'] >= 0
+
+
+def test_the_kit_has_all_that_the_report_imports(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import device_kit
+
+  code = """
+import importlib.metadata, sys
+from implicit_rl.measure_device import __main__
+known = importlib.metadata.packages_distributions()
+loaded = {name.split('.')[0] for name in sys.modules}
+print(*sorted({known[name][0].lower().replace('_', '-') for name in loaded & known.keys()}))
+"""
+  found = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
+  ).stdout.split()
+  with_jax = {'jax', 'jaxlib', 'numpy', 'scipy', 'ml-dtypes', 'opt-einsum', 'implicit-rl'}
+  packed = {name.lower().replace('_', '-') for name in device_kit.PACKAGES}
+  assert {'flax', 'gymnax'} <= set(found)
+  optional = {'flatbuffers', 'filelock', 'setuptools'}  # imported where they happen to be
+  assert set(found) - with_jax - packed - optional == set()

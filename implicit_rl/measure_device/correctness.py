@@ -46,7 +46,7 @@ def _penalty(solver: str) -> dict[str, Any]:
   value, gradient = jax.jit(jax.value_and_grad(functools.partial(rank.lp_penalty, solver=solver)))(
     x
   )
-  wide = np.float64(x)
+  wide = x.astype(np.float64)
   values, vectors = np.linalg.eigh(wide @ wide.T)
   ends = vectors[:, [-1, 0]].T
   expected = 2 * np.einsum('k,ki,kj->ij', np.array([1, -1]), ends, ends @ wide)

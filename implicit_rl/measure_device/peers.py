@@ -52,7 +52,8 @@ def _flax(network: str, scale: Scale, scanned: bool) -> dict[str, Any]:
   """DQN by Flax and optax: a jitted update for each batch, or K of them in one program."""
   size, (count, _, batch) = workloads.SIZES[network], scale.base.values()
   some = jax.device_put(workloads.batches(size, count, batch))
-  module, optimizer = _Network(size), optax.adam(RATE, eps=EPSILON)
+  module: Any = _Network(size)
+  optimizer = optax.adam(RATE, eps=EPSILON)
   target = module.init(jax.random.PRNGKey(0), some.state[0])
   carry = jax.tree.map(jnp.copy, target), optimizer.init(target)
 

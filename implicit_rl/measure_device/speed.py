@@ -121,7 +121,11 @@ def memory() -> dict[str, float]:
 
 def throughput(scale: Scale) -> Iterator[Case]:
   """Updates a second by network, K, seeds and batch: each alone first, then all combinations."""
-  axes = {'updates': scale.updates, 'seeds': scale.seeds, 'batch': scale.batch}
+  axes: dict[str, tuple[int, ...]] = {
+    'updates': scale.updates,
+    'seeds': scale.seeds,
+    'batch': scale.batch,
+  }
   wanted = [scale.base]
   wanted += [{**scale.base, name: value} for name, values in axes.items() for value in values[1:]]
   wanted += [
@@ -131,9 +135,10 @@ def throughput(scale: Scale) -> Iterator[Case]:
     for k in scale.updates
   ]
   for case in {tuple(one.items()): one for one in wanted}.values():
+    settings: dict[str, Any] = dict(case)
     for network in scale.networks:
       name = ', '.join(f'{key} {value}' for key, value in case.items())
-      yield f'{network}, {name}', functools.partial(updates, network, scale, **case)
+      yield f'{network}, {name}', functools.partial(updates, network, scale, **settings)
 
 
 def variants(scale: Scale) -> Iterator[Case]:

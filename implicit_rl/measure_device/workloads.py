@@ -133,7 +133,7 @@ def fetch(size: Size) -> Any:
 def complete_rows(size: Size, rows: int, *lead: int) -> np.ndarray:
   """Draws rows [*lead] int32 that start a complete transition of `store`."""
   starts = [t for t in range(rows - 1) if t % 100 < 99]
-  return np.random.default_rng(1).choice(np.int32(starts), lead)
+  return np.random.default_rng(1).choice(np.array(starts, np.int32), lead)
 
 
 def online_loop(game: str, environments: int, updates_per_step: float, seed: int = 0) -> OnlineLoop:
@@ -146,7 +146,8 @@ def online_loop(game: str, environments: int, updates_per_step: float, seed: int
     seed: of the agent.
   """
   environment = MinAtarEnvironment(game, seed=seed)
-  source = functools.partial(DeviceReplay, capacity=8192, num_environments=environments)
+  replay: Any = DeviceReplay  # Its base class is abstract only to the type checker.
+  source = functools.partial(replay, capacity=8192, num_environments=environments)
   made = DQNAgent(
     environment.num_actions,
     environment.observation_shape,
