@@ -1,7 +1,7 @@
-"""What a device can do at most, computed from data sheets: `python -m …measure_device.roofline`.
+"""What a device may do, computed from data sheets: `python -m implicit_rl.measure_device.roofline`.
 
-An update takes at least the longest of three times: its operations at the device's rate, its bytes
-at the memory's, and its kernels one after the other. All numbers here are computed, none measured.
+An update takes about the longest of three times: its operations at the device's rate, its bytes at
+the memory's, and its kernels one after the other. All numbers here are computed, none measured.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Work(NamedTuple):
 
 
 class Bound(NamedTuple):
-  """The least time of one update of all seeds, and what it is due to."""
+  """The estimated time of one update of all seeds, and what it is due to."""
 
   seconds: float
   by: str
@@ -69,7 +69,7 @@ def work(network: str) -> Work:
 
 
 def bound(device: Device, one: Work, seeds: int, precision: str) -> Bound:
-  """Computes the least time of one update of `seeds` seeds in one vmapped program."""
+  """Computes the estimated time of one update of `seeds` seeds in one vmapped program."""
   times = {
     'operations': seeds * one.operations / device.rates[precision],
     'memory': seeds * one.bytes / device.bandwidth,
@@ -82,8 +82,8 @@ def bound(device: Device, one: Work, seeds: int, precision: str) -> Bound:
 def table() -> str:
   """Returns the Markdown table of all devices, networks, precisions and numbers of seeds."""
   lines = [
-    '| device | network | products in | seeds | least µs an update of all | bound by '
-    '| updates/s of all, at most | 640 runs, device-hours at least |',
+    '| device | network | products in | seeds | µs an update of all | bound by '
+    '| updates/s of all | 640 runs, device-hours |',
     '| --- | --- | --- | --- | --- | --- | --- | --- |',
   ]
   for device in DEVICES:

@@ -60,6 +60,8 @@ _OVERRIDDEN = re.compile(
   r'^(Agent\.updates_per_step|(run_experiment\.)?Runner\.\w+) = .*\n', re.MULTILINE
 )
 
+_MATMUL_PRECISIONS = ('float32', 'tensorfloat32', 'bfloat16')
+
 _RECORDED_PACKAGES = (
   'implicit_rl jax jaxlib flax optax numpy dopamine-rl gin-config tensorflow tensorflow-datasets '
   'ale-py gymnax'
@@ -139,6 +141,7 @@ def create_runner(
   environment: Callable[..., Any] = gin.REQUIRED,
   agent: Callable[..., Any] = gin.REQUIRED,
   runner: Callable[..., Any] = OfflineRunner,
+  matmul_precision: str | None = None,
 ) -> Any:
   """Builds the run that gin describes and records it in `base_dir`.
 
@@ -149,6 +152,9 @@ def create_runner(
     environment: called with `seed`.
     agent: called with what the environment says of itself, and `seed`. Its `source` is its own.
     runner: called with the directory and the two constructors, as Dopamine's is.
+    matmul_precision: of products of float32 matrices in this process: 'float32', 'tensorfloat32' or
+      'bfloat16', as JAX's `jax_default_matmul_precision`. None leaves JAX's own default. A CPU
+      computes in float32 whatever it is. The penalty and the ranks are always precise.
 
   Returns:
     The runner, or what runs those of several seeds; `run_experiment()` starts it.
@@ -157,6 +163,13 @@ def create_runner(
     ValueError: for settings that don't fit each other.
     OSError: if the directory can't be written, or another process runs in it.
   """
+  if matmul_precision is not None:
+    if matmul_precision not in _MATMUL_PRECISIONS:
+      raise ValueError(
+        f'Experiment.matmul_precision must be one of {", ".join(_MATMUL_PRECISIONS)}, '
+        f'got {matmul_precision!r}.'
+      )
+    jax.config.update('jax_default_matmul_precision', matmul_precision)
   make = functools.partial(_create_one, environment=environment, agent=agent, runner=runner)
   count = gin_names.bound(runner, 'num_seeds', 1)
   name = runner.__name__
