@@ -58,9 +58,9 @@ def _penalty(solver: str) -> dict[str, Any]:
 
 
 def _srank(rows: int, features: int) -> dict[str, Any]:
-  """How many of six spectra get another srank than in float64; none of them is near a tie."""
+  """How many of three spectra get another srank than in float64; none of them is near a tie."""
   rng, wrong = np.random.default_rng(0), 0
-  for condition in (1e1, 1e2, 1e3, 1e4, 1e6, 1e8):
+  for condition in (1e2, 1e4, 1e8):
     u = np.linalg.qr(rng.normal(size=(rows, features)))[0]
     v = np.linalg.qr(rng.normal(size=(features, features)))[0]
     x = ((u * np.geomspace(1, 1 / condition, features)) @ v.T).astype(np.float32)

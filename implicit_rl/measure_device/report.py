@@ -13,6 +13,8 @@ import jax
 Row = Mapping[str, Any]
 Case = tuple[str, Callable[[], Row]]  # its name, and what measures it
 
+_LATE = 1.1  # of the time: until when a section without a row gets one
+
 
 class Section(NamedTuple):
   """One table.
@@ -51,15 +53,18 @@ class Measured(NamedTuple):
 def measure(sections: Iterable[Section], seconds: float, most: int | None = None) -> list[Measured]:
   """Measures section after section; what one does not use of its time goes to the later ones.
 
-  A case is begun only while its section has time left, so the last one may pass the limit. A case
-  that fails, for lack of memory for example, is reported with its error; the others go on.
+  A case is begun only while its section has time left, and the first one of a section until
+  `_LATE` times all. So the last one may pass the limit. A case that fails, for lack of memory for
+  example, is reported with its error; the others go on.
 
   Args:
     sections: in this order.
     seconds: for all.
     most: cases of a section; None is all.
   """
-  sections, end, found = list(sections), time.monotonic() + seconds, []
+  sections, found = list(sections), []
+  start = time.monotonic()
+  end, late = start + seconds, start + _LATE * seconds
   for number, section in enumerate(sections):
     began = time.monotonic()
     shares = sum(one.share for one in sections[number:])
@@ -67,7 +72,7 @@ def measure(sections: Iterable[Section], seconds: float, most: int | None = None
     rows: list[dict[str, Any]] = []
     left_out = []
     for name, case in section.cases:
-      if time.monotonic() >= until or len(rows) == most:
+      if time.monotonic() >= (until if rows else max(until, late)) or len(rows) == most:
         left_out.append(name)
         continue
       try:

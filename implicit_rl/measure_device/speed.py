@@ -44,6 +44,7 @@ class Scale:
     seconds: how long a case is repeated after it is compiled.
     product: side of the square matrices whose product is timed.
     matrix: rows and features of the matrix whose srank is timed.
+    checked: those of the matrices whose srank is checked.
     environments: E of the compiled online loops.
     steps: environment steps of a call.
     store: rows of the device store.
@@ -56,6 +57,7 @@ class Scale:
   seconds: float = 0.3
   product: int = 8192
   matrix: tuple[int, int] = (2048, 512)
+  checked: tuple[int, int] = (2048, 512)
   environments: int = 128
   steps: int = 16_384
   store: int = 20_000

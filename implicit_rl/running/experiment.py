@@ -163,13 +163,7 @@ def create_runner(
     ValueError: for settings that don't fit each other.
     OSError: if the directory can't be written, or another process runs in it.
   """
-  if matmul_precision is not None:
-    if matmul_precision not in _MATMUL_PRECISIONS:
-      raise ValueError(
-        f'Experiment.matmul_precision must be one of {", ".join(_MATMUL_PRECISIONS)}, '
-        f'got {matmul_precision!r}.'
-      )
-    jax.config.update('jax_default_matmul_precision', matmul_precision)
+  _set_matmul_precision(matmul_precision)
   make = functools.partial(_create_one, environment=environment, agent=agent, runner=runner)
   count = gin_names.bound(runner, 'num_seeds', 1)
   name = runner.__name__
@@ -260,6 +254,16 @@ def _is_of_an_update(setting: str) -> bool:
     return parameter in _LEARNER_NUMBERS
   selector = gin_names.selector(name) if name else ''  # A macro has none.
   return selector.startswith(('optax.', 'implicit_rl.optimizers.', 'implicit_rl.remedies.'))
+
+
+def _set_matmul_precision(precision: str | None) -> None:
+  """Sets JAX's own default, in this process; see `create_runner`."""
+  if precision is None:
+    return
+  if precision not in _MATMUL_PRECISIONS:
+    known = ', '.join(_MATMUL_PRECISIONS)
+    raise ValueError(f'Experiment.matmul_precision must be one of {known}, got {precision!r}.')
+  jax.config.update('jax_default_matmul_precision', precision)
 
 
 def _create_one(
