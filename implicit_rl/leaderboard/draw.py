@@ -76,7 +76,7 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
 
 def _map(found: pd.DataFrame, spec: Spec, name: str, most: float) -> str:
   """Returns a heat map of a measure against `none`: differences of the score, else ratios."""
-  changes = summary.changes(found, spec, name)
+  changes = summary.changes(found, spec, name).dropna(subset='mean')
   regimes = [one for one in spec.regimes if one in set(changes['regime'])]
   methods = [one for one in spec.methods if one in set(changes['remedy'])]
   wide = lambda column: (
@@ -88,7 +88,7 @@ def _map(found: pd.DataFrame, spec: Spec, name: str, most: float) -> str:
   if name != 'score':
     with np.errstate(divide='ignore', invalid='ignore'):
       values = np.log(wide('mean') / (wide('mean') - values))
-  signed = lambda value: f'{value:+.2f}'.replace('-', '−')
+  signed = lambda value: f'{round(value, 2) + 0.0:+.2f}'.replace('-', '−')  # No −0.00.
   times = lambda value: f'×{np.exp(value):.2f}'
   return heat_map.svg(
     values,

@@ -16,8 +16,9 @@ _COLOURS = matplotlib.colors.LinearSegmentedColormap.from_list(
   'change', [style.COLOURS[1], '#F7F7F7', style.COLOURS[0]]
 )
 _STYLE = (
-  '<style>text{font:14px system-ui,sans-serif;fill:#1b1f24}.mark{font-weight:700}'
-  '@media (prefers-color-scheme:dark){text{fill:#e6e9ec}}'
+  '<style>.ground{fill:#fff}text{font:14px system-ui,sans-serif;fill:#1b1f24}'
+  '.mark{font-weight:700}'
+  '@media (prefers-color-scheme:dark){.ground{fill:#14171b}text{fill:#e6e9ec}}'
   'text.on-light{fill:#111}text.on-dark{fill:#fff}</style>'
 )
 
@@ -47,6 +48,7 @@ def svg(
   parts = [
     f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
     f'role="img" aria-label="{html.escape(described)}">{_STYLE}'
+    f'<rect class="ground" width="{width}" height="{height}" rx="6"/>'
   ]
   for number, name in enumerate(columns):
     lines = _two_lines(name)
@@ -77,8 +79,8 @@ def _cell(
 
 def _two_lines(name: str) -> list[str]:
   words = name.split('_')
-  half = (len(words) + 1) // 2
-  return [' '.join(part) for part in (words[:half], words[half:]) if part]
+  splits = [[' '.join(words[:n]), ' '.join(words[n:])] for n in range(1, len(words))]
+  return min(splits, key=lambda lines: max(map(len, lines)), default=words)
 
 
 def _text(x: float, y: float, words: str, anchor: str, kind: str = '') -> str:

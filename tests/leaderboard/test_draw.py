@@ -119,7 +119,7 @@ def test_a_table_half_done_is_drawn_and_says_what_is_open(table, tmp_path):
   assert '9 of 12 cells' in text and '3 have not been run yet, of: open.' in text
   assert re.search(r'srank in 3 of 3', text)  # It fell everywhere.
   svg = (tmp_path / 'srank.svg').read_text()
-  assert svg.count('<rect') == 6 and '×2.' in svg
+  assert svg.count('<rect x=') == 6 and '×2.' in svg
   html = (tmp_path / 'page.html').read_text()
   assert html.count('<table>') >= 4 and '<!--' not in html.replace('<!DOCTYPE', '')
   assert draw.everything(SPEC, tmp_path, page) == written and page.read_text() == text
