@@ -9,7 +9,7 @@ import implicit_rl
 
 # Packages every module of which a gin line may name without an import.
 _ALWAYS = ('agents', 'remedies', 'diagnostics')
-_ALL = (*_ALWAYS, 'data', 'environments', 'gridworld')
+_ALL = (*_ALWAYS, 'data', 'environments', 'gridworld', 'simba')
 
 
 def load(everything: bool = False) -> None:
@@ -21,6 +21,6 @@ def load(everything: bool = False) -> None:
   packages = _ALL if everything else _ALWAYS
   for package in packages:
     found = importlib.import_module(f'{implicit_rl.__name__}.{package}')
-    for module in pkgutil.walk_packages(found.__path__, f'{found.__name__}.'):
+    for module in pkgutil.walk_packages(getattr(found, '__path__', []), f'{found.__name__}.'):
       if not module.name.endswith('.__main__'):
         importlib.import_module(module.name)
