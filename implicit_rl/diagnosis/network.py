@@ -180,6 +180,12 @@ def diagnose_features(
   Raises:
     ValueError: for no layer, no state, or arrays of the wrong shape.
   """
+  for name, given in (('layers', layers), ('fresh', fresh)):
+    if given is not None and not isinstance(given, Mapping):
+      raise ValueError(
+        f"{name} must map layers' names to activations, as {{'features': array}}, got a "
+        f'{type(given).__name__}.'
+      )
   if not layers:
     raise ValueError('layers must hold the activations of at least one layer.')
   size = len(rows(f'layers[{next(iter(layers))!r}]', next(iter(layers.values()))))

@@ -68,6 +68,9 @@ def run(job: Job) -> None:
     else:
       experiment.parse_gin(job.gin_files, job.bindings)
       experiment.create_runner(str(job.base_dir), job.seed).run_experiment()
+  parent = multiprocessing.parent_process()
+  if signals.requested() and parent is not None and not parent.is_alive():
+    os._exit(1)  # Nobody is left to ask this process to end; the run is saved.
 
 
 def run_all(

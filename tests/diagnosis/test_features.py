@@ -121,6 +121,8 @@ WRONG = {
   r"layers\['a'\] cannot be read: .*detach": ({'a': OnAnotherDevice()},),
   r'q_values must have a row for each of 30 states': ({'a': PHI}, {'q_values': PHI[:2]}),
   r"fresh\['a'\] must have a row": ({'a': PHI}, {'fresh': {'a': PHI[:0]}}),
+  r"layers must map layers' names to activations, .* got a ndarray": (PHI,),
+  r"fresh must map layers' names to activations": ({'a': PHI}, {'fresh': PHI}),
   r'features must name a layer': ({'a': PHI}, {'features': 'b'}),
   r'reward_range must be \(smallest, largest\)': ({'a': PHI}, {'reward_range': (1, 0)}),
   r'gamma must be a number in \[0, 1\]': ({'a': PHI}, {'gamma': 1.5}),
