@@ -56,23 +56,20 @@ def iterations(gin_files: tuple[str, ...], online: bool) -> int:
 def jobs(
   regime: regimes.Regime, control: str | None, output: pathlib.Path, replays: str = REPLAYS
 ) -> list[parallel_runs.Job]:
-  """What to run for a regime or one of its controls: a job for all seeds, or one a seed online."""
+  """What to run for a regime or a control: a job for all seeds, or one a seed on the host."""
   folder = output / regime.name / (control or 'regime')
   files = regime.gin_files(control)
   count, seeds = iterations(files, regime.online), regimes.SEEDS
-  if regime.online:
-    return [
-      parallel_runs.Job(
-        folder / f'seed_{seed}', files, ('OnlineRunner.keep_checkpoints = 1',), seed, count
-      )
-      for seed in seeds
-    ]
+  runner = 'OnlineRunner' if regime.online else 'OfflineRunner'
   bindings = (
-    f'OfflineRunner.num_seeds = {len(seeds)}',
-    "OfflineRunner.seeds_as = 'vmap'",
-    'OfflineRunner.keep_checkpoints = 1',
+    f'{runner}.keep_checkpoints = 1',
     *[f'TFDSReplay.data_dir = {replays!r}'] * regime.needs_replay,
   )
+  if regime.on_host:
+    return [
+      parallel_runs.Job(folder / f'seed_{seed}', files, bindings, seed, count) for seed in seeds
+    ]
+  bindings += (f'{runner}.num_seeds = {len(seeds)}', f"{runner}.seeds_as = 'vmap'")
   return [parallel_runs.Job(folder, files, bindings, seeds[0], count * len(seeds))]
 
 

@@ -28,7 +28,8 @@ class Regime(NamedTuple):
     controls: names of the overlays; the first is the one that the criterion compares with.
     meaning: what it means when the criterion holds.
     last: rows at the end of a run that the metric is averaged over.
-    online: the agent acts; else it trains offline and seeds can train as one vmapped program.
+    online: the agent acts; else it trains offline.
+    on_host: it acts step by step on the host, so its seeds can't train as one vmapped program.
     needs_replay: trains on a replay that does not ship with the package, but is made by
       `experiments/minatar_offline.py replays`.
   """
@@ -41,6 +42,7 @@ class Regime(NamedTuple):
   meaning: str
   last: int = 1
   online: bool = False
+  on_host: bool = False
   needs_replay: bool = False
 
   def gin_files(self, control: str | None = None) -> tuple[str, ...]:
@@ -187,6 +189,7 @@ REGIMES = (
     ('fresh',),
     'An agent that has played other games learns a game worse than a fresh agent.',
     online=True,
+    on_host=True,
   ),
   Regime(
     'minatar_short_target',
