@@ -9,7 +9,8 @@ import argparse
 import contextlib
 import functools
 import html.parser
-import importlib.util
+import importlib
+import itertools
 import pathlib
 import re
 import runpy
@@ -39,7 +40,9 @@ OTHERS = {
   'pytest': 'runs these tests',
   'ray': 'starts a cluster',
   'sbatch': 'needs SLURM',
+  'sh': 'what follows the script of the device kit is checked as a command of implicit-rl',
   'source': 'belongs to the shell',
+  'tar': 'a shell tool',
   'tensorboard': 'serves until it is stopped',
 }
 # How blocks begin that hold no commands.
@@ -84,6 +87,7 @@ RUN_BY = {
   'configs': ('test_cli.py', r"cli\.main\(\['configs'"),
   'environments': ('environments/test_minatar.py', r"'implicit_rl\.environments'"),
   'gridworld': ('gridworld/test_experiments.py', r'cli\.main\('),
+  'measure-device': ('test_measure_device.py', r'program\.main\('),
   'theory': ('theory/test_experiments.py', r"'implicit_rl\.theory'"),
 }
 
@@ -151,7 +155,8 @@ def commands(text):
     else:
       begun = ''
   assert not begun, f'a quotation without an end: {begun}'
-  return [words for words in found if words]
+  parts = (itertools.groupby(words, lambda word: word == '&&') for words in found)
+  return [list(words) for groups in parts for joint, words in groups if not joint]
 
 
 def is_command(words):
@@ -278,6 +283,8 @@ def start(words, monkeypatch):
     case ['docker', 'run', *arguments]:
       (image,) = (i for i, one in enumerate(arguments) if re.match(r'implicit_rl(:\w+)?$', one))
       start(['implicit-rl', *arguments[image + 1 :]], monkeypatch)
+    case ['sh', 'implicit_rl_device_kit/run.sh', *arguments]:
+      start(['implicit-rl', 'measure-device', *arguments], monkeypatch)
     case _:
       return
   raise AssertionError('It ran without parsing its arguments.')
@@ -285,8 +292,10 @@ def start(words, monkeypatch):
 
 def main_of(module):
   """Returns what `python -m` calls."""
-  inner = f'{module}.__main__'
-  return importlib.import_module(inner if importlib.util.find_spec(inner) else module).main
+  found = importlib.import_module(module)
+  return importlib.import_module(
+    f'{module}.__main__' if hasattr(found, '__path__') else module
+  ).main
 
 
 def check_names(words):
