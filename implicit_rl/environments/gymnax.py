@@ -195,6 +195,19 @@ class GymnaxEnvironment(CompiledEnvironment):
       num_environments=num_environments,
       max_steps_per_episode=max_steps_per_episode,
     )
+    self._drawn: Any = None  # Made where a picture is asked for.
+    if name == 'CartPole-v1':
+      self.render = self._draw_cart_pole
+
+  def _draw_cart_pole(self) -> np.ndarray:
+    """Returns gymnasium's picture of the same state, [H, W, 3] uint8."""
+    if self._drawn is None:
+      import gymnasium
+
+      self._drawn = gymnasium.make('CartPole-v1', render_mode='rgb_array').unwrapped
+      self._drawn.reset(seed=0)
+    self._drawn.state = np.asarray(self._moment.observation)
+    return self._drawn.render()
 
 
 def _is_discrete(space: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -102,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
   """Parses the command line and runs it; returns the exit status."""
   options = _parser().parse_args(arguments)
+  for what in ('VIDEO', 'AUDIO'):  # pygame draws into memory; it need not look for a display.
+    os.environ.setdefault(f'SDL_{what}DRIVER', 'dummy')
   try:
     pictures.check_output(options.output)
     run = run_options.load(options)

@@ -1,6 +1,7 @@
 """gymnax: episodes against its own `step`, time limits, every environment, and the gin files."""
 
 import gin
+import gymnasium
 import gymnax
 import jax
 import numpy as np
@@ -113,6 +114,23 @@ def _check(made, name):
     lambda x: (x.shape, x.dtype), first
   )  # So that a loop can carry it.
   assert (reward.shape, reward.dtype, over.shape, over.dtype) == ((), np.float32, (), bool)
+
+
+def test_cart_pole_is_drawn_where_it_stands():
+  made = GymnaxEnvironment('CartPole-v1', seed=1)
+  assert environments.check(made).render is not None
+  assert environments.check(GymnaxEnvironment('Acrobot-v1')).render is None
+  observation = made.reset()
+  for action in (1, 1, 1, 0, 1):
+    observation = made.step(action)[0]
+  there = gymnasium.make('CartPole-v1', render_mode='rgb_array').unwrapped
+  there.reset(seed=5)
+  there.state = tuple(observation)
+  np.testing.assert_array_equal(made.render(), there.render())
+  before = made.render()
+  made.step(1)
+  assert (made.render() != before).any()
+  there.close()
 
 
 def test_images_keep_their_shape():
