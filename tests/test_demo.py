@@ -1,5 +1,6 @@
 """The demo trains, prints, draws and resumes; its title says what the numbers are."""
 
+import os
 import re
 
 import pandas as pd
@@ -18,6 +19,7 @@ def made(tmp_path_factory):
   output = tmp_path_factory.mktemp('demo')
   names = ('DQN', 'control: clipped targets')
   with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('XLA_FLAGS', os.environ['XLA_FLAGS'])  # The demo adds to them, for its runs.
     patch.setattr(demo, 'VARIANTS', {name: demo.VARIANTS[name] for name in names})
     arguments = [f'--output={output}', f'--seeds={SEEDS}', f'--iterations={ITERATIONS}']
     assert demo.main(arguments) == 0

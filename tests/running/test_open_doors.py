@@ -56,14 +56,14 @@ class Anchor(LossTerm):
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class ShrinkAndPerturb(PeriodicRemedy):
+class Shrinking(PeriodicRemedy):
   """Mixes the parameters with a fresh network's."""
   period: int | None = 2
   keep: float = 0.8
 
   def operate(self, context, state, batch, key):
     params = optax.incremental_update(state.params, context.init(key), self.keep)
-    return state._replace(params=params), {'ShrinkAndPerturb/Done': jnp.ones(())}
+    return state._replace(params=params), {'Shrinking/Done': jnp.ones(())}
 
 
 @gin.configurable
@@ -83,8 +83,8 @@ Diagnostics.own_norms = @readers_own.Norms()
 """
 TWO = """
 import readers_own
-Remedies.shrink = @readers_own.ShrinkAndPerturb()
-readers_own.ShrinkAndPerturb.keep = 0.9
+Remedies.shrink = @readers_own.Shrinking()
+readers_own.Shrinking.keep = 0.9
 """
 NONE = """
 Remedies.anchor = None
@@ -93,7 +93,7 @@ Diagnostics.own_norms = None
 """
 OFF = """
 readers_own.Anchor.weight = 0.0
-readers_own.ShrinkAndPerturb.period = None
+readers_own.Shrinking.period = None
 Diagnostics.own_norms = None
 """
 PATHS = {
@@ -149,7 +149,7 @@ def test_mix_ins_add_up_act_and_are_taken_out_again(path, outside, tmp_path):
   mix_ins = [outside / 'one.gin', outside / 'two.gin']
   plain = run(tmp_path / 'plain', gin_file, **bindings)
   rows = run(tmp_path / 'acting', gin_file, *mix_ins, **bindings)
-  assert all(0 < row['ShrinkAndPerturb/Done'] < 1 for row in rows if 'Losses/Total' in row)
+  assert all(0 < row['Shrinking/Done'] < 1 for row in rows if 'Losses/Total' in row)
   assert rows[-1]['Losses/Anchor'] > 0
   assert rows[-1]['q_mean'] != plain[-1]['q_mean']
   # Every other iteration; the array is beside the spectrum.
