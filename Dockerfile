@@ -1,10 +1,10 @@
 # The package in an image whose command is `implicit-rl`. For the CPU, or for NVIDIA GPUs:
 #   docker build -t implicit_rl .
 #   docker build -t implicit_rl:gpu --build-arg EXTRAS=gpu .
-# Runs go to /work/runs; make the directory first, or Docker makes it as root:
+# Runs go to /lab/runs; make the directory first, or Docker makes it as root:
 #   mkdir -p runs
-#   docker run --rm -v "$PWD/runs:/work/runs" --user "$(id -u)" implicit_rl demo
-#   docker run --rm --gpus all -v "$PWD/runs:/work/runs" --user "$(id -u)" implicit_rl:gpu train ...
+#   docker run --rm -v "$PWD/runs:/lab/runs" --user "$(id -u)" implicit_rl demo
+#   docker run --rm --gpus all -v "$PWD/runs:/lab/runs" --user "$(id -u)" implicit_rl:gpu train ...
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim-bookworm AS build
@@ -25,8 +25,8 @@ RUN apt-get update \
 COPY --from=build /dist /dist
 RUN python -m pip install --no-cache-dir "$(echo /dist/*.whl)${EXTRAS:+[$EXTRAS]}"
 # Any user may run it; compiled programs and matplotlib's cache go to HOME.
-RUN mkdir -p /work/runs /home/user && chmod -R a+rwX /work /home/user
+RUN mkdir -p /lab/runs /home/user && chmod -R a+rwX /lab /home/user
 ENV HOME=/home/user USER=user
-WORKDIR /work
+WORKDIR /lab
 ENTRYPOINT ["implicit-rl"]
 CMD ["--help"]
