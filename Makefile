@@ -9,11 +9,13 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
   && { echo $$p; break; }; done)
 # Test processes at once. Each grows to 5 GB or so, most of it compiled programs.
 JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=30
 STAMP := $(VENV)/.installed
 BROWSER := $(or $(CHROMIUM),$(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
+BROWSER_NOTE = test -n '$(BROWSER)' || echo 'No Chromium was found: leaving out the tests that look at a page in a browser.'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs wheels theory gridworld experiments bench bench-peers device-kit clean
+.PHONY: help install demo test test-all check docs wheels theory gridworld experiments bench bench-peers device-kit clean
 
 help:  ## Lists these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,9 +32,13 @@ $(STAMP): setup.py
 demo: $(STAMP)  ## Trains offline DQN on CartPole with remedies and controls, draws the comparison
 	$(BIN)/python -m implicit_rl.demo
 
-test: $(STAMP)  ## Runs the tests (JOBS=2 processes at once)
-	@test -n '$(BROWSER)' || echo 'No Chromium was found: leaving out the tests that look at a page in a browser.'
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=30 $(if $(BROWSER),,-m 'not browser')
+test: $(STAMP)  ## Runs the tests but the exhaustive ones (JOBS=2 processes at once)
+	@$(BROWSER_NOTE)
+	$(PYTEST) -m 'not exhaustive$(if $(BROWSER),, and not browser)'
+
+test-all: $(STAMP)  ## Runs every test; the exhaustive ones repeat a check of make test for more cases
+	@$(BROWSER_NOTE)
+	$(PYTEST) $(if $(BROWSER),,-m 'not browser')
 
 check: $(STAMP)  ## Checks style and types; asks for known holes in the packages
 	$(BIN)/ruff check .
