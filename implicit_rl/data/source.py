@@ -369,7 +369,7 @@ class StoredSource(RowSource):
     gamma: discount per step, for the n-step reward sum.
     seed: all sampling derives from it.
     selected: [N] bool, rows that may start a transition; every row if None.
-    return_to_go: [N] float32, from `transitions.returns_to_go`; None if nobody needs it. Rows
+    return_to_go: whether to compute `transitions.returns_to_go`, or what it is: [N] float32. Rows
       without a return (NaN) start no transition.
     description: what the data is; `describe` adds the counts. `dataset` is the name a run shows.
     on_device: keep frames and columns in device memory; batches are then gathered within the
@@ -394,7 +394,7 @@ class StoredSource(RowSource):
     gamma: float,
     seed: int = 0,
     selected: np.ndarray | None = None,
-    return_to_go: np.ndarray | None = None,
+    return_to_go: np.ndarray | bool | None = None,
     description: Mapping[str, Any] | None = None,
     on_device: bool = False,
     held_out: float = 0.0,
@@ -411,8 +411,15 @@ class StoredSource(RowSource):
     valid = transitions.valid_rows(columns.terminal, columns.episode_end, update_horizon)
     if selected is not None:
       valid &= selected
-    if return_to_go is not None:
-      valid &= ~np.isnan(return_to_go)
+    returns: np.ndarray | None = None
+    if isinstance(return_to_go, np.ndarray):
+      returns = return_to_go
+    elif return_to_go:
+      returns = transitions.returns_to_go(
+        columns.reward, columns.terminal, columns.episode_end, gamma
+      )
+    if returns is not None:
+      valid &= ~np.isnan(returns)
     if not valid.any():
       raise ValueError(
         f'No complete transition is left: the data holds {len(columns.action)} rows, and '
@@ -426,11 +433,11 @@ class StoredSource(RowSource):
       valid &= ~kept_out
       self._description |= {'held_out': held_out, 'held_out_transitions': len(self._held_out)}
     self._valid = compact.RowRuns(valid)
-    self._return_to_go = return_to_go
+    self._return_to_go = returns
     self._max_action = -1 if columns.action.ndim > 1 else int(columns.action.max())
     self.device_rows: device_store.DeviceRows | None = None
     if on_device:
-      self.device_rows = device_store.from_host(columns, frames, return_to_go)
+      self.device_rows = device_store.from_host(columns, frames, returns)
       self._frames = device_store.DeviceFrames(self.device_rows.observation)
 
   def _choose_held_out(self, valid: np.ndarray, share: float) -> np.ndarray:

@@ -180,20 +180,7 @@ class MuJoCoEnvironment:
     max_steps_per_episode: int | None = None,
     progress: Progress = no_progress,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Plays whole episodes until at least `num_steps` steps were played; see `SideBySide`.
-
-    Args:
-      act: (params, observations [E, 1, D] float32, key) -> actions [E, A]. Pure.
-      params: handed to `act`.
-      key: PRNG key; the same key gives the same episodes.
-      num_steps: environment steps to play at the least.
-      max_steps_per_episode: cuts episodes off there; None means the environment's own.
-      progress: called after every step of the copies with how many took one. It may raise.
-
-    Returns:
-      returns: [n] float32, undiscounted, n a multiple of E = num_environments.
-      lengths: [n] int32, in environment steps.
-    """
+    """Plays whole episodes, E = num_environments side by side; see `SideBySide.evaluate`."""
     limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
     return self._side_by_side.evaluate(act, params, key, num_steps, limit, progress)
 

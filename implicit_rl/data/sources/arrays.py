@@ -80,11 +80,6 @@ class ArraySource(source.StoredSource):
     lengths = np.array([len(episode.reward) for episode in dataset.episodes])
     episodes = subsets.Episodes(lengths, np.zeros(len(lengths), np.int64))
     chosen = subsets.choose(subset, episodes, fraction, subset_seed, counted)
-    returns = None
-    if return_to_go:
-      returns = transitions.returns_to_go(
-        columns.reward, columns.terminal, columns.episode_end, gamma
-      )
     super().__init__(
       columns,
       frame_store.RawFrames(observation),
@@ -93,7 +88,7 @@ class ArraySource(source.StoredSource):
       gamma=gamma,
       seed=seed,
       selected=chosen.rows,
-      return_to_go=returns,
+      return_to_go=return_to_go,
       on_device=on_device,
       held_out=held_out,
       description={

@@ -87,11 +87,6 @@ class Rollouts(source.StoredSource):
     )
     if not len(columns.action):
       raise ValueError(f'Rollouts.size: no episode of {made.name} ended within {size} steps.')
-    returns = None
-    if return_to_go:
-      returns = transitions.returns_to_go(
-        columns.reward, columns.terminal, columns.episode_end, gamma
-      )
     super().__init__(
       columns,
       frame_store.RawFrames(observations),
@@ -99,7 +94,7 @@ class Rollouts(source.StoredSource):
       update_horizon=update_horizon,
       gamma=gamma,
       seed=seed,
-      return_to_go=returns,
+      return_to_go=return_to_go,
       description={'dataset': f'rollouts/{made.name}', 'game': made.name, 'epsilon': epsilon},
     )
 
