@@ -15,14 +15,13 @@ on other seeds, 10 and above.
 from __future__ import annotations
 
 import pathlib
-import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
 from absl import app, flags
 
-from implicit_rl.analysis import tables
+from implicit_rl.analysis import runs, tables
 from implicit_rl.logs import jsonl
 from implicit_rl.running import parallel_runs
 
@@ -98,7 +97,7 @@ def row(run: Run, output: pathlib.Path) -> dict:
     'srank': last['srank'],
     'least': LEAST[run.task],
     'reached': summary['return_mean'] >= LEAST[run.task],
-    'commit': subprocess.check_output(['git', 'rev-parse', '--short', 'HEAD'], text=True).strip(),
+    'commit': runs.read(base_dir).commit,
   }
 
 

@@ -60,7 +60,7 @@ def collect(
     part = runs.frame({variant: [run]})[[*runs.KEYS, *measured]]
     part['run'] = '/'.join(job.base_dir.parts[-4:])
     part = part.assign(**{name: setting[name] for name in SETTING})
-    parts.append(part.assign(revision=str(run.start['git_revision'])[:7]))
+    parts.append(part.assign(revision=run.commit))
   return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

@@ -96,7 +96,7 @@ def collect(output: pathlib.Path) -> pd.DataFrame | None:
     if job(run, output).done:
       loaded = runs.read(output / run.directory)
       rows = runs.frame({run.variant: [loaded]})[_KEPT]
-      parts.append(rows.assign(revision=str(loaded.start['git_revision'])[:7]))
+      parts.append(rows.assign(revision=loaded.commit))
   return pd.concat(parts, ignore_index=True) if parts else None
 
 

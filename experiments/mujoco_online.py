@@ -111,7 +111,7 @@ def collect(planned: Iterable[tuple[str, parallel_runs.Job]], path: pathlib.Path
       loaded = runs.read(planned_job.base_dir)
       rows = runs.frame({variant: [loaded]})
       rows = rows[[name for name in _KEPT if name in rows]]
-      parts.append(rows.assign(revision=str(loaded.start['git_revision'])[:7]))
+      parts.append(rows.assign(revision=loaded.commit))
   if parts:
     style.write_csv(pd.concat(parts, ignore_index=True), path)
   return runs.load([path])

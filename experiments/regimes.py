@@ -94,7 +94,7 @@ def collect(output: pathlib.Path) -> pd.DataFrame:
         part.insert(0, 'regime', regime.name)
         part.insert(1, 'control', control or ITSELF)
         part.insert(2, 'seed', run.seed)
-        parts.append(part.assign(commit=str(run.start['git_revision'])[:9]))
+        parts.append(part.assign(commit=run.commit))
   return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

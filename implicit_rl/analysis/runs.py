@@ -51,6 +51,12 @@ class Run(NamedTuple):
     return named.strip('\'"')
 
   @property
+  def commit(self) -> str:
+    """The commit that ran, in short, with '+' if the checkout was changed since; may be empty."""
+    revision = str(self.start.get('git_revision') or '')
+    return revision[:7] + '+' * revision.endswith('+')
+
+  @property
   def seed(self) -> int:
     """Its --seed; for a run without a record, the number at the end of its directory's name."""
     if 'seed' in self.start:

@@ -180,14 +180,8 @@ def _measured(run: runs.Run) -> dict[str, Any]:
     'best_return': returns.max() if returns.size else np.nan,
     **{name: number(last, name) for name in MEASURES},
     **{f'first_{name}': number(first, name) for name in FROM_FIRST},
-    'commit': _commit(run),
+    'commit': run.commit,
   }
-
-
-def _commit(run: runs.Run) -> str:
-  """Returns the commit in short, with '+' if the checkout was changed since."""
-  revision = str(run.start.get('git_revision') or '')
-  return revision[:7] + '+' * revision.endswith('+')
 
 
 def _cost(job: parallel_runs.Job, seeds: int) -> float:
