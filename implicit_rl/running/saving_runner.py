@@ -283,8 +283,8 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
       ) from error
     except OSError as error:
       raise OSError(
-        f'{error} in iteration {self._iteration + 1}. {self._last_checkpoint()} Once that is '
-        'mended, the same command goes on from there.'
+        f'{error} in iteration {self._iteration + 1}. {self._last_checkpoint()} Fix the cause, '
+        'then rerun the same command to resume.'
       ) from error
 
   def finish(self, ran: bool) -> None:
@@ -305,8 +305,8 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
       except signals.StoppedError:
         self._checkpoint_interrupted()
         print(
-          f'Stopped within iteration {self._iteration + 1}/{self._num_iterations}; the same '
-          'command goes on from there.'
+          f'Stopped within iteration {self._iteration + 1}/{self._num_iterations}. Rerun the '
+          'same command to resume.'
         )
 
   def _last_checkpoint(self) -> str:

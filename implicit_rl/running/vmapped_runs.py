@@ -127,7 +127,7 @@ class VmappedRuns:
             if iteration in own and not runner.stopped_by
           ]
           if not self._iterate(iteration, due):
-            print(f'Stopped within iteration {iteration + 1}; the same command goes on from there.')
+            print(f'Stopped within iteration {iteration + 1}. Rerun the same command to resume.')
             return
       for runner, own in zip(self.runners, left, strict=True):
         with runner.explained():

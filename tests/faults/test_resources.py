@@ -36,7 +36,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(full, ran, tmp_path):
   message = stopped_by(tmp_path)
   assert 'No space left on device' in message
   assert 'in iteration 2. The last good checkpoint is' in message
-  assert message.endswith('the same command goes on from there.')
+  assert message.endswith('Fix the cause, then rerun the same command to resume.')
   assert checkpoints.iterations(tmp_path / 'checkpoints') == [0]
   (tmp_path / full).unlink(missing_ok=True)
   assert [row['iteration'] for row in more(tmp_path)] == [0, 1]

@@ -89,7 +89,7 @@ def test_a_signal_saves_and_the_rest_is_as_if_there_was_none(case, tmp_path):
   said = processes.output(stopped)
   assert process.exitcode == 0, said
   assert f'{number.name}: saving, then stopping' in said
-  assert 'Stopped within iteration 1/2; the same command goes on from there.' in said
+  assert 'Stopped within iteration 1/2. Rerun the same command to resume.' in said
   iteration, tree = checkpoints.load_newest(stopped / 'checkpoints')
   assert iteration == 0 and (tree['interrupted']['trained'] is None) == (phase == 'training')
   assert not processes.rows(stopped)
