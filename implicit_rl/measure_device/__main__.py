@@ -83,8 +83,8 @@ def sections(scale: speed.Scale) -> list[report.Section]:
   ]
 
 
-def machine() -> dict[str, Any]:
-  """Returns what the report says of device and software."""
+def machine(arguments: Sequence[str]) -> dict[str, Any]:
+  """Returns what the report says of device and software, and of the command's arguments."""
   device = jax.devices()[0]
   return {
     'device': device.device_kind if device.platform != 'cpu' else _processor(),
@@ -98,7 +98,7 @@ def machine() -> dict[str, Any]:
     'flax': flax.__version__,
     'optax': optax.__version__,
     'implicit_rl': __version__,
-    'command': ' '.join(['python -m implicit_rl.measure_device', *sys.argv[1:]]),
+    'command': ' '.join(['python -m implicit_rl.measure_device', *arguments]),
   }
 
 
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   how_much = 'quick' if options.quick else 'tiny' if options.tiny else 'full'
   full = speed.Scale() if jax.default_backend() != 'cpu' else _CPU
   scale = {'full': full, 'quick': _QUICK, 'tiny': _TINY}[how_much]
-  about = machine()
+  about = machine(sys.argv[1:] if arguments is None else arguments)
   found = report.measure(sections(scale), _SECONDS[how_much], most=1 if options.tiny else None)
   report.add_shares(found, _PRODUCTS)
   print(f'\n{report.write(options.output, about, found)}\n\nWritten to {options.output}.')

@@ -74,15 +74,13 @@ def evaluate(
   while count < episodes:
     # As many steps as the missing episodes take if they are as long as those before.
     wanted = max(1, (episodes - count) * steps // count) if count else 1
-    part = play(act, run.params, jax.random.fold_in(key, len(parts)), wanted, limit, _silent)
+    part = play(
+      act, run.params, jax.random.fold_in(key, len(parts)), wanted, limit, environments.no_progress
+    )
     parts.append(part)
     count, steps = count + len(part[0]), steps + int(part[1].sum())
   returns, lengths = (np.concatenate(part)[:episodes] for part in zip(*parts, strict=True))
   return Evaluation(returns, lengths)
-
-
-def _silent(steps: int) -> None:
-  del steps
 
 
 def _parser() -> argparse.ArgumentParser:
