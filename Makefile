@@ -26,7 +26,7 @@ $(STAMP): setup.py
 	@test -n '$(PYTHON)' || { echo 'No Python 3.11, 3.12 or 3.13 found; name one: make install PYTHON=/path/to/python' >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Creating $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP)  ## Trains offline DQN on CartPole with remedies and controls, draws the comparison

@@ -29,9 +29,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 METRICS = ('srank', 'centred_effective_rank', 'q_mean', 'eval_return')
 BOUND = 100  # The largest value possible, 1/(1 − γ), with rewards of at most 1 and γ = 0.99.
 CAPTION = (
-  'The setting was chosen because something happens in it; in many others nothing does. It does '
-  'not show that a loss of rank causes a low return: variants order differently by rank, by value '
-  'error and by return. Line: mean over seeds; band: least to most.'
+  'The setting was chosen because the effect is large in it. It does not show that a loss of rank '
+  'causes a low return: variants order differently by rank, by value error and by return. Line: '
+  'mean over seeds; band: least to most.'
 )
 
 
@@ -67,9 +67,9 @@ def title(starts: Mapping[str, Any], ends: Mapping[str, Any]) -> str:
       first, last = starts[name], ends[name]
       seen.append(
         f'{name.removeprefix("control: ")}: srank {first["srank"]:.0f} → '
-        f'{last["srank"]:.0f}, mean Q {last["q_mean"]:,.0f}, return {last["eval_return"]:.0f}'
+        f'{last["srank"]:.0f}, Q {last["q_mean"]:,.0f}, return {last["eval_return"]:.0f}'
       )
-  return f'Offline CartPole (no value can exceed {BOUND}): {"; ".join(seen)}'
+  return f'Offline CartPole, where no Q can exceed {BOUND}: {"; ".join(seen)}'
 
 
 def draw(output: pathlib.Path, made: Sequence[parallel_runs.Job]) -> list[pathlib.Path]:

@@ -56,7 +56,7 @@ def test_the_title_states_numbers():
     'DQN + L_p': {'srank': 22.7, 'q_mean': 38.9, 'eval_return': 158.5},
   }
   assert demo.title(starts, ends).endswith(
-    'DQN: srank 37 → 4, mean Q 7,735, return 9; DQN + L_p: srank 37 → 23, mean Q 39, return 158'
+    'DQN: srank 37 → 4, Q 7,735, return 9; DQN + L_p: srank 37 → 23, Q 39, return 158'
   )
 
 
