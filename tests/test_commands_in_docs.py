@@ -102,7 +102,7 @@ class Code(html.parser.HTMLParser):
   def __init__(self, path):
     super().__init__()
     self.blocks, self.inline, self._inside = [], [], []
-    extensions = ['admonition', 'fenced_code', 'sane_lists', 'tables']
+    extensions = ['admonition', 'fenced_code', 'md_in_html', 'sane_lists', 'tables']
     self.feed(markdown.markdown(path.read_text(), extensions=extensions))
 
   def handle_starttag(self, tag, attributes):
