@@ -16,7 +16,7 @@ from implicit_rl.running import launch, parallel_runs
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='implicit-rl leaderboard',
-    description='Runs every method in every regime. The same command resumes.',
+    description='Runs every method in every regime. Rerun the same command to resume.',
   )
   parser.add_argument('--spec', default='sweeps/leaderboard.yaml', help='the YAML file')
   parser.add_argument(
@@ -31,16 +31,14 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--page', type=pathlib.Path, default='docs/leaderboard.md', help='the page that --draw fills'
   )
-  parser.add_argument('--tune', action='store_true', help='do the runs that choose strengths')
-  parser.add_argument(
-    '--draw', action='store_true', help='draw the rows that are there, run nothing'
-  )
-  parser.add_argument('--collect', action='store_true', help='add finished runs to the rows only')
-  parser.add_argument('--list', action='store_true', help='print the runs, and do nothing')
+  parser.add_argument('--tune', action='store_true', help='start the runs that choose strengths')
+  parser.add_argument('--draw', action='store_true', help='draw the existing rows without running')
+  parser.add_argument('--collect', action='store_true', help='only add finished runs to the rows')
+  parser.add_argument('--list', action='store_true', help='only print the runs')
   parser.add_argument('--print_slurm', action='store_true', help='print a SLURM array for sbatch')
-  parser.add_argument('--index', type=int, help='do this one run, as an element of the array does')
-  parser.add_argument('--processes', type=int, help='runs at once here; by default one a core')
-  parser.add_argument('--address', help='of a Ray cluster, or auto; without it Ray is not used')
+  parser.add_argument('--index', type=int, help='start only this run, as a SLURM array task does')
+  parser.add_argument('--processes', type=int, help='parallel runs here; by default one per core')
+  parser.add_argument('--address', help='address of a Ray cluster, or auto; default: no Ray')
   return parser
 
 
@@ -53,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'leaderboard: {" ".join(str(error).split())}', file=sys.stderr)
     return 1
   except KeyboardInterrupt:
-    print('leaderboard: stopped; the same command resumes.', file=sys.stderr)
+    print('leaderboard: stopped. Rerun the same command to resume.', file=sys.stderr)
     return 130
 
 
@@ -95,7 +93,7 @@ def _cells(spec: Spec, options: argparse.Namespace) -> list[Cell]:
   chosen = strengths.choose(rows.read(options.results / rows.TUNING), spec)
   left = [name for name in spec.methods if leaderboard_spec.open_strengths(spec, name, chosen)]
   if left:
-    print(f'Left out until --tune has chosen a strength: {", ".join(left)}.', file=sys.stderr)
+    print(f'Left out until --tune has chosen their strength: {", ".join(left)}.', file=sys.stderr)
   return leaderboard_spec.cells(spec, chosen)
 
 

@@ -1,4 +1,4 @@
-"""What the rows answer, in sentences and tables that are written anew from them."""
+"""Answers to the leaderboard's questions, in sentences and tables computed from its rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES = {name: summary.NAMES[name] for name in summary.RANKS}
 
 
 def state(found: pd.DataFrame, excluded: pd.DataFrame, spec: Spec) -> str:
-  """Returns how much of the table is there.
+  """Returns how many cells of the table have been measured.
 
   Args:
     found: rows of complete cells, from `summary`.
@@ -32,16 +32,16 @@ def state(found: pd.DataFrame, excluded: pd.DataFrame, spec: Spec) -> str:
   words = (
     f'{len(there)} of {len(wanted)} cells ({len(spec.regimes)} regimes × {len(spec.methods)} '
     f'methods) have all {len(spec.seeds)} seeds{f", at {commits}" if commits else ""}; '
-    f'{len(refused & wanted)} cannot exist.'
+    f'{len(refused & wanted)} are impossible.'
   )
   if open_:
     missing = sorted({method for _, method in open_}, key=list(spec.methods).index)
-    words += f' {len(open_)} have not been run yet, of: {", ".join(missing)}.'
+    words += f' {len(open_)} have not been run yet, for these methods: {", ".join(missing)}.'
   return words
 
 
 def questions(found: pd.DataFrame, spec: Spec, correlations: pd.DataFrame) -> str:
-  """Returns the answers to the three questions, each with the numbers it rests on."""
+  """Returns the answers to the three questions, each with its numbers."""
   return '\n\n'.join(
     [
       '**1. Does rank fall?** ' + _does_rank_fall(found, spec),
@@ -58,11 +58,12 @@ def _does_rank_fall(found: pd.DataFrame, spec: Spec) -> str:
   sentences = []
   for name, group in falls.groupby('measure', sort=False):
     sentences.append(
-      f'{_NAMES[str(name)]} in {_count(group, -1)} of {len(group)} (it rises in {_count(group, 1)})'
+      f'{_NAMES[str(name)]} falls in {_count(group, -1)} of {len(group)} regimes and rises in '
+      f'{_count(group, 1)}'
     )
   return (
-    f'Without a remedy, from the first iteration to the last, beyond two standard errors over '
-    f'{len(spec.seeds)} seeds, these fall: {"; ".join(sentences)} regimes.'
+    'Without a remedy, from the first iteration to the last, by more than two standard errors over '
+    f'{len(spec.seeds)} seeds: {"; ".join(sentences)}.'
   )
 
 
@@ -80,9 +81,8 @@ def _falls_table(found: pd.DataFrame, spec: Spec) -> str:
       for row in group.to_dict('records')
     }
     returns = found[(found['regime'] == regime) & (found['remedy'] == NONE)]['final_return']
-    lines.append(
-      {'regime': regime} | cells | {'final return': tables.mean_and_spread(returns.to_numpy())}
-    )
+    evaluated = tables.mean_and_spread(returns.to_numpy()) if returns.notna().any() else '–'
+    lines.append({'regime': regime} | cells | {'final return': evaluated})
   return tables.markdown(pd.DataFrame(lines))
 
 
@@ -103,7 +103,7 @@ def _does_it_hurt(correlations: pd.DataFrame) -> str:
   if len(largest):
     best = largest.loc[largest['rho'].abs().idxmax()]
     sentences.append(
-      f'Of all measures, `{best["measure"]}` goes most with the return across methods '
+      f'Across methods, `{best["measure"]}` correlates most with the return '
       f'(ρ {_signed(best["rho"])} ± {best["error"]:.2f}).'
     )
   return ' '.join(sentences)
@@ -114,12 +114,12 @@ def _does_raising_help(found: pd.DataFrame, spec: Spec) -> str:
   said = []
   for row in table[table['rank'] == 'raised'].to_dict('records'):
     said.append(
-      f'{_NAMES[row["measure"]]} {row["cells"]} (return higher in {row["higher"]}, lower in '
-      f'{row["lower"]}, neither in {row["neither"]})'
+      f'{_NAMES[row["measure"]]} in {row["cells"]} cells (return higher in {row["higher"]}, lower '
+      f'in {row["lower"]}, neither in {row["neither"]})'
     )
   return (
-    'Cells in which a method raises the rank of `none` beyond two standard errors, and what the '
-    f'final return did there by the same criterion: {_listed(said)}.'
+    'Methods raise the rank above that of `none` by more than two standard errors as follows. The '
+    f'change of the final return is judged by the same criterion: {_listed(said)}.'
   )
 
 

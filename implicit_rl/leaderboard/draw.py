@@ -119,7 +119,7 @@ def method_words(methods: pd.DataFrame) -> pd.DataFrame:
         'strength': row['setting'] or '–',
         'regimes': row['regimes'],
         'score, IQM [95%]': interval(row).replace('-', '−'),
-        'score − none’s': '–'
+        'score − none': '–'
         if row['remedy'] == NONE
         else f'{row["gain"]:+.2f} ± {row["gain_error"]:.2f}'.replace('-', '−'),
         **{summary.NAMES[name]: ratio(row[f'{name}_ratio']) for name in summary.RATIOS},
@@ -145,7 +145,7 @@ def correlation_words(correlations: pd.DataFrame) -> pd.DataFrame:
       {
         'measure': summary.NAMES[str(name)],
         'across methods': say(across),
-        'least and largest of a regime': (
+        'smallest and largest in a regime': (
           f'{min(per):+.2f} to {max(per):+.2f}'.replace('-', '−') if per else '–'
         ),
         'within cells': say(within),

@@ -1,4 +1,4 @@
-"""What the rows say: scores, measures against `none`, and correlations; tables in, tables out."""
+"""Summarises the rows: scores, measures against `none`, and correlations; tables in, tables out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from implicit_rl.leaderboard.spec import NONE, Spec
 RANKS = ('srank', 'effective_rank', 'centred_effective_rank', 'pca_rank')
 # Measures that are compared with the return; `value_error` is |q_data_gap|.
 MEASURES = (*RANKS, 'dormant_units', 'plasticity_error_ratio', 'q_mean', 'value_error')
-# Measures of which a method's ratio to `none` is given.
+# Measures whose ratio to `none` is reported for each method.
 RATIOS = (*RANKS, 'plasticity_error_ratio', 'value_error', 'cpu_seconds')
 NAMES = {
   'srank': 'srank',
@@ -199,7 +199,7 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
 
 
 def consequences(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
-  """Returns what became of the return where a method changed a rank, against `none`.
+  """Returns how the return changed in cells where a method changed a rank, against `none`.
 
   Returns:
     A row per rank and direction (raised, lowered): cells in which the method changed the rank
