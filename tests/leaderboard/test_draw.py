@@ -117,7 +117,7 @@ def test_a_table_half_done_is_drawn_and_says_what_is_open(table, tmp_path):
   text = page.read_text()
   assert 'old' not in text and text.count('<!-- end -->') == len(names)
   assert '9 of 12 cells' in text and '3 have not been run yet, for these methods: open.' in text
-  assert re.search(r'srank in 3 of 3', text)  # It fell everywhere.
+  assert re.search(r'srank falls in 3 of 3 regimes', text)  # It fell everywhere.
   svg = (tmp_path / 'srank.svg').read_text()
   assert svg.count('<rect x=') == 6 and '×2.' in svg
   html = (tmp_path / 'page.html').read_text()
