@@ -58,13 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Parses the command line and runs it; returns the exit status."""
   parser = argparse.ArgumentParser(
     prog='implicit-rl configs',
-    description='Lists the gin files and sweeps that ship, or copies them.',
+    description='Lists or copies the shipped gin files and sweeps.',
     epilog=_EPILOG,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('words', nargs='*', metavar='WORD', help='in the path, as minatar dqn')
   parser.add_argument(
-    '--copy', type=pathlib.Path, metavar='DIRECTORY', help='copy what would be listed to here'
+    'words', nargs='*', metavar='WORD', help='words in the path, such as minatar dqn'
+  )
+  parser.add_argument(
+    '--copy', type=pathlib.Path, metavar='DIRECTORY', help='copy the listed files into this folder'
   )
   options = parser.parse_args(arguments)
   try:

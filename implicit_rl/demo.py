@@ -113,7 +113,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     '--output', type=pathlib.Path, default='runs/demo', help='directory of the runs and the figure'
   )
   parser.add_argument('--seeds', type=int, default=3, help='runs of each variant (3)')
-  parser.add_argument('--iterations', type=int, default=20, help='of 500 gradient updates (20)')
+  parser.add_argument(
+    '--iterations', type=int, default=20, help='iterations of 500 gradient updates (20)'
+  )
   options = parser.parse_args(arguments)
   for name in ('seeds', 'iterations'):
     if (number := getattr(options, name)) < 1:

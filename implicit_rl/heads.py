@@ -97,7 +97,7 @@ class C51Head(Head):
   def __post_init__(self):
     """Raises ValueError for an invalid support."""
     if self.num_atoms < 2:
-      raise ValueError(f'C51Head.num_atoms is at least 2, not {self.num_atoms}.')
+      raise ValueError(f'C51Head.num_atoms must be at least 2, got {self.num_atoms}.')
     if self.low >= self.v_max:
       raise ValueError(f'C51Head.v_min ({self.low}) must be below C51Head.v_max ({self.v_max}).')
 
@@ -175,7 +175,7 @@ class QuantileHead(Head):
   def __post_init__(self):
     """Raises ValueError for no quantile."""
     if self.num_quantiles < 1:
-      raise ValueError(f'QuantileHead.num_quantiles is at least 1, not {self.num_quantiles}.')
+      raise ValueError(f'QuantileHead.num_quantiles must be at least 1, got {self.num_quantiles}.')
 
   def __call__(self, features: jax.Array, num_actions: int) -> QuantileOutputs:
     """Features [B, d] -> QuantileOutputs."""

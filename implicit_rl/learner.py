@@ -301,16 +301,16 @@ class Learner:
       raise ValueError(f'Learner.penalty_weight is {penalty_weight}, but Learner.penalty is None.')
     if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
       raise ValueError(
-        f'Learner.optimizer is an optax transformation, not {optimizer!r}; in gin it is written '
-        'with parentheses: @optax.adam().'
+        f'Learner.optimizer must be an optax transformation, got {optimizer!r}; in gin it is '
+        'written with parentheses: @optax.adam().'
       )
     check_number('Learner.target_update_period', target_update_period, least=1)
     check_number('Learner.target_update_rate', target_update_rate, above=0, most=1)
     check_number('Learner.max_gradient_norm', max_gradient_norm, above=0, optional=True)
     if loop not in ('auto', 'scan', 'dispatch'):
-      raise ValueError(f"Learner.loop is 'auto', 'scan' or 'dispatch', not {loop!r}.")
+      raise ValueError(f"Learner.loop must be 'auto', 'scan' or 'dispatch', got {loop!r}.")
     if on_nonfinite not in ('stop', 'skip'):
-      raise ValueError(f"Learner.on_nonfinite is 'stop' or 'skip', not {on_nonfinite!r}.")
+      raise ValueError(f"Learner.on_nonfinite must be 'stop' or 'skip', got {on_nonfinite!r}.")
     self._optimizer = optimizer or optax.adam(6.25e-5, eps=1.5e-4)
     if max_gradient_norm is not None:
       self._optimizer = optax.chain(optax.clip_by_global_norm(max_gradient_norm), self._optimizer)

@@ -40,7 +40,7 @@ class Placement:
     there = jax.devices()  # Of all hosts.
     count = len(there) if count is None else count
     if not isinstance(count, int) or not 1 <= count <= len(there):
-      raise ValueError(f'Learner.devices lies in [1, {len(there)}] here, not {count!r}.')
+      raise ValueError(f'Learner.devices must lie in [1, {len(there)}] here, got {count!r}.')
     if jax.process_count() > 1 and count < len(there):
       raise ValueError(
         f'Learner.devices must be None on several hosts, which share all {len(there)} devices.'
@@ -59,7 +59,7 @@ class Placement:
     parts = self.mesh.shape['batch']
     if size % parts:
       raise ValueError(
-        f'Agent.batch_size ({size}) is no multiple of the {parts} devices that share a batch '
+        f'Agent.batch_size ({size}) must be a multiple of the {parts} devices that share a batch '
         '(Learner.devices).'
       )
 
@@ -123,7 +123,7 @@ def connect(coordinator: str, num_hosts: int, host: int) -> None:
   if ':' not in coordinator:
     raise ValueError(f'--coordinator is HOST:PORT or auto, not {coordinator!r}.')
   if not 0 <= host < num_hosts:
-    raise ValueError(f'--host lies in [0, {num_hosts}), the number of --num_hosts, not {host}.')
+    raise ValueError(f'--host must lie in [0, {num_hosts}), the number of --num_hosts, got {host}.')
   jax.distributed.initialize(coordinator, num_hosts, host)
 
 

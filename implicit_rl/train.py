@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('base_dir', None, 'Directory of the run. A run found there is resumed.')
-flags.DEFINE_multi_string('gin_files', [], 'Gin files, in order; a later one wins.')
+flags.DEFINE_string('base_dir', None, 'Directory of the run. A run that exists there is resumed.')
+flags.DEFINE_multi_string('gin_files', [], 'Gin files, in order; later ones override earlier ones.')
 flags.DEFINE_multi_string(
-  'gin_bindings', [], "Gin lines that win over the files, such as 'OfflineRunner.num_iterations=5'."
+  'gin_bindings', [], "Gin lines that override the files, such as 'OfflineRunner.num_iterations=5'."
 )
 flags.DEFINE_string(
   'data_dir',
@@ -20,25 +20,25 @@ flags.DEFINE_string(
   'Directory of TFDS datasets; without it the embedded sample of the game is used.',
 )
 flags.DEFINE_alias('replay_dir', 'data_dir')
-flags.DEFINE_integer('seed', 0, 'Everything random derives from it.', lower_bound=0)
+flags.DEFINE_integer('seed', 0, 'Seed from which all randomness derives.', lower_bound=0)
 flags.DEFINE_string(
   'compilation_cache',
   None,
-  'Directory where compiled programs are kept, so that the next run starts faster; "" keeps none. '
-  "By default that of JAX_COMPILATION_CACHE_DIR, else implicit_rl in the user's cache directory.",
+  'Directory that caches compiled programs for faster starts; "" turns caching off. Default: '
+  "JAX_COMPILATION_CACHE_DIR, or else implicit_rl in the user's cache directory.",
 )
 flags.DEFINE_string(
   'coordinator',
   None,
-  'For one run on several hosts, started on each: HOST:PORT of the first one, or auto where JAX '
+  'For one run on several hosts, started on each: HOST:PORT of the first host, or auto if JAX '
   'finds the hosts itself (TPU pods, SLURM).',
 )
-flags.DEFINE_integer('num_hosts', 1, 'With --coordinator: how many hosts.', lower_bound=1)
-flags.DEFINE_integer('host', 0, 'With --coordinator: the number of this one.', lower_bound=0)
+flags.DEFINE_integer('num_hosts', 1, 'With --coordinator: number of hosts.', lower_bound=1)
+flags.DEFINE_integer('host', 0, 'With --coordinator: index of this host.', lower_bound=0)
 flags.DEFINE_bool(
   'list_configurables',
   False,
-  'Instead of training, list what gin can bind; with names, such as `Learner`, all about those.',
+  'Instead of training, list all settings; with names, such as `Learner`, explain those.',
 )
 flags.register_multi_flags_validator(
   ['base_dir', 'list_configurables'],

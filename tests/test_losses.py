@@ -105,7 +105,7 @@ def test_with_gamma_zero_the_target_is_the_reward(batch, setting):
 
 def test_unknown_error_loss_is_named(batch, setting):
   apply, params, target = setting
-  with pytest.raises(ValueError, match="'huber' or 'mse', not 'hubris'"):
+  with pytest.raises(ValueError, match="'huber' or 'mse', got 'hubris'"):
     losses.dqn_loss(
       params,
       target,

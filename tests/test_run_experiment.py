@@ -177,7 +177,9 @@ def test_a_recorded_configuration_runs_again(gin_file, tmp_path):
 
 def test_a_setting_of_dopamines_that_has_no_effect_is_refused(tmp_path):
   message = refusal(tmp_path / 'run', ATARI, **{'create_atari_environment.game_name': "'Pnog'"})
-  assert 'create_atari_environment.game_name is of Dopamine, and this run never reads' in message
+  assert (
+    'create_atari_environment.game_name belongs to Dopamine, and this run never reads' in message
+  )
   assert re.search(r'Did you mean .*AtariEnvironment\.game', message)
 
 
@@ -273,12 +275,12 @@ def test_the_readmes_agent_runs_from_a_file_outside_the_package(tmp_path, monkey
       {'OfflineRunner.max_steps_per_episode': -5},
       'max_steps_per_episode must be .* 1 or None, got -5',
     ),
-    ({'Agent.network': "'MinAtarCNN'"}, 'Agent.network is a class'),
+    ({'Agent.network': "'MinAtarCNN'"}, 'Agent.network must be a class'),
     (
       {'Agent.batch_size': "'32'"},
       "Agent.batch_size must be a whole number .*, got '32'",
     ),
-    ({'dqn.DQNAgent.error_loss': "'hubris'"}, "'huber' or 'mse', not 'hubris'"),
+    ({'dqn.DQNAgent.error_loss': "'hubris'"}, "'huber' or 'mse', got 'hubris'"),
     ({'GAME': "'Asterix'"}, 'Asterix_run_1 does not ship.*--data_dir'),
     ({'Learner.penalty_wieght': 0.1}, 'Did you mean penalty_weight'),
     ({'Lerner.penalty_weight': 0.1}, 'Lerner'),

@@ -98,7 +98,7 @@ fetch = lambda store, rows: jax.tree.map(lambda x: x[rows], store)
 state, _ = learner(8).update_from(fetch, start(0), flat, np.arange(96).reshape(3, 32))
 assert_close(learner(8).gathered(state), expected[0])
 
-for wrong, said in ((9, r'lies in [1, 8] here, not 9'), (0, 'not 0')):
+for wrong, said in ((9, r'must lie in [1, 8] here, got 9'), (0, 'got 0')):
   try:
     learner(wrong)
     raise SystemExit('not refused')
@@ -108,7 +108,7 @@ try:
   learner(8).check_batch(30)
   raise SystemExit('not refused')
 except ValueError as error:
-  assert 'Agent.batch_size (30) is no multiple of the 8 devices' in str(error)
+  assert 'Agent.batch_size (30) must be a multiple of the 8 devices' in str(error)
 print('equal')
 """
 )

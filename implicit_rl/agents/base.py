@@ -157,7 +157,7 @@ class Agent:
       check_number(f'Agent.{name}', share, least=0, most=1)
     check_number('Agent.updates_per_step', updates_per_step, least=0)
     if not callable(network):
-      raise ValueError(f'Agent.network is a class, such as @NatureCNN, not {network!r}.')
+      raise ValueError(f'Agent.network must be a class, such as @NatureCNN, got {network!r}.')
     checks.check_optional(
       type(self).__name__,
       self.reads,
@@ -169,7 +169,7 @@ class Agent:
     if munchausen is not None and update_horizon != 1:
       raise ValueError(
         f'Agent.update_horizon must be 1 with Agent.munchausen, got {update_horizon}: the rewards '
-        'in between would lack their share of the log-policy.'
+        'in between would lack their log-policy term.'
       )
     self.num_actions = num_actions
     self.gamma = gamma
@@ -313,7 +313,7 @@ class Agent:
       The mean of each training metric over what `sums` holds. Raises NonFiniteError if one is none.
     """
     if num_updates < 1:
-      raise ValueError(f'num_updates is at least 1, not {num_updates}.')
+      raise ValueError(f'num_updates must be at least 1, got {num_updates}.')
     if self.source is None:
       raise ValueError(f'{type(self).__name__} has no data source to train from.')
     sums = RunningMeans() if sums is None else sums

@@ -40,7 +40,7 @@ class CQLAgent(Agent):
   def __init__(self, *args, weight: float = 1.0, head: str = 'q', double: bool = False, **kwargs):
     check_number('CQLAgent.weight', weight, least=0)
     if head not in _HEADS:
-      raise ValueError(f"CQLAgent.head is 'q', 'c51' or 'quantile', not {head!r}.")
+      raise ValueError(f"CQLAgent.head must be 'q', 'c51' or 'quantile', got {head!r}.")
     self._weight, self._double = weight, double
     self._head, self._value_loss = _HEADS[head]
     if head == 'q':

@@ -108,7 +108,7 @@ def load_params(directory: str, network: nn.Module, state: Array) -> Params:
   expected = jax.eval_shape(network.init, jax.random.PRNGKey(0), state)
   if _shapes(params) != _shapes(expected):
     raise ValueError(
-      f'The checkpoint in {directory} is of another network than {type(network).__name__} with '
+      f'The checkpoint in {directory} is of a different network than {type(network).__name__} with '
       f'{network.head}: bind FQEAgent.policy_head and Agent.network to what that run had.'
     )
   return jax.tree.map(jnp.asarray, params)

@@ -103,7 +103,7 @@ def _spectra(options: argparse.Namespace, table: pd.DataFrame) -> _Drawn:
   first = table.groupby('variant', sort=False)['run'].first()
   if len(first) > options.most:
     raise ValueError(
-      f'{len(first)} variants are more than --most={options.most}: name what to draw, as NAME=GLOB.'
+      f'{len(first)} variants exceed --most={options.most}: choose variants as NAME=GLOB.'
     )
   found = {f'{name} (seed {_seed(table, run)})': runs.spectra(run) for name, run in first.items()}
   return spectrum.figure(found, options.title)
@@ -140,8 +140,8 @@ def _add(
   )
   command.set_defaults(run=run)
   command.add_argument('sources', nargs='+', metavar='SOURCE')
-  command.add_argument('--output', required=True, metavar='PATH', help='where the result goes')
-  command.add_argument('--title', default='', help='above the figure, or of the table')
+  command.add_argument('--output', required=True, metavar='PATH', help='file to write')
+  command.add_argument('--title', default='', help='title of the figure or table')
   return command
 
 

@@ -28,7 +28,7 @@ def pairs(variants: Sequence[str]) -> list[tuple[str, str]]:
       found.append((max(bases, key=len), variant))
   if not found:
     raise ValueError(
-      f'of {", ".join(variants)} none is another one with an addition: say what to compare with '
+      f'No variant of {", ".join(variants)} extends another one: choose the pairs with '
       '--pair=BASE:VARIANT.'
     )
   return found
@@ -54,7 +54,7 @@ def improvement(per_run: pd.DataFrame, base: str, variant: str) -> pd.DataFrame:
   known = list(per_run['variant'].unique())
   for name in (base, variant):
     if name not in known:
-      raise ValueError(f'there is no variant {name!r}; there are {", ".join(known)}.')
+      raise ValueError(f'unknown variant {name!r}; there are {", ".join(known)}.')
   means = (
     per_run.assign(floor=scores.floors(per_run))
     .groupby(['variant', 'game'])[['best', 'last', 'floor']]

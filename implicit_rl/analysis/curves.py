@@ -39,7 +39,7 @@ def gather(table: pd.DataFrame, metric: str, x: str, band: str = 'range') -> pd.
     if name not in table:
       raise ValueError(f'no run logged {name!r}; logged were {", ".join(table.columns[5:])}.')
   if band not in BANDS:
-    raise ValueError(f'--band is one of {", ".join(BANDS)}, not {band!r}.')
+    raise ValueError(f'--band must be one of {", ".join(BANDS)}, got {band!r}.')
   parts = []
   for (variant, game), group in table.dropna(subset=[x]).groupby(['variant', 'game'], sort=False):
     values = group.pivot_table(metric, x, 'run', dropna=False, sort=True)

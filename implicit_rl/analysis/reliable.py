@@ -82,7 +82,7 @@ def improvement(
     ValueError: for an unknown variant.
   """
   for name in {name for pair in compared for name in pair} - set(matrices):
-    raise ValueError(f'there is no variant {name!r}; there are {", ".join(matrices)}.')
+    raise ValueError(f'unknown variant {name!r}; there are {", ".join(matrices)}.')
   pairs = {f'{variant},{base}': (matrices[variant], matrices[base]) for base, variant in compared}
   with _seeded(seed):
     values, intervals = library.get_interval_estimates(

@@ -95,7 +95,9 @@ def find(path: str | PathLike) -> list[pathlib.Path]:
   """
   root = pathlib.Path(path)
   if not root.is_dir():
-    raise FileNotFoundError(f'{root} is not there: give the --base_dir of a run, or one above it.')
+    raise FileNotFoundError(
+      f'{root} does not exist: give the --base_dir of a run, or a parent directory.'
+    )
   found, waiting = [], [root]
   while waiting:
     directory = waiting.pop()
@@ -133,14 +135,14 @@ def read(base_dir: str | PathLike) -> Run:
   else:
     raise FileNotFoundError(f'{log} is missing: {path} is not the --base_dir of a run.')
   if not rows:
-    raise ValueError(f'{log} has no row: the run has not finished an iteration.')
+    raise ValueError(f'{log} has no row: the run has not finished its first iteration.')
   config, record = path / 'operative_config.gin', path / 'run.json'
   settings = read_settings(config) if config.exists() else {}
   try:
     starts = json.loads(record.read_text())['starts'] if record.exists() else []
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
-      f'{record} is damaged ({error}): remove it; the run is read without.'
+      f'{record} is damaged ({error}): remove it to read the run without it.'
     ) from error
   return Run(path, rows, settings, starts[-1] if starts else {})
 

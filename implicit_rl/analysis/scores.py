@@ -32,7 +32,7 @@ def per_run(table: pd.DataFrame, last: int = 5, metric: str = 'eval_return') -> 
     ValueError: if no run was evaluated, or `last` is below 1.
   """
   if last < 1:
-    raise ValueError(f'--last is at least 1, not {last}.')
+    raise ValueError(f'--last must be at least 1, got {last}.')
   if metric not in table or table[metric].isna().all():
     raise ValueError(f'no run logged {metric}: was it evaluated (OfflineRunner.evaluation_steps)?')
   evaluated = table.dropna(subset=[metric]).sort_values(['run', 'iteration'], kind='stable')
@@ -74,7 +74,7 @@ def normalise(scores: pd.DataFrame, by: str) -> pd.DataFrame:
   if by == 'none':
     return scores
   if by not in NORMALISATIONS:
-    raise ValueError(f'--normalise is one of {", ".join(NORMALISATIONS)}, not {by!r}.')
+    raise ValueError(f'--normalise must be one of {", ".join(NORMALISATIONS)}, got {by!r}.')
   known = references()
   for suite, game in sorted(set(zip(scores['suite'], scores['game'], strict=True))):
     if suite not in ('atari', '') or game not in known.index or np.isnan(known.loc[game, by]):

@@ -93,6 +93,6 @@ def parse(arguments: Sequence[str]) -> Sources:
     name, pattern = argument.split('=', 1)
     paths = sorted(glob.glob(pattern))
     if not paths:
-      raise ValueError(f'{argument}: nothing is there.')
+      raise ValueError(f'{argument}: no such file or directory.')
     found.setdefault(name.strip(), []).extend(paths)
   return found

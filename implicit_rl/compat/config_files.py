@@ -41,8 +41,8 @@ def find(path: str, said: str = '--gin_files: ', beside: str | None = None) -> s
   """
   if '://' in path:
     raise ValueError(
-      f'{said}{path} is an address. A gin file can import and so run any code: fetch it, read it, '
-      'then name the file.'
+      f'{said}{path} is a URL. A gin file can run any code: download it, read it, then pass the '
+      'file.'
     )
   directories = ['', os.path.dirname(beside or ''), str(SHIPPED)]
   candidates = list(dict.fromkeys(os.path.join(one, path) for one in directories))

@@ -64,7 +64,8 @@ def refuse_dopamines() -> None:
   for binding in unread():
     if not binding.ours:
       raise ValueError(
-        f'{binding.name} is of Dopamine, and this run never reads it.{_hint(binding.parameter)}'
+        f'{binding.name} belongs to Dopamine, and this run never reads it.'
+        f'{_hint(binding.parameter)}'
       )
 
 

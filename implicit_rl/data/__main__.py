@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     return 1
   except KeyboardInterrupt:
-    print('Interrupted. An interrupted prepare goes on where it stopped.', file=sys.stderr)
+    print('Interrupted. Rerun the same command to resume.', file=sys.stderr)
     return 130
 
 
@@ -94,7 +94,7 @@ def _format_of(source: pathlib.Path) -> str:
   if minari_recordings.checkpoint_folder(source):
     return 'online'
   dopamine_files.find_folder(source)  # Says what is there, if it is logs further down.
-  raise FileNotFoundError(f'{source} holds nothing that can be read.')
+  raise FileNotFoundError(f'{source} holds no readable data.')
 
 
 def _tame_tensorflow() -> None:
@@ -111,45 +111,53 @@ def _parser() -> argparse.ArgumentParser:
   )
   commands = parser.add_subparsers(required=True, metavar='prepare|info|verify|export|minari')
 
-  made = commands.add_parser('prepare', help='source → store; goes on where it was interrupted')
+  made = commands.add_parser(
+    'prepare', help='convert a source into a store; resumes if it was interrupted'
+  )
   made.add_argument('source', type=pathlib.Path, help='folder of logs, of a dataset or of a run')
-  made.add_argument('store', type=pathlib.Path, help='folder to be made')
+  made.add_argument('store', type=pathlib.Path, help='folder to create')
   made.add_argument('--format', choices=_FORMATS, default='auto', help='of the source')
   made.add_argument('--codec', choices=frame_store.CODECS, default='zstd')
   made.add_argument('--chunk_size', type=int, default=frame_store.CHUNK_SIZE, metavar='FRAMES')
   made.add_argument(
-    '--checkpoints', type=_numbers, help='raw logs: which, as 0-9,45; default: 0 to the last'
+    '--checkpoints', type=_numbers, help='raw logs: checkpoints, such as 0-9,45; default: all'
   )
   made.add_argument(
     '--skip_missing',
     action='store_true',
-    help='raw logs: leave out checkpoints that are missing or damaged, and record them',
+    help='raw logs: skip missing or damaged checkpoints, and record which',
   )
   made.set_defaults(run=_prepare)
 
-  shown = commands.add_parser('info', help='what a store holds')
+  shown = commands.add_parser('info', help='describe a store')
   shown.add_argument('store', type=pathlib.Path)
-  shown.add_argument('--json', action='store_true', help='everything, as JSON')
+  shown.add_argument('--json', action='store_true', help='print everything as JSON')
   shown.set_defaults(run=_info)
 
-  checked = commands.add_parser('verify', help='reads all of a store: checksums, frames, counts')
+  checked = commands.add_parser('verify', help='check a whole store: checksums, frames, counts')
   checked.add_argument('store', type=pathlib.Path)
   checked.set_defaults(run=_verify)
 
-  written = commands.add_parser('export', help='store → TFDS dataset or raw Dopamine logs')
+  written = commands.add_parser(
+    'export', help='convert a store into a TFDS dataset or raw Dopamine logs'
+  )
   written.add_argument('store', type=pathlib.Path)
   written.add_argument('output', type=pathlib.Path, help='data_dir of TFDS, or folder of the logs')
   written.add_argument('--format', choices=('tfds', 'dopamine'), required=True)
-  written.add_argument('--name', help='tfds: as rlu_atari_checkpoints_ordered/Pong_run_1')
-  written.add_argument('--overwrite', action='store_true', help='tfds: replace what is there')
-  written.add_argument('--capacity', type=int, default=1_000_000, help='dopamine: rows of a log')
+  written.add_argument('--name', help='tfds: such as rlu_atari_checkpoints_ordered/Pong_run_1')
+  written.add_argument(
+    '--overwrite', action='store_true', help='tfds: overwrite an existing dataset'
+  )
+  written.add_argument('--capacity', type=int, default=1_000_000, help='dopamine: rows per log')
   written.add_argument('--stack_size', type=int, default=4, help='dopamine: zero rows, plus one')
   written.set_defaults(run=_export)
 
-  shared = commands.add_parser('minari', help='MuJoCo replay or flat HDF5 → local Minari dataset')
+  shared = commands.add_parser(
+    'minari', help='convert a MuJoCo replay or flat HDF5 file into a local Minari dataset'
+  )
   shared.add_argument('source', type=pathlib.Path, help='HDF5 file, or folder of an online run')
-  shared.add_argument('name', help='as mujoco/hopper/sac-v0')
-  shared.add_argument('--environment', help="gymnasium's id, if the file does not say it")
+  shared.add_argument('name', help='such as mujoco/hopper/sac-v0')
+  shared.add_argument('--environment', help="gymnasium's id, if the file does not contain it")
   for field in _MINARI_METADATA:
     shared.add_argument(f'--{field}', default='unknown', help='what Minari records')
   shared.set_defaults(run=_minari)
@@ -184,7 +192,9 @@ def _info(options: argparse.Namespace) -> int:
     index = store_files.read_index(options.store)
   except FileNotFoundError:
     if store_writer.is_being_written(options.store):
-      raise store_writer.StoreBusyError(f'{options.store} is being written now.') from None
+      raise store_writer.StoreBusyError(
+        f'{options.store} is being written by another process.'
+      ) from None
     raise
   if options.json:
     print(json.dumps(index, indent=2))
@@ -195,7 +205,7 @@ def _info(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
   _show(options.store, prepare.verify(options.store))
-  print('Everything is as it was written.')
+  print('The store is intact.')
   return 0
 
 
@@ -203,7 +213,9 @@ def _export(options: argparse.Namespace) -> int:
   if options.format == 'tfds':
     _tame_tensorflow()
     if not options.name:
-      raise ValueError('--name is missing: as rlu_atari_checkpoints_ordered/Pong_run_1.')
+      raise ValueError(
+        '--name is missing: give a name such as rlu_atari_checkpoints_ordered/Pong_run_1.'
+      )
     print(export.to_tfds(options.store, options.output, options.name, overwrite=options.overwrite))
   else:
     count = export.to_dopamine(

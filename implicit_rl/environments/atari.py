@@ -70,7 +70,9 @@ class AtariEnvironment:
   ):
     check_game(game, atari_games.games(), 'Atari')
     if num_environments < 1:
-      raise ValueError(f'AtariEnvironment.num_environments is at least 1, not {num_environments}.')
+      raise ValueError(
+        f'AtariEnvironment.num_environments must be at least 1, got {num_environments}.'
+      )
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner on every construction
     self._environment = atari_lib.create_atari_environment(game, sticky_actions=sticky_actions)
     self._emulator.setInt('max_num_frames_per_episode', 0)

@@ -267,7 +267,7 @@ class _Checked(sweep_spec.Checked):
       return tuple(range(value))
     found = [int(self.number(key, one, whole=True)) for one in self.sequence(key, value)]
     if not found or found != list(range(found[0], found[0] + len(found))):
-      raise self.wrong(key, f'must be consecutive seeds, such as [100, 101], not {value!r}')
+      raise self.wrong(key, f'must be consecutive seeds, such as [100, 101], got {value!r}')
     return tuple(found)
 
   def regime(self, key: str, value: Any) -> Regime:
@@ -282,9 +282,9 @@ class _Checked(sweep_spec.Checked):
       case [float() | int() as low, float() | int() as high] if low < high:
         scale = float(low), float(high)
       case _:
-        raise self.wrong(f'{key}.returns', f'must be [low, high], not {returns!r}')
+        raise self.wrong(f'{key}.returns', f'must be [low, high], got {returns!r}')
     if not isinstance(vmap, bool):
-      raise self.wrong(f'{key}.vmap', f'must be true or false, not {vmap!r}')
+      raise self.wrong(f'{key}.vmap', f'must be true or false, got {vmap!r}')
     choice = self.choice(key, said)
     if not choice.gin_files:
       raise self.wrong(f'{key}.gin_files', 'is empty')
@@ -300,7 +300,7 @@ class _Checked(sweep_spec.Checked):
     words |= {f'excluded.{regime}': why for regime, why in left_out.items()}
     for name, text in words.items():
       if not isinstance(text, str):
-        raise self.wrong(f'{key}.{name}', f'must be text, not {text!r}')
+        raise self.wrong(f'{key}.{name}', f'must be text, got {text!r}')
     if bool(strength) != bool(values):
       raise self.wrong(key, 'needs both `strength` and `values`, or neither')
     for one in values:

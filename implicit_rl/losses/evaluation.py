@@ -38,7 +38,7 @@ def policy_probabilities(
   if kind == 'softmax':
     return jax.nn.softmax(q_values / temperature)
   if kind not in ('greedy', 'epsilon_greedy'):
-    raise ValueError(f"A policy is 'greedy', 'epsilon_greedy' or 'softmax', not {kind!r}.")
+    raise ValueError(f"The policy must be 'greedy', 'epsilon_greedy' or 'softmax', got {kind!r}.")
   actions = q_values.shape[-1]
   greedy = jax.nn.one_hot(jnp.argmax(q_values, axis=-1), actions)
   return greedy if kind == 'greedy' else (1 - epsilon) * greedy + epsilon / actions

@@ -84,7 +84,7 @@ def value_regression(prediction: Array, target: Array, weight: Array, error_loss
     ValueError: if `error_loss` is neither.
   """
   if error_loss not in _ELEMENTWISE:
-    raise ValueError(f"error_loss is 'huber' or 'mse', not {error_loss!r}.")
+    raise ValueError(f"error_loss must be 'huber' or 'mse', got {error_loss!r}.")
   return jnp.mean(weight * _ELEMENTWISE[error_loss](prediction, target))
 
 

@@ -207,13 +207,13 @@ class OnlineLoop:
     least = self._environments * (self._replay.settings.update_horizon + 1)
     if self.agent.min_replay_history < least:
       raise ValueError(
-        f'Agent.min_replay_history ({self.agent.min_replay_history}) is at least {least}: '
-        'update_horizon + 1 steps of each of the environments that run side by side.'
+        f'Agent.min_replay_history ({self.agent.min_replay_history}) must be at least {least}: '
+        'update_horizon + 1 steps of each of the parallel environments.'
       )
     if steps < 1 or steps % self._environments:
       raise ValueError(
-        f'OnlineRunner.training_steps ({steps}) is no multiple of the {self._environments} '
-        'environments that run side by side (DeviceReplay.num_environments).'
+        f'OnlineRunner.training_steps ({steps}) must be a multiple of the {self._environments} '
+        'parallel environments (DeviceReplay.num_environments).'
       )
 
   def run(

@@ -334,7 +334,7 @@ def _earlier_starts(path: pathlib.Path) -> list[Any]:
   except (ValueError, KeyError, TypeError):
     aside = path.with_suffix('.damaged')
     os.replace(path, aside)
-    logging.warning('%s is damaged; it is kept as %s and a new one begun.', path, aside)
+    logging.warning('%s is damaged. It is kept as %s, and a new file is started.', path, aside)
     return []
 
 

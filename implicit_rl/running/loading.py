@@ -256,7 +256,7 @@ def _seed(path: pathlib.Path, tree: dict[str, Any]) -> int:
   except (OSError, ValueError, KeyError, IndexError, TypeError):
     if 'seed' in tree['dataset']:
       return int(tree['dataset']['seed'])
-  raise ValueError(f'{path} does not say its seed: run.json is missing or damaged.')
+  raise ValueError(f'{path} does not record its seed: run.json is missing or damaged.')
 
 
 def _config(path: pathlib.Path, tree: dict[str, Any]) -> str:

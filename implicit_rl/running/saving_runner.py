@@ -178,12 +178,12 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
         print(f'Resuming at iteration {iteration + 2}/{self._num_iterations}.')
       else:
         print(
-          f'{self._base_dir} is complete: {iteration + 1} iterations. To go on, raise '
+          f'{self._base_dir} is complete: {iteration + 1} iterations. To train longer, raise '
           f'{type(self).__name__}.num_iterations.'
         )
     elif os.path.exists(self._metrics_path) and len(jsonl.read(self._metrics_path)) > 1:
       raise ValueError(
-        f'{self._base_dir} holds results but no checkpoint to go on from; use a new --base_dir.'
+        f'{self._base_dir} holds results but no checkpoint to resume from; use a new --base_dir.'
       )
     for path in (self._metrics_path, self._spectra_path):
       jsonl.keep_before(path, self._start_iteration)
@@ -239,7 +239,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
 
   def _check_the_game(self) -> None:
     if self._agent.source is None:
-      raise ValueError('There is nothing to train on: bind Agent.source, as @TFDSReplay.')
+      raise ValueError('Offline training needs data: bind Agent.source, such as @TFDSReplay.')
     game = self._agent.source.identity().get('game')
     name = self._environment.name
     if game not in (None, name, name.rpartition('-v')[0]):  # Minari's Hopper fits a Hopper-v5.
@@ -297,7 +297,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
           if self.stopped_by:
             print(
               f'Stopped before iteration {iteration + 1} by Alarms.stop: '
-              f'{", ".join(self.stopped_by)}. To go on, bind Alarms.stop = ().'
+              f'{", ".join(self.stopped_by)}. To continue, bind Alarms.stop = ().'
             )
             break
           self.iterate(iteration)

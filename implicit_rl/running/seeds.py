@@ -24,7 +24,7 @@ def choose(way: str, *, one_program: bool) -> str:
     ValueError: for an unknown way.
   """
   if way not in WAYS:
-    raise ValueError(f"seeds_as is 'auto', 'vmap' or 'processes', not {way!r}.")
+    raise ValueError(f"seeds_as must be 'auto', 'vmap' or 'processes', got {way!r}.")
   if way == 'auto':
     return 'vmap' if one_program and jax.default_backend() != 'cpu' else 'processes'
   return way

@@ -16,27 +16,34 @@ from implicit_rl.sweep.spec import Planned, Spec
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog='implicit-rl sweep', description='Does the runs of a file, on Ray.'
+    prog='implicit-rl sweep', description='Starts the runs of a YAML file on Ray.'
   )
   parser.add_argument('--spec', required=True, help='the YAML file, as sweeps/minatar.yaml')
   parser.add_argument('--output', help='directory of the runs; runs/NAME by default')
   parser.add_argument('--data_dir', help='as of run_experiment.py, for every run')
   parser.add_argument(
-    '--gin_bindings', action='append', default=[], help='gin lines for every run; they win'
+    '--gin_bindings',
+    action='append',
+    default=[],
+    help='gin lines for every run; they override the file',
   )
-  parser.add_argument('--address', help='of a Ray cluster, or auto; by default one is started here')
-  parser.add_argument('--cpus', type=int, help='cores to use here; by default all')
-  parser.add_argument('--resume', action='store_true', help='go on; finished runs are left alone')
-  parser.add_argument('--list', action='store_true', help='print the runs, and do nothing')
-  parser.add_argument('--estimate', action='store_true', help='print the cost, and do nothing')
+  parser.add_argument(
+    '--address', help='address of a Ray cluster, or auto; by default a local one is started'
+  )
+  parser.add_argument('--cpus', type=int, help='number of local cores to use; by default all')
+  parser.add_argument(
+    '--resume', action='store_true', help='resume; finished runs are not repeated'
+  )
+  parser.add_argument('--list', action='store_true', help='only print the runs')
+  parser.add_argument('--estimate', action='store_true', help='only print the estimated cost')
   parser.add_argument(
     '--measured_from', type=pathlib.Path, help='estimate: speeds of the run in this directory'
   )
   parser.add_argument(
-    '--print_slurm', action='store_true', help='print a SLURM array for sbatch, and do nothing'
+    '--print_slurm', action='store_true', help='only print a SLURM array for sbatch'
   )
   parser.add_argument(
-    '--index', type=int, help='do this one run in this process, as an element of the array does'
+    '--index', type=int, help='start only this run in this process, as a SLURM array task does'
   )
   return parser
 
@@ -51,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'sweep: {" ".join(str(error).split())}', file=sys.stderr)
     return 1
   except KeyboardInterrupt:
-    print('sweep: stopped; --resume goes on.', file=sys.stderr)
+    print('sweep: stopped. Rerun with --resume to continue.', file=sys.stderr)
     return 130
 
 
@@ -60,12 +67,12 @@ def _do(options: argparse.Namespace) -> int:
   planned = sweep_spec.expand(spec)
   output = pathlib.Path(options.output or f'runs/{spec.path.stem}').expanduser()
   if options.cpus is not None and options.cpus < 1:
-    raise ValueError(f'--cpus is at least 1, not {options.cpus}.')
+    raise ValueError(f'--cpus must be at least 1, got {options.cpus}.')
   if options.cpus is not None and options.address:
-    raise ValueError('--cpus is for runs here; with --address the cluster says what it has.')
+    raise ValueError('--cpus is for local runs; with --address the cluster reports its CPUs.')
   groups = sweep_spec.groups(planned)
   if options.index is not None and not 0 <= options.index < len(groups):
-    raise ValueError(f'--index lies in [0, {len(groups)}) in {spec.path}, not {options.index}.')
+    raise ValueError(f'--index must lie in [0, {len(groups)}) in {spec.path}, got {options.index}.')
   if options.list:
     for number, group in enumerate(groups):
       for run in group:
@@ -114,8 +121,8 @@ def _refuse_what_is_there(todo: Sequence[parallel_runs.Job], resume: bool) -> No
   there = [job for job in todo if job.done]
   if there and not resume:
     raise ValueError(
-      f'{there[0].base_dir} holds a run already: --resume goes on with what is there, another '
-      '--output starts afresh.'
+      f'{there[0].base_dir} holds a run already. Pass --resume to continue it, or another '
+      '--output to start over.'
     )
 
 

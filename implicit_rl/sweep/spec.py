@@ -258,7 +258,7 @@ class Checked:
     if value is None:  # A key with nothing after it.
       return {}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-      raise self.wrong(key, f'must be names with values, not {value!r}')
+      raise self.wrong(key, f'must be names with values, got {value!r}')
     for name in value:
       if known and name not in known:
         whole = f'{key}.{name}' if key else name
@@ -270,7 +270,7 @@ class Checked:
   def sequence(self, key: str, value: Any) -> list[Any]:
     """Returns a list."""
     if not isinstance(value, list):
-      raise self.wrong(key, f'must be a list, not {value!r}')
+      raise self.wrong(key, f'must be a list, got {value!r}')
     return value
 
   def texts(self, key: str, value: Any) -> tuple[str, ...]:
@@ -283,7 +283,7 @@ class Checked:
   def boolean(self, key: str, value: Any) -> bool:
     """Returns true or false."""
     if not isinstance(value, bool):
-      raise self.wrong(key, f'must be true or false, not {value!r}')
+      raise self.wrong(key, f'must be true or false, got {value!r}')
     return value
 
   def name(self, key: str, value: Any) -> str:
@@ -297,7 +297,7 @@ class Checked:
     kinds = int if whole else int | float
     if isinstance(value, bool) or not isinstance(value, kinds) or value < 0:
       what = 'whole numbers' if whole else 'numbers'
-      raise self.wrong(key, f'must be {what}, at least 0, not {value!r}')
+      raise self.wrong(key, f'must be {what}, at least 0, got {value!r}')
     return value
 
   def gin_files(self, key: str, value: Any) -> tuple[str, ...]:

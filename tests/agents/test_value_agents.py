@@ -183,7 +183,7 @@ def test_monte_carlo_asks_its_source_for_returns():
   ('agent', 'settings', 'message'),
   [
     (cql.CQLAgent, {'weight': -1.0}, 'CQLAgent.weight must be a number of at least 0, got -1.0'),
-    (cql.CQLAgent, {'head': 'c52'}, "CQLAgent.head is 'q', 'c51' or 'quantile', not 'c52'"),
+    (cql.CQLAgent, {'head': 'c52'}, "CQLAgent.head must be 'q', 'c51' or 'quantile', got 'c52'"),
     (rem.REMAgent, {'num_heads': 0}, 'REMAgent.num_heads must be a whole number of at least 1'),
     (qr_dqn.QRDQNAgent, {'kappa': 0}, 'QRDQNAgent.kappa must be a number above 0'),
     (fqe.FQEAgent, {'policy_epsilon': 2}, r'FQEAgent.policy_epsilon must be a number in \[0, 1\]'),

@@ -77,9 +77,9 @@ def test_the_table_of_real_runs(real_runs, tmp_path):
   [
     (('curves', '{study}', '--metric', 'rank'), "no run logged 'rank'"),
     (('curves', '{study}', '--x', 'environment_steps'), "no run logged 'environment_steps'"),
-    (('curves', 'nowhere'), 'nowhere is not there'),
+    (('curves', 'nowhere'), 'nowhere does not exist'),
     (('bars', '{study}', '--pair', 'DQN'), '--pair=DQN is not BASE:VARIANT'),
-    (('bars', '{study}', '--pair', 'DQN:CQL'), "there is no variant 'CQL'"),
+    (('bars', '{study}', '--pair', 'DQN:CQL'), "unknown variant 'CQL'"),
     (('scores', '{real}', '--normalise', 'human'), 'no human score of Breakout (minatar)'),
   ],
 )

@@ -41,7 +41,7 @@ def test_the_probability_of_improvement_is_rliables_and_the_share_of_won_pairs()
   assert ours[['low', 'high']].values.ravel().tolist() == intervals['x'].ravel().tolist()
   won = [np.mean(MATRICES['DQN + lp'][:, None, j] > MATRICES['DQN'][None, :, j]) for j in range(4)]
   assert ours['value'].item() == pytest.approx(np.mean(won))
-  with pytest.raises(ValueError, match="there is no variant 'CQL'"):
+  with pytest.raises(ValueError, match="unknown variant 'CQL'"):
     reliable.improvement(MATRICES, [('DQN', 'CQL')])
 
 

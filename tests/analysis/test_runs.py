@@ -112,7 +112,7 @@ def test_the_summary_by_hand(two_runs):
 
 
 def test_wrong_input_is_named(two_runs, tmp_path, write_run):
-  with pytest.raises(FileNotFoundError, match='nothing is not there: give the --base_dir'):
+  with pytest.raises(FileNotFoundError, match='nothing does not exist: give the --base_dir'):
     runs.load([tmp_path / 'nothing'])
   with pytest.raises(ValueError, match="no run logged 'sranks'; logged were iteration, updates"):
     curves.gather(runs.load([tmp_path]), 'sranks', 'updates')

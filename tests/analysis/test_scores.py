@@ -52,7 +52,7 @@ def test_a_reference_that_is_missing_is_named(table):
     scores.normalise(scores.per_run(table.replace('Qbert', 'Asteroids')), 'dqn')
   with pytest.raises(ValueError, match='was it evaluated'):
     scores.per_run(table.assign(eval_return=np.nan))
-  with pytest.raises(ValueError, match='--last is at least 1'):
+  with pytest.raises(ValueError, match='--last must be at least 1'):
     scores.per_run(table, last=0)
 
 
@@ -97,7 +97,7 @@ def test_outside_atari_random_play_counts_as_0(table):
 def test_pairs_are_found_by_their_names():
   names = ['DQN', 'CQL', 'DQN + lp', 'CQL + lp', 'Rainbow']
   assert bars.pairs(names) == [('DQN', 'DQN + lp'), ('CQL', 'CQL + lp')]
-  with pytest.raises(ValueError, match='of DQN, CQL none is another one'):
+  with pytest.raises(ValueError, match='No variant of DQN, CQL extends another one'):
     bars.pairs(['DQN', 'CQL'])
 
 

@@ -54,7 +54,7 @@ def test_names_from_the_command_line(tmp_path):
     'A': [f'{tmp_path}/a_1', f'{tmp_path}/a_2', f'{tmp_path}/b_1']
   }
   assert variants.parse(['x', 'y']) == ['x', 'y']
-  with pytest.raises(ValueError, match='nothing is there'):
+  with pytest.raises(ValueError, match='no such file or directory'):
     variants.parse(['A=nowhere/*'])
   with pytest.raises(ValueError, match='x has no name while A=y has'):
     variants.parse(['A=y', 'x'])

@@ -45,7 +45,7 @@ def test_a_shipped_file_is_found_from_anywhere(tmp_path, monkeypatch):
     ('odd/name.gin', f'odd/name.gin: no such file. Looked for HERE/odd/name.gin, {ROOT}/odd/'),
     ('/odd/name.gin', '--gin_files: /odd/name.gin: no such file.'),
     ('.', '--gin_files: ., which is a directory.'),
-    ('https://example.org/a.gin', 'is an address'),
+    ('https://example.org/a.gin', 'is a URL'),
   ],
 )
 def test_what_is_not_there_is_named_with_the_places(tmp_path, monkeypatch, path, expected):

@@ -55,9 +55,9 @@ def test_prepare_info_and_verify(raw, capsys):
   assert run('info', store, '--json') == 0
   assert json.loads(capsys.readouterr().out)['settings']['rows'] == rows
   assert run('verify', store) == 0
-  assert 'Everything is as it was written.' in capsys.readouterr().out
+  assert 'The store is intact.' in capsys.readouterr().out
   assert run('prepare', logs, store) == 1
-  assert capsys.readouterr().err.startswith(f'error: {store} is there already')
+  assert capsys.readouterr().err.startswith(f'error: {store} already exists')
 
 
 def test_errors_are_one_line(raw, tmp_path, capsys):
@@ -81,7 +81,7 @@ def test_errors_are_one_line(raw, tmp_path, capsys):
     'export', store, tmp_path, '--format=dopamine', '--capacity=2'
   )
   with store_writer.StoreWriter(tmp_path / 'b', (2,), np.uint8, {}):
-    assert 'is being written now' in error('info', tmp_path / 'b')
+    assert 'is being written by another process' in error('info', tmp_path / 'b')
     assert 'Another process is writing' in error('prepare', logs, tmp_path / 'b')
   assert 'is not complete yet' in error('info', tmp_path / 'b')
   with pytest.raises(SystemExit):
@@ -160,7 +160,7 @@ def test_tfds_to_a_store_and_back(official_dir, episodes, tmp_path, capsys):
   assert_alike(written, load_tfds(official_dir))
   assert written.describe()['splits'] == 3
   assert run('export', tmp_path / 'store', tmp_path / 'tfds', '--format=tfds', name) == 1
-  assert 'exists already' in capsys.readouterr().err
+  assert 'already exists' in capsys.readouterr().err
 
 
 def flat_episodes(episodes):

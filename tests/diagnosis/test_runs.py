@@ -167,7 +167,7 @@ def test_the_command_line_ends_in_one_line(trained, tmp_path):
     (line,) = [one for one in done.stderr.splitlines() if one.startswith('implicit-rl diagnose')]
     return line
 
-  assert 'is not there' in refused(tmp_path / 'absent')
+  assert 'does not exist' in refused(tmp_path / 'absent')
 
 
 @pytest.mark.parametrize(

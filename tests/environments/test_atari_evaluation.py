@@ -151,6 +151,8 @@ def test_the_episodes_that_count_are_the_first_that_suffice(monkeypatch):
     assert (returns.dtype, lengths.dtype) == (np.float32, np.int32)
   with pytest.raises(ValueError, match='num_steps'):
     environment.evaluate(choose, PARAMS, KEY, 0)
-  with pytest.raises(ValueError, match=r'AtariEnvironment.num_environments is at least 1, not 0'):
+  with pytest.raises(
+    ValueError, match=r'AtariEnvironment.num_environments must be at least 1, got 0'
+  ):
     atari.AtariEnvironment('Pong', num_environments=0)
   environment.close()

@@ -77,7 +77,7 @@ def test_a_damaged_record_is_put_aside(ran, tmp_path, caplog):
   with pytest.raises(ValueError, match=r'run\.json is damaged'):
     runs.read(tmp_path)
   assert len(more(tmp_path, 2)) == 2
-  assert (tmp_path / 'run.damaged').exists() and 'a new one begun' in caplog.text
+  assert (tmp_path / 'run.damaged').exists() and 'a new file is started' in caplog.text
   assert runs.read(tmp_path).seed == 0
 
 
@@ -100,7 +100,7 @@ def test_gin_files_from_an_address_are_refused(tmp_path):
   arguments = ['x', f'--base_dir={tmp_path / "run"}', '--gin_files=https://example.org/dqn.gin']
   flags.FLAGS.unparse_flags()
   try:
-    with pytest.raises(SystemExit, match=r'is an address\. A gin file can import'):
+    with pytest.raises(SystemExit, match=r'is a URL\. A gin file can run'):
       run_experiment.main(flags.FLAGS(arguments))
   finally:
     flags.FLAGS.unparse_flags()

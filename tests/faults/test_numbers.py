@@ -141,7 +141,7 @@ def test_the_norm_is_logged_and_clipped():
   assert float(state.params['w'][0]) == 0.5
   with pytest.raises(ValueError, match=r'Learner\.max_gradient_norm must be a number above 0'):
     learner.Learner(linear_loss, max_gradient_norm=-1.0)
-  with pytest.raises(ValueError, match="on_nonfinite is 'stop' or 'skip', not 'go'"):
+  with pytest.raises(ValueError, match="on_nonfinite must be 'stop' or 'skip', got 'go'"):
     learner.Learner(linear_loss, on_nonfinite='go')
 
 

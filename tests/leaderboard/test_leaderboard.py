@@ -129,7 +129,7 @@ def test_each_strength_has_the_same_budget_elsewhere():
     ({'regimes': {'a': {'gin_files': BREAKOUT['gin_files']}}}, r'a\.returns is missing'),
     ({'regimes': {'a': {**BREAKOUT, 'returns': [1, 0]}}}, r'a\.returns must be \[low, high\]'),
     ({'regimes': {'a': {'returns': [0, 1]}}}, r'regimes\.a\.gin_files is empty'),
-    ({'regimes': {'a': {**BREAKOUT, 'vmap': 1}}}, r'a\.vmap must be true or false, not 1'),
+    ({'regimes': {'a': {**BREAKOUT, 'vmap': 1}}}, r'a\.vmap must be true or false, got 1'),
     ({'seeds': [0, 2]}, r'seeds must be consecutive seeds'),
     ({'methods': {'none': {}, 'a': {'strength': 'A.b'}}}, r'a needs both `strength` and `values`'),
     (

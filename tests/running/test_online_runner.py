@@ -142,9 +142,9 @@ def test_updates_per_step_and_clipping_are_the_runners(tmp_path):
   [
     ({'Agent.updates_per_step': 1}, 'Bind OnlineRunner.updates_per_step'),
     ({'OnlineRunner.updates_per_step': -1}, 'updates_per_step must be a number of at least 0'),
-    ({'OnlineRunner.training_steps': 15}, r'training_steps \(15\) is no multiple of the 2'),
+    ({'OnlineRunner.training_steps': 15}, r'training_steps \(15\) must be a multiple of the 2'),
     ({'DeviceReplay.capacity': 13}, 'multiple of num_environments = 2'),
-    ({'Agent.min_replay_history': 3}, r'min_replay_history \(3\) is at least 4'),
+    ({'Agent.min_replay_history': 3}, r'min_replay_history \(3\) must be at least 4'),
     ({'DeviceReplay.gamma': 0.5}, 'gamma'),
     ({'Agent.min_replay_history': 0}, 'min_replay_history must be a whole number of at least 1'),
   ],

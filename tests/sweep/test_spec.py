@@ -81,7 +81,7 @@ def test_choices_of_a_vmapped_overlay_share_a_process():
   [
     ('seed: 3', r'mine\.yaml: seed is no key of a sweep; did you mean seeds\?'),
     ('seeds: [1, 1]', r'mine\.yaml: seeds names one twice'),
-    ('seeds: [-1]', r'seeds must be whole numbers, at least 0, not -1'),
+    ('seeds: [-1]', r'seeds must be whole numbers, at least 0, got -1'),
     ('seeds: []', r'seeds is empty'),
     ('games: Pong', r"games must be a list, not 'Pong'"),
     ('games: [../Pong]', r"games holds '\.\./Pong', which can be no directory"),
@@ -89,7 +89,7 @@ def test_choices_of_a_vmapped_overlay_share_a_process():
     ('overlays: {penalty: {}}', r'overlays\.penalty needs at least one choice'),
     ('gin_files: [gin_configs/penalties/lq.gin]', r'gin_files names .*mean .*penalties/lp\.gin\?'),
     ('bindings: [1]', r'bindings must hold text; put quotes around 1'),
-    ('overlays: {rate: {vmap: 1, low: {}}}', r'overlays\.rate\.vmap must be true or false, not 1'),
+    ('overlays: {rate: {vmap: 1, low: {}}}', r'overlays\.rate\.vmap must be true or false, got 1'),
     ('overlays: {rate: {vmap: true}}', r'overlays\.rate needs at least one choice'),
     ('resources: {gpu: 1}', r'resources\.gpu is no key of a sweep; did you mean gpus\?'),
     ('resources: {gpus: -1}', r'resources\.gpus must be numbers, at least 0'),

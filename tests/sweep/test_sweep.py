@@ -272,7 +272,7 @@ def test_the_cost_is_that_of_the_arithmetic(spec_file, monkeypatch, capsys):
   ('otherwise', 'arguments', 'expected'),
   [
     ({'bindings': ['Lerner.penalty_weight = 1']}, [], r'small\.yaml: none/seed_0: .*Lerner'),
-    ({}, ['--index=12'], r'--index lies in \[0, 12\) in .*small\.yaml, not 12'),
+    ({}, ['--index=12'], r'--index must lie in \[0, 12\) in .*small\.yaml, got 12'),
     ({}, ['--data_dir=absent'], '--data_dir: no such directory: absent'),
     ({}, ['--cpus=0'], '--cpus is at least 1'),
     ({}, ['--cpus=1', '--address=auto'], 'with --address the cluster says'),

@@ -171,7 +171,7 @@ def _cuts(
       steps = 0 if ended or cut[row] else steps
   else:
     raise ValueError(
-      f'{where} has neither timeouts nor next_observations, so nothing says where time limits cut '
-      'episodes: bind ArraySource.time_limit or VectorReplay.time_limit, which is 1000 in MuJoCo.'
+      f'{where} has neither timeouts nor next_observations, so truncated episodes are '
+      'unknown: bind ArraySource.time_limit or VectorReplay.time_limit, which is 1000 in MuJoCo.'
     )
   return cut

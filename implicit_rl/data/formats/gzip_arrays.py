@@ -94,7 +94,9 @@ class GzipArray:
       with self.path.open('rb') as stream:
         content = b''.join(_inflate(stream, self.path))[self._header :]
       if len(content) != self.dtype.itemsize:
-        raise DamagedLogError(f'{self.path} does not hold the one number it announces.')
+        raise DamagedLogError(
+          f'{self.path} does not hold the single number that its header states.'
+        )
       return np.frombuffer(content, self.dtype)[0]
     return np.concatenate(list(self.parts(max(self.shape[0], 1))) or [np.empty(self.shape)])
 
@@ -146,4 +148,4 @@ def _inflate(stream: io.BufferedReader, path: pathlib.Path) -> Iterator[bytes]:
         break
   except zlib.error as error:
     raise DamagedLogError(f'{path} is damaged ({error}).') from error
-  raise DamagedLogError(f'{path} is cut short.')
+  raise DamagedLogError(f'{path} is truncated.')

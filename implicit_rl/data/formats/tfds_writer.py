@@ -75,7 +75,7 @@ def write_dataset(
   directory = pathlib.Path(directory)
   target = directory / name / config / _VERSION
   if target.exists() and not overwrite:
-    raise FileExistsError(f'{target} exists already; pass overwrite=True to replace it.')
+    raise FileExistsError(f'{target} already exists; pass overwrite=True to replace it.')
   if isinstance(episodes, Mapping):
     splits, kind = _lazily(episodes, name)
   else:

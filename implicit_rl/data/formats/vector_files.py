@@ -151,7 +151,7 @@ def write_dataset(
   check_config(name, config)
   folder = pathlib.Path(directory) / name / config
   if (folder / FILE).exists() and not overwrite:
-    raise FileExistsError(f'{folder / FILE} exists already; pass overwrite=True to replace it.')
+    raise FileExistsError(f'{folder / FILE} already exists; pass overwrite=True to replace it.')
   game, _, run = config.rpartition('_run_')
   facts = {'dataset': f'{name}/{config}', **(about or {}), 'game': game, 'run': int(run)}
   write_flat(folder / FILE, (_episode(rows) for _, rows in episodes), facts)

@@ -235,12 +235,12 @@ class DeviceReplay(source.DataSource):
   ):
     source.check_settings(stack_size, update_horizon, gamma, seed)
     if num_environments < 1:
-      raise ValueError(f'DeviceReplay.num_environments is at least 1, not {num_environments}.')
+      raise ValueError(f'DeviceReplay.num_environments must be at least 1, got {num_environments}.')
     least = num_environments * (stack_size + update_horizon)
     if capacity < least or capacity % num_environments:
       raise ValueError(
-        f'DeviceReplay.capacity is a multiple of num_environments = {num_environments} and at '
-        f'least {least}, not {capacity}.'
+        f'DeviceReplay.capacity must be a multiple of num_environments = {num_environments} and '
+        f'at least {least}, got {capacity}.'
       )
     self.num_environments = num_environments
     self.settings = Settings(stack_size, update_horizon, gamma)

@@ -47,7 +47,7 @@ class PrioritizedReplay(online_replay.OnlineReplay):
       ('weight_exponent', weight_exponent),
     ):
       if not value >= 0:
-        raise ValueError(f'PrioritizedReplay.{name} is at least 0, not {value}.')
+        raise ValueError(f'PrioritizedReplay.{name} must be at least 0, got {value}.')
     self._priority_exponent, self._weight_exponent = priority_exponent, weight_exponent
     self._tree = sum_tree.SumTree(self.capacity)  # p^α of row t at position t mod capacity.
     self._largest = 1.0  # The largest p^α there has been.

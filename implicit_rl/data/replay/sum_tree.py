@@ -24,7 +24,7 @@ class SumTree:
 
   def __init__(self, size: int):
     if size < 1:
-      raise ValueError(f'A sum tree holds at least 1 number, not {size}.')
+      raise ValueError(f'A sum tree must hold at least 1 number, got {size}.')
     self._size = size
     self._depth = (size - 1).bit_length()
     self._first = 1 << self._depth  # Node 1 is the root; node i has the children 2i and 2i + 1.

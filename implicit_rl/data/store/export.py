@@ -139,7 +139,7 @@ def write_logs(
     )
   logs.mkdir(parents=True, exist_ok=True)
   if dopamine_files.list_logs(logs):
-    raise FileExistsError(f'{logs} holds logs already: delete them or name another folder.')
+    raise FileExistsError(f'{logs} already holds logs: delete them or choose another folder.')
   # Which row of the store lies at each row of the run; -1 for padding.
   ends = np.asarray(stored.columns['episode_end'])
   row = np.full(len(ends) + (stack_size - 1) * int(ends.sum()), -1)

@@ -142,7 +142,7 @@ def train_dictionary(frames: np.ndarray, count: int = DICTIONARY_FRAMES) -> byte
     ValueError: if there are no frames.
   """
   if not len(frames):
-    raise ValueError('A dictionary needs frames to be made from.')
+    raise ValueError('A dictionary needs at least one frame.')
   samples: list[Any] = [np.ascontiguousarray(frame).tobytes() for frame in frames]
   try:
     head = zstandard.train_dictionary(_DICTIONARY_HEAD, samples, level=LEVEL).as_bytes()

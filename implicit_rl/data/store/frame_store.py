@@ -249,7 +249,7 @@ class FrameWriter:
       ValueError: if fewer came than announced.
     """
     if self._written != self._expected:
-      raise ValueError(f'{self._expected} frames were announced, {self._written} came.')
+      raise ValueError(f'Expected {self._expected} frames, got {self._written}.')
     if self._raw is not None:
       return RawFrames(self._raw)
     self._blocks += self._encoder.finish()

@@ -118,14 +118,12 @@ def verify(folder: str | os.PathLike) -> dict[str, Any]:
     path = folder / f'{name}.npy'
     if not path.exists() or store_files.sha256(path) != expected['sha256']:
       raise store_files.DamagedStoreError(
-        f'{path} is not as it was written: delete {folder} and prepare it again.'
+        f'{path} has been altered: delete {folder} and prepare it again.'
       )
   _, arrays = store_files.open_rows(folder)
   found = json.loads(json.dumps(summary(arrays)))
   if found != {name: settings[name] for name in found}:
-    raise store_files.DamagedStoreError(
-      f'{folder} does not hold what its {store_files.INDEX} says.'
-    )
+    raise store_files.DamagedStoreError(f'{folder} does not match its {store_files.INDEX}.')
   frames = frame_store.from_arrays(settings, arrays)
   count = frames.shape[0]
   with recordings.bar(count, f'Decoding {folder.name}') as progress:

@@ -94,8 +94,8 @@ def read_index(folder: str | os.PathLike) -> dict[str, Any]:
   if not folder.is_dir():
     if partial(folder).is_dir():
       raise FileNotFoundError(
-        f'{folder} is not complete yet, only {partial(folder).name} is there: run the command that '
-        'writes it again, it goes on where it stopped.'
+        f'{folder} is not complete yet, only {partial(folder).name} exists: rerun the command that '
+        'writes it to resume.'
       )
     raise FileNotFoundError(
       f'There is no store {folder}: make it with python -m implicit_rl.data prepare.'
@@ -124,7 +124,7 @@ def read_arrays(
       path = folder / f'{name}.npy'
       same = path.stat().st_size == expected['bytes']
       if not same or not (memory_map or sha256(path) == expected['sha256']):
-        raise DamagedStoreError(_damaged(folder, f'{path.name} is not as it was written'))
+        raise DamagedStoreError(_damaged(folder, f'{path.name} has been altered'))
       arrays[name] = np.load(path, allow_pickle=False, mmap_mode='r' if memory_map else None)
   except DamagedStoreError:
     raise
@@ -146,7 +146,7 @@ def open_rows(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.n
   folder = pathlib.Path(folder)
   index = read_index(folder)
   if 'rows' not in index['settings']:
-    raise ValueError(f'{folder} is not a store of transitions; name one that prepare has made.')
+    raise ValueError(f'{folder} is not a store of transitions; give one that prepare has made.')
   arrays = read_arrays(folder, index, memory_map=True)
   if not arrays['episode_end'][-1]:  # A former reader of raw logs could leave this out.
     raise DamagedStoreError(

@@ -200,7 +200,7 @@ class StoreWriter:
       with contextlib.suppress(OSError):
         self._partial.rmdir()  # Empty, if waiting for the lock made it.
       raise FileExistsError(
-        f'{self._folder} is there already{self._made_from()}: delete it or name another.'
+        f'{self._folder} already exists{self._made_from()}: delete it or choose another folder.'
       )
 
   def _made_from(self) -> str:
@@ -240,7 +240,7 @@ class StoreWriter:
       size = _HEADER + self._bytes[name]
       if os.fstat(file.fileno()).st_size < size:
         raise store_files.DamagedStoreError(
-          f'{self._path(name)} is shorter than it was: delete {self._partial} and start again.'
+          f'{self._path(name)} is shorter than before: delete {self._partial} and start again.'
         )
       file.truncate(size)
       file.seek(size)
@@ -275,7 +275,7 @@ class StoreWriter:
     )
     if different := recordings.differences(before, now):
       raise ValueError(
-        f'{self._partial} was begun from other data or with other settings ({different}): delete '
+        f'{self._partial} was started from other data or with other settings ({different}): delete '
         'it, or name another store.'
       )
     return progress
@@ -333,7 +333,7 @@ class StoreWriter:
       size = written.tell()
     if crc != self._crc[name] or size != _HEADER + self._bytes[name]:
       raise store_files.DamagedStoreError(
-        f'{self._path(name)} does not read back as it was written: check that disk, delete '
+        f'{self._path(name)} does not read back correctly: check the disk, delete '
         f'{self._partial} and start again.'
       )
     return {'bytes': size, 'sha256': digest.hexdigest()}
@@ -353,7 +353,7 @@ class StoreWriter:
       free = shutil.disk_usage(parent).free / 2**30
       raise OSError(
         f'{self._partial} cannot be written ({error.strerror}; {free:.1f} GiB are free there): '
-        'make room and run the same command again, it goes on where it stopped.'
+        'make room, then rerun the same command: it resumes where it stopped.'
       ) from error
 
 
@@ -391,7 +391,7 @@ def _lock(partial: pathlib.Path, wait: bool, make: bool = True) -> int:
     except BlockingIOError as error:
       os.close(descriptor)
       raise StoreBusyError(
-        f'Another process is writing {partial}: wait for it to end, or name another store.'
+        f'Another process is writing {partial}: wait for it to end, or choose another store.'
       ) from error
     except BaseException:
       os.close(descriptor)

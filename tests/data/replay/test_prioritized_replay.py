@@ -240,7 +240,7 @@ def test_the_fixed_batch_is_uniform_and_unweighted():
 
 
 def test_wrong_input_is_refused():
-  with pytest.raises(ValueError, match=r'PrioritizedReplay\.priority_exponent is at least 0'):
+  with pytest.raises(ValueError, match=r'PrioritizedReplay\.priority_exponent must be at least 0'):
     make(priority_exponent=-1.0)
   replay = make()
   fill(episodes_of(), replay)

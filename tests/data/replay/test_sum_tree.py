@@ -76,7 +76,7 @@ def test_a_rebuilt_tree_answers_as_the_old_one():
 
 
 def test_wrong_input_is_refused():
-  with pytest.raises(ValueError, match='at least 1 number, not 0'):
+  with pytest.raises(ValueError, match='at least 1 number, got 0'):
     SumTree(0)
   tree = SumTree(5)
   for value in (-1.0, np.nan, np.inf):

@@ -390,5 +390,5 @@ def test_arrays_in_parts(tmp_path):
   with pytest.raises(DamagedLogError, match='less than the 57 rows'):
     gzip_arrays.GzipArray(path).read()
   path.write_bytes(content[:-4])
-  with pytest.raises(DamagedLogError, match='cut short'):
+  with pytest.raises(DamagedLogError, match='truncated'):
     gzip_arrays.GzipArray(path).read()

@@ -90,7 +90,7 @@ def test_a_store_filled_in_uneven_parts_is_the_same(codec):
 def test_the_writer_counts_and_checks():
   writer = frame_store.FrameWriter(2, (6, 5), np.dtype(np.uint8))
   writer.append(frames_of(1))
-  with pytest.raises(ValueError, match='2 frames were announced, 1 came'):
+  with pytest.raises(ValueError, match='Expected 2 frames, got 1'):
     writer.finish()
   with pytest.raises(ValueError, match='More frames than'):
     writer.append(frames_of(2))

@@ -102,7 +102,7 @@ def test_an_interrupted_writer_is_continued_to_the_same_bytes(tmp_path, codec):
         Stops(1000), tmp_path / 'store', codec=codec, chunk_size=3, commit_rows=attempts * 7
       )
     except InterruptedError:
-      with pytest.raises(FileNotFoundError, match=r'not complete yet.*goes on where it stopped'):
+      with pytest.raises(FileNotFoundError, match=r'not complete yet.*writes it to resume'):
         store_files.read_index(tmp_path / 'store')
   assert attempts > 2
   assert store_files.read_index(tmp_path / 'store')['settings'] == whole
@@ -190,7 +190,7 @@ def test_a_store_begun_from_other_data_or_settings_is_not_continued(tmp_path):
 
 def test_what_is_complete_is_not_written_again(tmp_path):
   prepare.prepare(Noise(50), tmp_path / 'store')
-  with pytest.raises(FileExistsError, match='is there already, made from the same data: delete it'):
+  with pytest.raises(FileExistsError, match='already exists, made from the same data: delete it'):
     prepare.prepare(Noise(50), tmp_path / 'store')
   with pytest.raises(
     FileExistsError, match=r'made from other data \(seed was 0, is 1\): delete it'
@@ -225,7 +225,7 @@ def test_bytes_that_the_disk_changed_are_noticed_before_the_store_is_complete(tm
   partial = begin(tmp_path)
   content = (partial / 'frames.npy').read_bytes()
   (partial / 'frames.npy').write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-  with pytest.raises(store_files.DamagedStoreError, match='does not read back as it was written'):
+  with pytest.raises(store_files.DamagedStoreError, match='does not read back correctly'):
     prepare.prepare(Noise(1000), tmp_path / 'store')
   assert not (tmp_path / 'store').exists()
 
@@ -266,10 +266,10 @@ def test_verify_names_what_is_wrong(tmp_path, damage):
   folder = tmp_path / 'store'
   file = folder / ('reward.npy' if damage == 'column flipped' else 'frames.npy')
   content = file.read_bytes()
-  said = 'frames.npy is not as it was written'
+  said = 'frames.npy has been altered'
   if damage in ('frames flipped', 'column flipped'):
     file.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
-    said = f'{file.name} is not as it was written'
+    said = f'{file.name} has been altered'
   elif damage == 'cut':
     file.write_bytes(content[:-1])
   elif damage == 'file missing':
