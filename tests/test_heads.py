@@ -102,7 +102,7 @@ def test_noise_has_the_variance_of_its_sigma():
     (lambda: C51Head(num_atoms=1), 'C51Head.num_atoms must be at least 2, got 1'),
     (lambda: C51Head(v_max=1.0, v_min=2.0), r'C51Head.v_min \(2.0\) must be below'),
     (lambda: C51Head(v_max=-1.0), 'must be below'),
-    (lambda: QuantileHead(num_quantiles=0), 'QuantileHead.num_quantiles is at least 1'),
+    (lambda: QuantileHead(num_quantiles=0), 'QuantileHead.num_quantiles must be at least 1'),
   ],
 )
 def test_settings_out_of_range_are_named(make, message):

@@ -192,7 +192,7 @@ def test_monte_carlo_asks_its_source_for_returns():
       {'policy_temperature': 0},
       'policy_temperature must be a number above 0',
     ),
-    (fqe.FQEAgent, {'policy': 'gredy'}, "not 'gredy'"),
+    (fqe.FQEAgent, {'policy': 'gredy'}, "got 'gredy'"),
   ],
 )
 def test_settings_out_of_range_are_named(agent, settings, message):

@@ -83,7 +83,7 @@ def test_choices_of_a_vmapped_overlay_share_a_process():
     ('seeds: [1, 1]', r'mine\.yaml: seeds names one twice'),
     ('seeds: [-1]', r'seeds must be whole numbers, at least 0, got -1'),
     ('seeds: []', r'seeds is empty'),
-    ('games: Pong', r"games must be a list, not 'Pong'"),
+    ('games: Pong', r"games must be a list, got 'Pong'"),
     ('games: [../Pong]', r"games holds '\.\./Pong', which can be no directory"),
     ('overlays: {penalty: {lp: {gin_file: [x]}}}', r'overlays\.penalty\.lp\.gin_file.*gin_files\?'),
     ('overlays: {penalty: {}}', r'overlays\.penalty needs at least one choice'),
@@ -97,7 +97,7 @@ def test_choices_of_a_vmapped_overlay_share_a_process():
     ('measured: {updates_per_second: 0}', r'measured\.updates_per_second must be above 0'),
     ('seeds: [1]\nseeds: [2]', r'mine\.yaml: line 2: seeds is there twice'),
     ('seeds: [1', r'mine\.yaml: line \d'),
-    ('- seeds', r"mine\.yaml: must be names with values, not \['seeds'\]"),
+    ('- seeds', r"mine\.yaml: must be names with values, got \['seeds'\]"),
   ],
 )
 def test_what_a_file_should_not_say_is_named(text, expected, tmp_path, monkeypatch):

@@ -279,7 +279,7 @@ def test_verify_names_what_is_wrong(tmp_path, damage):
     if damage == 'version':
       index['format_version'], said = 99, 'store format 99, this version reads'
     else:
-      index['settings']['rows'], said = 299, 'does not hold what its store.json says'
+      index['settings']['rows'], said = 299, 'does not match its store.json'
     (folder / 'store.json').write_text(json.dumps(index))
   with pytest.raises(ValueError, match=said):
     prepare.verify(folder)
