@@ -140,7 +140,7 @@ def test_probabilities_of_known_values():
   np.testing.assert_allclose(
     probabilities(q, 'softmax', temperature=2.0), exponentials / exponentials.sum(), rtol=1e-6
   )
-  with pytest.raises(ValueError, match="not 'gredy'"):
+  with pytest.raises(ValueError, match="got 'gredy'"):
     probabilities(q, 'gredy')
 
 

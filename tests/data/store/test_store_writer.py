@@ -176,7 +176,7 @@ except store_writer.StoreBusyError as error:
 
 def test_a_store_begun_from_other_data_or_settings_is_not_continued(tmp_path):
   partial = begin(tmp_path)
-  with pytest.raises(ValueError, match=r'begun from other data .*\(seed was 0, is 1\): delete it'):
+  with pytest.raises(ValueError, match=r'from other data .*\(seed was 0, is 1\): delete it'):
     prepare.prepare(Noise(1000, seed=1), tmp_path / 'store')
   with pytest.raises(ValueError, match=r'other settings \(codec was zstd, is raw\)'):
     prepare.prepare(Noise(1000), tmp_path / 'store', codec='raw')
@@ -253,7 +253,7 @@ def test_a_full_disk_is_said_and_can_be_continued(tmp_path, file):
 def test_a_device_without_space_is_said(tmp_path):
   (tmp_path / 'store.partial').mkdir()
   (tmp_path / 'store.partial' / 'frames.npy').symlink_to('/dev/full')
-  with pytest.raises(OSError, match=r'No space left on device.*make room and run the same command'):
+  with pytest.raises(OSError, match=r'No space left on device.*make room, then rerun'):
     prepare.prepare(Noise(1000), tmp_path / 'store')
   assert not (tmp_path / 'store').exists()
 
