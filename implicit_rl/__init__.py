@@ -3,7 +3,7 @@
 What it offers by name, imported when it is first used:
   load_run: gives a trained run back.
   diagnose: measures anybody's JAX network.
-  diagnose_features: measures activations that any other library hands over.
+  diagnose_features: measures activations from any other library.
 """
 
 import importlib

@@ -82,7 +82,7 @@ def add_new(metrics: dict[str, Any], found: Mapping[str, Any], who: str) -> None
 
   Args:
     metrics: by name; changed.
-    found: likewise.
+    found: as above.
     who: reports `found`, for the error.
 
   Raises:

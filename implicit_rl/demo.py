@@ -59,7 +59,7 @@ def title(starts: Mapping[str, Any], ends: Mapping[str, Any]) -> str:
 
   Args:
     starts: the first metrics of each variant, averaged over seeds.
-    ends: likewise the last.
+    ends: the same for the last.
   """
   seen = []
   for name in ('DQN', 'DQN + L_p', 'control: Monte Carlo'):

@@ -215,7 +215,7 @@ class _Call(NamedTuple):
     ranks: of its parameters, by name.
     rows: its kernels are [out, in].
     inputs: the trace's variables, of all that it was given.
-    outputs: likewise.
+    outputs: as above.
   """
 
   path: tuple[str, ...]

@@ -119,7 +119,7 @@ class Hidden:
     own = layer.variables['params']
     if 'kernel' not in own:
       raise ValueError(
-        f'{self._network}.spectral_norm must be 0 with noisy layers, whose weights are drawn anew '
+        f'{self._network}.spectral_norm must be 0 with noisy layers, whose weights are redrawn '
         f'for each batch, got {iterations}.'
       )
     bias = own['bias'][None, :].astype(y.dtype)

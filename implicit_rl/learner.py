@@ -1,7 +1,7 @@
 """One learner for every agent: loss plus penalty, gradient, optax step, target network.
 
-It knows no agent by name. An agent hands it a pure loss; gin chooses the optimiser, the penalty and
-the way the target network follows.
+It knows no agent by name. An agent passes a pure loss; gin chooses the optimiser, the penalty and
+how the target network is updated.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ class Learner:
     devices: as given.
     context: as given, with loss and optimiser.
     remedies: those that are active, by name.
-    pure_update: update(state, batch) -> (state, UpdateInfo), not compiled, for a loop of one's own.
+    pure_update: update(state, batch) -> (state, UpdateInfo), not compiled, for your own loop.
 
   Raises:
     ValueError: for an invalid optimiser, a negative weight, a weight without a penalty, a

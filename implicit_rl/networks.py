@@ -329,8 +329,8 @@ class ActorCritic(nn.Module):
     num_critics: K.
     layer_norm: see the module.
     initial_temperature: α before the first update, where it is learnt.
-    least_log_std: the policy's log standard deviation is cut off below this.
-    most_log_std: and above this.
+    least_log_std: the policy's log standard deviation is clipped from below at this.
+    most_log_std: and from above at this.
     lagrange: there is a multiplier to learn, which starts at 1 (CQL with a threshold).
     activation: see the module; of policy and critics.
     dtype: see the module.

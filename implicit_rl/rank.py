@@ -18,8 +18,8 @@ What holds for every function here:
     1e-20 or 1e20 are measured right. Subnormal numbers (below 1.2e-38 in float32) count as 0.
   Gradients: exact wherever the singular values concerned are distinct. Where they repeat (identity,
     duplicate directions) one subgradient comes back. Ranks that count have gradient 0.
-  Second derivatives: exact likewise. Where singular values repeat, only `lp_penalty`'s are finite.
-All are compiled with `jax.jit`, and may stand inside every transformation of JAX, forward and
+  Second derivatives: exact too. Where singular values repeat, only `lp_penalty`'s are finite.
+All are compiled with `jax.jit`, and may be used inside every transformation of JAX, forward and
 reverse mode in any order among them.
 """
 

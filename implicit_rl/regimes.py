@@ -62,7 +62,7 @@ class Verdict(NamedTuple):
 
   Attributes:
     regime: mean of the metric over the regime's seeds.
-    control: likewise of the control's.
+    control: the same for the control.
     difference: regime − control.
     error: standard error of the difference, √(s₁²/n₁ + s₂²/n₂).
     happened: the difference lies in the criterion's direction, by more than `BEYOND` errors.
@@ -81,7 +81,7 @@ def judge(regime: Regime, values: Sequence[float], control: Sequence[float]) -> 
   Args:
     regime: its direction counts.
     values: the metric of each seed of the regime.
-    control: likewise of the control.
+    control: the same for the control.
 
   Raises:
     ValueError: with fewer than two seeds of either, or a value that is not finite.

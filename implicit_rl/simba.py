@@ -52,8 +52,8 @@ class Encoder(nn.Module):
     width: d.
     blocks: K, at least 1.
     expansion: see `ResidualBlock`, and so are the rest.
-    activation: likewise.
-    dtype: likewise.
+    activation: as above.
+    dtype: as above.
 
   Raises:
     ValueError: for a size below 1.

@@ -48,60 +48,60 @@ from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
 class Agent:
   """A value-based agent; a subclass gives it a loss.
 
-  The learning curve of an agent depends on its arguments, its data source and its seed alone. With
-  a source that has a `recorder`, such as `OnlineReplay`, it trains while it acts; with any other it
-  is offline, and acting never changes its parameters.
+  An agent's learning curve depends only on its arguments, its data source and its seed. With
+  a source that has a `recorder`, such as `OnlineReplay`, it trains while it acts. With any other
+  source it is offline, and acting never changes its parameters.
 
   Args:
     num_actions: number of actions A.
     observation_shape: shape of one observation, without the stack.
     observation_dtype: dtype of the observations.
     stack_size: observations S in a state.
-    source: makes the data source; called with the observation shape and dtype, stack size, update
-      horizon, γ and seed, so that they agree with the agent's. None: the agent only acts.
+    source: makes the data source; called with the agent's observation shape and dtype, stack size,
+      update horizon, γ and seed. None: the agent only acts.
     network: Flax module class; called as `network(num_actions=A)`, and with `head` if the agent
-      asks for one; returns `QOutputs` or whatever the head does.
+      needs one; returns `QOutputs` or the head's outputs.
     gamma: γ, discount per step.
     update_horizon: n of n-step returns.
     batch_size: transitions B in an update.
     updates_per_step: online only, gradient updates per environment step (n in the paper's section
       3): 0.25 is one update every fourth step.
     min_replay_history: online only, environment steps before the first update.
-    priming_updates: online only, gradient updates that are done on top, all at once, at the first
-      step after these: heavy priming (Nikishin et al., 2022).
+    priming_updates: online only, additional gradient updates, all at once, at the first step after
+      `min_replay_history`: heavy priming (Nikishin et al., 2022).
     epsilon_train: online only, final ε of ε-greedy acting.
     epsilon_eval: ε while `eval_mode` is set.
     epsilon_decay_period: online only, environment steps over which ε falls to its final value.
-    value_head: what the network ends in, such as `@HLGaussHead()`; None is the agent's own. Only
-      of agents that learn one value for each action.
-    munchausen: `@Munchausen()` or None; DQN, and CQL on its loss, with an update horizon of 1.
-    target_range: what Bellman targets are clipped into, `@RewardBound()` or `@DataReturns()`; None
-      leaves them.
+    value_head: the network's head, such as `@HLGaussHead()`; None is the agent's own. Only for
+      agents that learn one value for each action.
+    munchausen: `@Munchausen()` or None; for DQN, and CQL on its loss, with an update horizon of 1.
+    target_range: range that Bellman targets are clipped to, `@RewardBound()` or `@DataReturns()`;
+      None does not clip.
     learner: the learner's class; called with the loss and the agent's `Context`.
     srank_delta: δ of the measured srank.
-    diagnostics: measurements by name; None takes those that gin binds as `Diagnostics.NAME`.
-    eval_mode: whether the agent starts in evaluation.
-    seed: everything random in the agent derives from it.
+    diagnostics: measurements by name; None uses those that gin binds as `Diagnostics.NAME`.
+    eval_mode: whether the agent starts in evaluation mode.
+    seed: all randomness of the agent derives from it.
     summary_writer: ignored; Dopamine's Runner passes it. The runner writes the logs.
 
   Attributes:
-    uses_return_to_go: whether the source is asked for returns to the episodes' ends.
-    reads: which of `value_head`, `munchausen` and `target_range` the loss reads; the others are
+    uses_return_to_go: whether the source must provide returns to the episodes' ends.
+    reads: those of `value_head`, `munchausen` and `target_range` that the loss uses; the others are
       refused.
     munchausen: as given.
-    target_range: least and largest target, or None.
-    estimates_values: whether `q_values` are returns, which can be compared with the data's.
+    target_range: smallest and largest target, or None.
+    estimates_values: whether `q_values` are returns that can be compared with the data's.
     apply: `apply(params, state [B, S, ...]) -> outputs`.
     gamma: γ, discount per step.
-    gamma_n: γⁿ, what a loss discounts the next state with.
-    acted: actions selected so far, training and evaluation together; each draws its own key.
+    gamma_n: γⁿ, the discount of the next state in a loss.
+    acted: actions selected so far, in training and evaluation; each uses its own key.
     learnt: metrics of the updates done while acting.
-    measurements: takes the diagnostics that are due, and remembers what they need of earlier ones.
+    measurements: measures the due diagnostics, and keeps what they need of earlier measurements.
     eval_mode: while true the agent acts with `epsilon_eval` and does not learn.
     state: the LearnerState.
     policy: pure `policy(params, states [E, S, ...], key) -> actions [E]` with ε of evaluation.
     evaluation_key: PRNG key for evaluations.
-    training_key: PRNG key for the games and the exploration of training, likewise.
+    training_key: PRNG key for the environments and the exploration of training.
 
   Raises:
     ValueError: for a hyperparameter out of its range.
@@ -265,11 +265,11 @@ class Agent:
     raise NotImplementedError(f'{type(self).__name__} has no make_loss(); see docs/extending.md.')
 
   def make_head(self) -> Head | None:
-    """Returns what the network ends in; None leaves the network's own, one value per action."""
+    """Returns the network's head; None keeps the network's own, one value per action."""
     return self._value_head
 
   def make_network(self, network: type[nn.Module], **settings: Any) -> nn.Module:
-    """Returns the network, of the class that gin chose; `settings` hold the head, if any."""
+    """Returns the network of the class that gin chose; `settings` hold the head, if any."""
     return network(num_actions=self.num_actions, **settings)
 
   def make_policy(self) -> Callable[[Params, Array, PRNGKey], jax.Array]:
@@ -290,7 +290,7 @@ class Agent:
 
   @property
   def updates(self) -> int:
-    """Gradient updates done; of states of several seeds side by side, the least."""
+    """Gradient updates done; with several seeds side by side, the smallest number."""
     return int(np.min(self.state.updates))
 
   def train(
@@ -304,13 +304,13 @@ class Agent:
 
     Args:
       num_updates: how many.
-      progress: called with the size of every chunk that is done. It may raise: agent and `sums`
-        then stand after that chunk.
-      sums: what the metrics are added to; None starts anew.
-      done: how many of `num_updates` an earlier call did, which left off at the end of a chunk.
+      progress: called with the size of every finished chunk. If it raises, the agent and `sums`
+        are those after that chunk.
+      sums: the metrics are added to it; None starts with zeros.
+      done: updates that an earlier call did; it must have stopped at the end of a chunk.
 
     Returns:
-      The mean of each training metric over what `sums` holds. Raises NonFiniteError if one is none.
+      The mean of each training metric in `sums`. Raises NonFiniteError if a metric is non-finite.
     """
     if num_updates < 1:
       raise ValueError(f'num_updates must be at least 1, got {num_updates}.')

@@ -1,4 +1,4 @@
-"""What Bellman targets are clipped into: what rewards allow, or what the data reached."""
+"""Ranges for clipping Bellman targets: from the rewards' range, or from the data's returns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TargetRange(abc.ABC):
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class RewardBound(TargetRange):
-  """What discounted returns of any policy lie in, by the range of the rewards.
+  """The range of discounted returns of any policy, from the range of the rewards.
 
   The largest is high/(1 − γ), and no less than high: an episode may end after one step. Likewise
   the least.

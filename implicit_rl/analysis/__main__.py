@@ -169,12 +169,10 @@ def _parser() -> argparse.ArgumentParser:
   command.add_argument('--y', default='eval_return', help='td_error for Figure A.12')
 
   command = _add(commands, 'report', None, 'one HTML page of the runs, for a browser')
-  command.add_argument('--last', type=int, default=5, help='evaluations in the honest score (5)')
+  command.add_argument('--last', type=int, default=5, help='evaluations in the last-k score (5)')
 
   scored = {
-    'scores': _add(
-      commands, 'scores', _scores, 'the paper’s score and an honest one, side by side'
-    ),
+    'scores': _add(commands, 'scores', _scores, 'the paper’s score and an unbiased one'),
     'bars': _add(commands, 'bars', _bars, 'percentage improvement per game with its median'),
     'aggregates': _add(commands, 'aggregates', _aggregates, 'rliable’s IQM, median, mean, gap'),
     'profiles': _add(commands, 'profiles', _profiles, 'rliable’s performance profiles'),
@@ -184,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     scored[name].add_argument('--reps', type=int, default=2000, help='bootstrap samples (2000)')
   for name, command in scored.items():
     command.add_argument(
-      '--last', type=int, default=5, help='evaluations that the honest score averages (5)'
+      '--last', type=int, default=5, help='evaluations that the last-k score averages (5)'
     )
     if name != 'bars':
       command.add_argument('--normalise', default='none', choices=scores.NORMALISATIONS)

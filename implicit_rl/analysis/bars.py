@@ -86,7 +86,7 @@ def figure(
   Args:
     per_run: from `scores.per_run`, not normalised.
     compared: (base, variant) pairs, a row of panels each.
-    last: what `per_run` was made with; stands in the title.
+    last: as passed to `per_run`; shown in the title.
     title: above the panels.
 
   Returns:

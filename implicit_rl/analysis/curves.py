@@ -25,7 +25,7 @@ def gather(table: pd.DataFrame, metric: str, x: str, band: str = 'range') -> pd.
   Args:
     table: the tidy table.
     metric: a column.
-    x: the column that stands on the horizontal axis.
+    x: the column on the horizontal axis.
     band: a key of BANDS.
 
   Returns:
@@ -89,7 +89,7 @@ def figure(
     table: the tidy table.
     metrics: columns of it, a row of panels each; beside each other where there is one game, four of
       them in two rows.
-    x: what stands on the horizontal axis.
+    x: the name of the horizontal axis.
     band: a key of BANDS.
     title: above the panels.
     log: metrics whose axis is logarithmic.

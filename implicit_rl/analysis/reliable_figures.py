@@ -27,7 +27,7 @@ def aggregates(
   Args:
     matrices: for `best` and `last`, `scores.matrix`.
     scale: what the horizontal axis is, such as 'human-normalised score'.
-    last: evaluations in the honest score; stands in the labels.
+    last: evaluations in the last-k score; shown in the labels.
     title: above the panels.
     reps: bootstrap samples.
   """

@@ -66,7 +66,7 @@ class Run(NamedTuple):
 
 
 def read_settings(path: str | PathLike) -> dict[str, str]:
-  """The bindings of an operative_config.gin, by name; `%NAME` is replaced by what it stands for."""
+  """The bindings of an operative_config.gin, by name; `%NAME` is replaced by its value."""
   settings: dict[str, str] = {}
   name = ''
   for line in pathlib.Path(path).read_text(encoding='utf-8').splitlines():

@@ -24,7 +24,7 @@ def figure(
   """Draws σᵢ / σ₁ over training, a row of panels per run: heat map left, lines right.
 
   Args:
-    spectra: from `runs.spectra`, by what stands above the panel.
+    spectra: from `runs.spectra`, by the panel's title.
     title: above all.
     floor: ratios below are drawn as this; a float32 SVD holds nothing smaller than about 1e-7·σ₁.
 

@@ -1,1 +1,1 @@
-"""What holds this project and its libraries together: mended imports, lazy ones, gin's names."""
+"""Adapts libraries to this project: fixed and lazy imports, gin's names."""

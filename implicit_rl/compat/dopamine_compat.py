@@ -5,7 +5,7 @@
     # isort: split
     from dopamine.discrete_domains import run_experiment
 
-Each function below mends one fault and says when it can go:
+Each function below works around one fault and says when it can be removed:
 `tests/compat/test_dopamine_compat.py` fails with the name of the function to delete once an
 upstream release has made it needless. Importing the module applies them all, once. Nothing is
 mended where the real thing is there.

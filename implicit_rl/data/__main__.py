@@ -24,7 +24,7 @@ examples:
   implicit-rl train --base_dir=runs/pong --gin_files=gin_configs/atari/offline_dqn.gin \\
     --gin_files=gin_configs/data/store.gin --gin_bindings="StoreReplay.path = '/data/stores/pong_1'"
 
-prepare may be killed at any moment; the same command goes on where it stopped.
+prepare may be killed at any moment; rerun the same command to resume.
 """
 _MINARI_METADATA = ('author', 'author_email', 'algorithm_name', 'code_permalink', 'description')
 _FORMATS = ('auto', 'dopamine', 'tfds', 'online', 'minari')

@@ -60,7 +60,7 @@ class Recorder(Protocol):
     terminal: bool,
     episode_end: bool | None = None,
   ) -> None:
-    """Appends one environment step; a step that ended its episode may be terminal or cut off."""
+    """Appends one environment step; a step that ended its episode may be terminal or truncated."""
     ...
 
   def end_episode(self) -> None:
@@ -201,7 +201,7 @@ class DataSource(Protocol):
     return self.describe()
 
   def with_seed(self, seed: int) -> DataSource | None:
-    """This data with another seed, not copied; None if a source must be made anew."""
+    """This data with another seed, not copied; None if a new source must be made."""
     return None
 
   def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:
@@ -441,7 +441,7 @@ class StoredSource(RowSource):
       self._frames = device_store.DeviceFrames(self.device_rows.observation)
 
   def _choose_held_out(self, valid: np.ndarray, share: float) -> np.ndarray:
-    """Returns which rows [N] are kept out of training: whole episodes, for neighbours are alike.
+    """Returns which rows [N] to hold out: whole episodes, because consecutive rows are similar.
 
     Raises:
       ValueError: if there are too few episodes.

@@ -170,7 +170,7 @@ def by_name(subset: str | Subset) -> tuple[str, Subset]:
   """Returns a subset's name and function.
 
   Args:
-    subset: one of `SUBSETS`, or a function of one's own with the same arguments.
+    subset: one of `SUBSETS`, or your own function with the same arguments.
 
   Raises:
     ValueError: if the name is unknown.
@@ -213,7 +213,7 @@ def choose(
   """Applies a subset to a dataset.
 
   Args:
-    subset: one of `SUBSETS`, or a function of one's own with the same arguments.
+    subset: one of `SUBSETS`, or your own function with the same arguments.
     episodes: the whole dataset.
     fraction: in (0, 1].
     seed: which random subset.

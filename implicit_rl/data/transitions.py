@@ -48,7 +48,7 @@ class Columns(NamedTuple):
       [N, A] float32, continuous ones.
     reward: [N] float32, or a smaller dtype that holds them exactly.
     terminal: [N] bool, the episode ended here for good: nothing is worth anything afterwards.
-    episode_end: [N] bool, last row of its episode: terminal, or cut off by a time limit.
+    episode_end: [N] bool, last row of its episode: terminal, or truncated by a time limit.
     episode_start: [N] int64, or int32 where it suffices, number of the episode's first row.
   """
 
@@ -111,7 +111,7 @@ def valid_rows(terminal: np.ndarray, episode_end: np.ndarray, update_horizon: in
   """Returns which rows start a complete transition.
 
   Row t does if, within its episode, row t+n exists or the episode ends in a terminal before it. The
-  last n rows of an episode cut off by a time limit have no next state, so they are left out.
+  last n rows of an episode truncated by a time limit have no next state, so they are left out.
 
   Args:
     terminal: [N] bool.

@@ -1,4 +1,4 @@
-"""What a caller gives of a network, and what stands in the place of the rest."""
+"""What a caller passes of a network, and defaults for the rest."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ jax.tree_util.register_pytree_node(
 
 
 def or_missing(value: Any, what: str) -> Any:
-  """Returns the value, or what stands for it if it is None."""
+  """Returns the value, or its default if it is None."""
   return NotGiven(what) if value is None else value
 
 

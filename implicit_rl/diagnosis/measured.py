@@ -18,7 +18,7 @@ class Measured(Mapping[str, float]):
   """What was measured of a network: scalars by the names of `metrics.jsonl`.
 
   Attributes:
-    scalars: likewise, as a dict. NaN is what a network that is not finite gives.
+    scalars: the same, as a dict. NaN is what a network that is not finite gives.
     arrays: singular values, descending, and what else is no scalar.
     fresh: the rank metrics of a fresh network; empty if none was given.
     fresh_arrays: its singular values.

@@ -22,7 +22,7 @@ Measure = Callable[[LearnerState, Batch, PRNGKey], Mapping[str, Any]]
 
 
 def every_diagnostic() -> dict[str, Diagnostic]:
-  """Returns those of every run and the dear ones, as `gin_configs/diagnostics/all.gin` has them."""
+  """Returns the default diagnostics and the expensive ones of `gin_configs/diagnostics/all.gin`."""
   for module in pkgutil.iter_modules(diagnostics.__path__):
     if module.name != '__main__':
       importlib.import_module(f'{diagnostics.__name__}.{module.name}')
@@ -43,8 +43,8 @@ def take(
   Args:
     chosen: diagnostics by name.
     context: what was not given is `NotGiven`.
-    state: likewise.
-    batch: likewise.
+    state: as above.
+    batch: as above.
     delta: δ of srank.
 
   Returns:

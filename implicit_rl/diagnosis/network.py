@@ -74,8 +74,8 @@ def diagnose(
     optimizer_state: its state.
     features: the name of the layer that is Φ, in a mapping; by default 'features', or else the last
       one. Name it if `apply` is compiled: JAX sorts what a compiled function returns.
-    diagnostics: by name; 'all' takes the dear ones too, which may take minutes; by default those of
-      every run, and what gin binds as `Diagnostics.NAME`.
+    diagnostics: by name; 'all' adds the expensive ones, which may take minutes; by default those of
+      every run, and those that gin binds as `Diagnostics.NAME`.
     delta: δ of srank.
     key: PRNG key; by default `jax.random.PRNGKey(0)`.
 
@@ -167,12 +167,12 @@ def diagnose_features(
     fresh: `layers` of a network of the same shape before training, to compare with.
     actions: as in `diagnose`.
     returns: likewise, and so are the rest.
-    gamma: likewise.
-    reward_range: likewise.
+    gamma: as above.
+    reward_range: as above.
     features: the name of the layer that is Φ; by default 'features', or else the last one.
     channels_first: whether a convolution's activations are [B, units, H, W], as PyTorch's are.
-    diagnostics: likewise.
-    delta: likewise.
+    diagnostics: as above.
+    delta: as above.
 
   Returns:
     See `diagnose`. Measures that need the network itself are not taken.

@@ -1,4 +1,4 @@
-"""Alarms: what a person should be told of while a run goes on.
+"""Alarms: problems that a run reports while it trains.
 
 A pure function each, which returns a line of text, or None where all is well.
 """

@@ -39,7 +39,7 @@ class Diagnostic:
       key: a PRNG key of this diagnostic's own, the same at every measurement.
 
     Returns:
-      Scalars, which stand in `metrics.jsonl` under their names, and arrays, in `spectra.jsonl`.
+      Scalars, which appear in `metrics.jsonl` under their names, and arrays, in `spectra.jsonl`.
     """
     raise NotImplementedError(f'{type(self).__name__} has no measure(); see docs/extending.md.')
 
@@ -48,9 +48,9 @@ class Diagnostic:
 
     Args:
       context: as in `measure`, and so are the rest.
-      state: likewise.
-      batch: likewise.
-      key: likewise.
+      state: as above.
+      batch: as above.
+      key: as above.
 
     Returns:
       A pytree of floating-point arrays, saved in checkpoints; before the first measurement all are

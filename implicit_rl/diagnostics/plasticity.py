@@ -36,7 +36,7 @@ def learning_error(
     batch: its states, and actions for critics.
     key: draws the fresh network and the minibatches.
     steps: of Adam.
-    learning_rate: likewise.
+    learning_rate: as above.
     batch_size: states in a step.
   """
   fresh_key, rows_key = jax.random.split(key)
@@ -75,7 +75,7 @@ class PlasticityProbe(Diagnostic):
     period: iterations between two measurements.
     tasks: random changes that are learnt; the ratio is the geometric mean over them.
     steps: of Adam, for each.
-    learning_rate: likewise.
+    learning_rate: as above.
     batch_size: states in a step.
     states: that the changes are learnt on.
   """

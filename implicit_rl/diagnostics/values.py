@@ -1,4 +1,4 @@
-"""How far the target network lags, and how alike the features of successive states are."""
+"""How far the target network lags, and how similar the features of successive states are."""
 
 from __future__ import annotations
 

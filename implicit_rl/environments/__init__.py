@@ -24,7 +24,7 @@ Progress = Callable[[int], Any]
 class Environment(Protocol):
   """What every environment must have: Dopamine's interface and a few facts.
 
-  `check` verifies it once, when a run starts. What an environment can do beyond this stands in
+  `check` verifies it once, when a run starts. Optional abilities are in
   `Capabilities`. The class or function that makes one is called with `seed`, an int.
 
   Attributes:
@@ -89,7 +89,7 @@ class Evaluate(Protocol):
     Args:
       policy: (params, states [E, S, *observation_shape], key) -> actions [E]. Pure, and the same
         object every time: compile it once.
-      params: handed to `policy`.
+      params: passed to `policy`.
       key: decides all that is random.
       num_steps: environment steps to play at the least.
       max_steps_per_episode: cuts episodes off there.
@@ -108,15 +108,15 @@ class Capabilities:
   Attributes:
     truncated: the member is a bool, True after a step that cut the episode off with the game still
       on, such as at a time limit. Without it, only `max_steps_per_episode` cuts episodes off.
-    seed: `seed(n)`, 0 ≤ n < 2³², starts the randomness afresh: the same episodes follow as in a new
+    seed: `seed(n)`, 0 ≤ n < 2³², reseeds the randomness: the same episodes follow as in a new
       environment. Without it, a run that resumes plays other episodes than one that never stopped.
     evaluate: plays evaluations itself, several episodes side by side; see `Evaluate`. Without it,
       episodes are played one after the other.
     evaluate_all: `evaluate` of parameters with leading axes [N] and keys [N] as one program: N
       pairs. Without it, seeds that train as one program are evaluated one after the other.
-    state_dict: `state_dict()` returns where the episode stands, as nested dicts of arrays and
+    state_dict: `state_dict()` returns the state of the episode, as nested dicts of arrays and
       numbers, so that a run can stop within it. Without it, a run stops where an episode ends.
-    load_state_dict: `load_state_dict(state)` goes on from there. Both or neither.
+    load_state_dict: `load_state_dict(state)` continues from there. Both or neither.
     rules: pure functions, see `Rules`. Without them, there is no compiled loop (`DeviceReplay`).
     dataset: name of the dataset that logged replays are written as, such as 'my_games'. Without it,
       `OnlineRunner.log_replay` is refused.
@@ -289,7 +289,7 @@ def play_rounds(
     progress: called after each round with the steps in it. It may raise.
 
   Returns:
-    returns [n] and lengths [n] of all episodes that were begun, n a multiple of E.
+    returns [n] and lengths [n] of all episodes that started, n a multiple of E.
   """
   rounds: list[tuple[np.ndarray, np.ndarray]] = []
   played = 0

@@ -96,7 +96,7 @@ class AtariEnvironment:
     return self._environment.observation_space
 
   def seed(self, seed: int) -> None:
-    """Starts the game's randomness afresh: the same frames follow as in a new environment.
+    """Reseeds the game's randomness: the same frames follow as in a new environment.
 
     Args:
       seed: 0 to 2³²−1.
@@ -155,7 +155,7 @@ class AtariEnvironment:
     Args:
       act: (params, observations [E, 4, 84, 84] uint8, key) -> actions [E] int32. Pure. Pass the
         same function object every time: it is compiled once for each.
-      params: handed to `act`.
+      params: passed to `act`.
       key: PRNG key; the same key and number of copies give the same episodes.
       num_steps: agent steps to count at the least.
       max_steps_per_episode: cuts episodes off there; None means the environment's own.
@@ -171,7 +171,7 @@ class AtariEnvironment:
     return self._evaluator.play(act, params, key, num_steps, limit, progress)
 
   def state_dict(self) -> dict[str, Any]:
-    """Where the game stands within an episode, the emulator's randomness included."""
+    """Returns the state of the game within an episode, the emulator's randomness included."""
     screens = np.stack(self._environment.screen_buffer)
     emulator: Any = self._emulator.cloneState(include_rng=True).__getstate__()
     return {
@@ -182,7 +182,7 @@ class AtariEnvironment:
     }
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Goes on from what `state_dict` returned for the same game, as if nothing had happened."""
+    """Restores what `state_dict` returned."""
     emulator = ale_py.ALEState.__new__(ale_py.ALEState)
     emulator.__setstate__(state['emulator'].tobytes())
     self._environment.reset()

@@ -75,7 +75,7 @@ class CompiledEnvironment:
     self.seed(seed)
 
   def seed(self, seed: int) -> None:
-    """Starts the game's randomness afresh: the same episodes follow as in a new environment.
+    """Reseeds the game's randomness: the same episodes follow as in a new environment.
 
     Args:
       seed: 0 to 2³²−1.
@@ -117,7 +117,7 @@ class CompiledEnvironment:
     return observation, float(reward), self.game_over, {'truncated': self.truncated}
 
   def state_dict(self) -> dict[str, Any]:
-    """Returns where the game stands within an episode."""
+    """Returns the state of the game within an episode."""
     leaves = jax.tree.leaves(self._moment)
     return {
       'moment': {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)},
@@ -126,7 +126,7 @@ class CompiledEnvironment:
     }
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Goes on from what `state_dict` returned for the same game, as if nothing had happened."""
+    """Restores what `state_dict` returned."""
     like = jax.eval_shape(self.rules.start, self._key)
     leaves = [jnp.asarray(state['moment'][str(i)]) for i in range(len(state['moment']))]
     self._moment = jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -146,7 +146,7 @@ class CompiledEnvironment:
     """Plays whole episodes until at least `num_steps` environment steps were played.
 
     A round starts one episode in each of the E = num_environments copies and lasts until all have
-    ended; rounds follow until the steps suffice. Every episode that was begun is counted, so short
+    ended; rounds follow until the steps suffice. Every episode that started is counted, so short
     episodes are not favoured, as they would be if the first to finish were taken.
 
     Episode e of round r draws from `k = fold_in(fold_in(key, r), e)`: it starts with
@@ -156,7 +156,7 @@ class CompiledEnvironment:
     Args:
       act: (params, observations [E, 1, *observation_shape], key) -> actions [E]. Pure. Pass the
         same function object every time: it is compiled once for each.
-      params: handed to `act`.
+      params: passed to `act`.
       key: PRNG key; the same key gives the same episodes.
       num_steps: environment steps to play at the least.
       max_steps_per_episode: cuts episodes off there; None means the environment's own.

@@ -105,7 +105,7 @@ class GymnasiumEnvironment:
     self.seed(seed)
 
   def seed(self, seed: int) -> None:
-    """Starts the task's randomness afresh: the same episodes follow as in a new environment.
+    """Reseeds the task's randomness: the same episodes follow as in a new environment.
 
     Args:
       seed: 0 to 2³²−1.
@@ -169,13 +169,13 @@ class GymnasiumEnvironment:
     return picture
 
   def state_dict(self) -> dict[str, Any]:
-    """Returns where the episode stands: what it was reset with, and the actions since."""
+    """Returns the state of the episode: its seed, and the actions since."""
     dtype = np.float32 if self.action_shape else np.int64
     actions = np.asarray(self._actions, dtype).reshape(-1, *self.action_shape)
     return {'seed': self._seed, 'episodes': self._episodes, 'actions': actions}
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Goes on from what `state_dict` returned for the same task, as if nothing had happened."""
+    """Restores what `state_dict` returned for the same task."""
     self._seed, self._episodes = int(state['seed']), int(state['episodes'])
     self._begin()
     for action in np.asarray(state['actions']):

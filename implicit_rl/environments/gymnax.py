@@ -95,7 +95,7 @@ class Rules:
     """Takes one step. Pure; it neither resets nor looks at the step limit.
 
     Args:
-      moment: where the episode stands.
+      moment: the state of the episode.
       action: [] int32, 0 ≤ action < num_actions; or [A] float32 within [−1, 1], scaled to the
         environment's bounds.
       key: PRNG key of this step.

@@ -123,7 +123,7 @@ class MinAtarSequence:
     return self.game.truncated
 
   def seed(self, seed: int) -> None:
-    """Starts the randomness of all games afresh; which one is on stays."""
+    """Reseeds the randomness of all games; the current game stays."""
     for game in self._games:
       game.seed(seed)
 
@@ -143,10 +143,10 @@ class MinAtarSequence:
     return self.game.evaluate(*args)
 
   def state_dict(self) -> dict[str, Any]:
-    """Returns which game is on and where it stands within an episode."""
+    """Returns the current game and its state within an episode."""
     return {'place': self._place, 'played': self._steps, **self.game.state_dict()}
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Goes on from what `state_dict` returned, as if nothing had happened."""
+    """Restores what `state_dict` returned."""
     self._place, self._steps = int(state['place']), int(state['played'])
     self.game.load_state_dict(state)

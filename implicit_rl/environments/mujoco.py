@@ -87,7 +87,7 @@ class MuJoCoEnvironment:
     return gymnasium.make(f'{self.name}-v{VERSION}').unwrapped
 
   def seed(self, seed: int) -> None:
-    """Starts the simulator's randomness afresh: the same episodes follow as in a new environment.
+    """Reseeds the simulator's randomness: the same episodes follow as in a new environment.
 
     Args:
       seed: 0 to 2³²−1.
@@ -140,7 +140,7 @@ class MuJoCoEnvironment:
     return self._renderer.render()
 
   def state_dict(self) -> dict[str, Any]:
-    """Where the episode stands: the simulator's state, and its randomness for later ones."""
+    """Returns the simulator's state, and its randomness for later episodes."""
     import mujoco
 
     model, data = self._simulator.model, self._simulator.data
@@ -156,7 +156,7 @@ class MuJoCoEnvironment:
     }
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Goes on from what `state_dict` returned for the same task, as if nothing had happened."""
+    """Restores what `state_dict` returned for the same task."""
     import mujoco
 
     self._simulator.reset(seed=0)

@@ -37,7 +37,7 @@ def evaluate(
     environment: what to play.
     able: what it can do.
     policy: as `Evaluate`'s.
-    params: handed to `policy`.
+    params: passed to `policy`.
     key: PRNG key.
     num_steps: environment steps to play at the least.
     max_steps_per_episode: cuts episodes off there.

@@ -51,14 +51,14 @@ class SideBySide:
     """Plays whole episodes until at least `num_steps` environment steps were played.
 
     A round starts one episode in each of the E copies and lasts until all have ended; rounds follow
-    until the steps suffice. Every episode that was begun is counted. Copy e of round r is reset
+    until the steps suffice. Every episode that started is counted. Copy e of round r is reset
     with the seed `bits(k, E)[e]` for `k = fold_in(key, r)`; step t = 0, 1, … acts with
     `fold_in(k, t)`.
 
     Args:
       act: (params, states [E, S, *observation_shape], key) -> actions [E] or [E, A]. Pure. Pass the
         same function object every time: it is compiled once for each.
-      params: handed to `act`.
+      params: passed to `act`.
       key: PRNG key; the same key gives the same episodes.
       num_steps: environment steps to play at the least.
       max_steps_per_episode: cuts episodes off there.

@@ -20,7 +20,7 @@ class Transitions(NamedTuple):
     state: [N] int64, cells.
     action: [N] int64.
     reward: [N] float64.
-    next_state: [N] int64, cells. No transition is terminal: episodes are only cut off.
+    next_state: [N] int64, cells. No transition is terminal: episodes are only truncated.
   """
 
   state: np.ndarray

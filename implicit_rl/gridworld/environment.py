@@ -67,9 +67,9 @@ class GridworldEnvironment:
     seed: of every episode played through `reset` and `step`; it does not choose the world.
     world_seed: decides walls, goal and observation vectors.
     reward: as of `mdp.make_gridworld`.
-    observation: likewise.
-    action_noise: likewise.
-    max_steps_per_episode: environment steps after which an episode is cut off.
+    observation: as above.
+    action_noise: as above.
+    max_steps_per_episode: environment steps after which an episode is truncated.
 
   Raises:
     ValueError: for a setting out of range.
@@ -108,7 +108,7 @@ class GridworldEnvironment:
     self.reset()
 
   def seed(self, seed: int) -> None:
-    """Starts the randomness of the episodes afresh; the world stays.
+    """Reseeds the randomness of the episodes; the world stays.
 
     Args:
       seed: 0 to 2³²−1.
@@ -137,7 +137,7 @@ class GridworldEnvironment:
     return np.asarray(self._moment.observation), float(reward), False, {}
 
   def state_dict(self) -> dict[str, Any]:
-    """Where the episode stands."""
+    """Returns the state of the episode."""
     return {
       'cell': np.asarray(self._moment.cell),
       'key': np.asarray(jax.random.key_data(self._key)),
@@ -145,7 +145,7 @@ class GridworldEnvironment:
     }
 
   def load_state_dict(self, state: dict[str, Any]) -> None:
-    """Goes on from what `state_dict` returned for the same world."""
+    """Restores what `state_dict` returned."""
     cell = jnp.asarray(state['cell'])
     self._moment = Moment(cell, jnp.asarray(self.world.observations, jnp.float32)[cell])
     self._key = jax.random.wrap_key_data(jnp.asarray(state['key']))

@@ -111,7 +111,7 @@ class GridworldData(source.StoredSource):
     return super().identity() | {name: described[name] for name in ('rows', 'reward_shift')}
 
   def with_seed(self, seed: int) -> Any:
-    """Returns None: another seed has other data, which is drawn anew."""
+    """Returns None: another seed needs new data."""
 
 
 def _alternating(first: np.ndarray, second: np.ndarray) -> np.ndarray:

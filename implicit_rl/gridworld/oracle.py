@@ -79,7 +79,7 @@ def check_policy(policy: np.ndarray) -> None:
 
 
 def uniform_policy(world: Gridworld) -> np.ndarray:
-  """Returns the [S, A] policy that draws every action alike."""
+  """Returns the [S, A] uniform policy."""
   return np.full(world.rewards.shape, 1.0 / world.rewards.shape[1])
 
 

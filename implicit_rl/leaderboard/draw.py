@@ -24,7 +24,7 @@ _NOTHING = 'None yet.'
 
 
 def everything(spec: Spec, results: pathlib.Path, page: pathlib.Path) -> list[pathlib.Path]:
-  """Draws all there is.
+  """Draws all results.
 
   Args:
     spec: the leaderboard's.

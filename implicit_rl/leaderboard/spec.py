@@ -1,4 +1,4 @@
-"""What the leaderboard's YAML file says, checked, and the cells that it stands for."""
+"""Reads and checks the leaderboard's YAML file, and lists its cells."""
 
 from __future__ import annotations
 

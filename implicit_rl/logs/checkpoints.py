@@ -19,7 +19,7 @@ from flax import serialization
 
 _MAGIC = b'implicit_rl checkpoint'
 _VERSION = 2
-BEST = 'best.msgpack'  # The parameters with the highest evaluation; no run goes on from it.
+BEST = 'best.msgpack'  # The parameters with the highest evaluation; no run resumes from it.
 _ENDED, _INTERRUPTED = 'checkpoint', 'interrupted'
 _NAME = re.compile(rf'^({_ENDED}|{_INTERRUPTED})_(\d+)\.msgpack$')
 

@@ -22,7 +22,7 @@ from dopamine.metrics import collector_dispatcher, statistics_instance
 
 @gin.configurable(denylist=['base_dir'])
 class WandbCollector(collectors.Collector):
-  """A Weights & Biases run for each `--base_dir`; a resumed run goes on in it.
+  """A Weights & Biases run for each `--base_dir`; a resumed run continues it.
 
   Args:
     base_dir: directory of the run; its files are in `base_dir/metrics/wandb`.

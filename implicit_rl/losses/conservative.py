@@ -20,7 +20,7 @@ def cql_loss(
     params: online parameters.
     target_params: target network's parameters.
     batch: see `Batch`.
-    key: handed to the value loss.
+    key: passed to the value loss.
     loss: the value loss: DQN's, C51's or QR-DQN's.
     weight: w; 0 leaves the value loss.
 

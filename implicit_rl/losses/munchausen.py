@@ -21,7 +21,7 @@ class Munchausen:
   Attributes:
     alpha: α, weight of the log-policy, in [0, 1]; 0 is soft DQN.
     tau: τ, temperature of the policy, above 0.
-    low: where τ·log π is cut off, at most 0.
+    low: lower bound of τ·log π, at most 0.
 
   Raises:
     ValueError: for a setting out of its range.

@@ -55,7 +55,7 @@ def measure(sections: Iterable[Section], seconds: float, most: int | None = None
 
   A case is begun only while its section has time left, and the first one of a section until
   `_LATE` times all. So the last one may pass the limit. A case that fails, for lack of memory for
-  example, is reported with its error; the others go on.
+  example, is reported with its error; the others continue.
 
   Args:
     sections: in this order.

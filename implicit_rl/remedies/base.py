@@ -20,7 +20,7 @@ class Remedy:
 
   All methods are pure and are traced into the compiled update. A remedy is best a frozen dataclass
   under `@gin.configurable`. Metrics are scalars by name: their means over an iteration's updates
-  stand in `metrics.jsonl` under these names.
+  appear in `metrics.jsonl` under these names.
   """
 
   @property

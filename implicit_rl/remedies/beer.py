@@ -1,4 +1,4 @@
-"""BEER: features of consecutive states are no more alike than Bellman's equation allows."""
+"""BEER: features of consecutive states are no more similar than the Bellman equation allows."""
 
 from __future__ import annotations
 

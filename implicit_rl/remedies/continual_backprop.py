@@ -1,4 +1,4 @@
-"""Continual backpropagation: a few of the least useful units are drawn anew all the time."""
+"""Continual backpropagation: a few of the least useful units are reinitialised at a fixed rate."""
 
 from __future__ import annotations
 

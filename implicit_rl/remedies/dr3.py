@@ -1,4 +1,4 @@
-"""DR3: features of a state and of the next one are kept from growing alike."""
+"""DR3: keeps the features of consecutive states from becoming similar."""
 
 from __future__ import annotations
 

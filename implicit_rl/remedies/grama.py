@@ -1,4 +1,4 @@
-"""ReGraMa: units that get little gradient are drawn anew (Liu et al., 2025)."""
+"""ReGraMa: units that get little gradient are reinitialised (Liu et al., 2025)."""
 
 from __future__ import annotations
 

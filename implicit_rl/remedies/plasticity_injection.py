@@ -92,10 +92,10 @@ class InjectedNetwork:
 class PlasticityInjection(Remedy):
   """Freezes the head at one update, and lets a fresh one learn what is added to its values.
 
-  From then on values are h_old(x) + h(x) − h_new(x) (Nikishin et al., 2023): h is drawn anew with
-  its moments, h_new is a frozen copy of the draw, so that no value changes at that update. The
+  From then on values are h_old(x) + h(x) − h_new(x) (Nikishin et al., 2023): h is fresh, with
+  fresh moments, and h_new is a frozen copy of it, so no value changes at that update. The
   target network does the same with its own head. Features are those of h, and other remedies act
-  on h. Of an actor-critic the critics are meant. PlasticityInjection/Done is 1 from then on.
+  on h. In an actor-critic this applies to the critics. PlasticityInjection/Done is 1 from then on.
 
   Attributes:
     after: gradient updates of the run after which it acts, once; None takes it out of the program.

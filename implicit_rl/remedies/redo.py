@@ -1,4 +1,4 @@
-"""ReDo: dormant units are drawn anew (Sokar et al., 2023)."""
+"""ReDo: dormant units are reinitialised (Sokar et al., 2023)."""
 
 from __future__ import annotations
 

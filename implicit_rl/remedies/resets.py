@@ -69,7 +69,7 @@ class _Reset(PeriodicRemedy, abc.ABC):
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class NetworkReset(_Reset):
-  """Draws the whole network anew: parameters, target network and the optimiser's moments.
+  """Reinitialises the whole network: parameters, target network and the optimiser's moments.
 
   With an actor-critic that is policy, critics and temperature. NetworkReset/Done counts.
   """
@@ -89,7 +89,7 @@ class NetworkReset(_Reset):
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class HeadReset(_Reset):
-  """Draws the network's last layers anew, with their moments.
+  """Reinitialises the network's last layers and their moments.
 
   With an actor-critic those of the policy and of the critics. HeadReset/Done counts.
 
@@ -128,7 +128,7 @@ class ShrinkAndPerturb(_Reset):
   Attributes:
     shrink: of the old parameters; 1 with perturb 0 changes none.
     perturb: of the new ones.
-    reset_layers: draw the head and so many hidden layers before it anew; None draws none.
+    reset_layers: hidden layers reinitialised with the head; None reinitialises nothing.
 
   Raises:
     ValueError: for a factor outside [0, 1], or a negative number of layers; from `init` if the

@@ -20,7 +20,7 @@ from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
 
 @dataclasses.dataclass(frozen=True)
 class UnitReset(PeriodicRemedy):
-  """Draws the units of hidden layers anew whose score is small for their layer.
+  """Reinitialises units of hidden layers whose score is small for their layer.
 
   A subclass writes `values`, which `rank.dormancy_scores` makes the scores of.
   CLASS/Reset counts the units.
@@ -121,7 +121,7 @@ def reset(
   key: PRNGKey,
   reset_count: bool,
 ) -> LearnerState:
-  """Draws units anew.
+  """Reinitialises units.
 
   What leads into them gets the values of a fresh network, their biases and normalisation included;
   what leads out of them becomes 0; the optimiser's moments of both become those of a fresh one.

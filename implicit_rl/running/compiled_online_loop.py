@@ -50,7 +50,7 @@ class Turns(NamedTuple):
     action: int32.
     reward: float32, as the agent was given it.
     terminal: bool, the game is over.
-    episode_end: bool, it is over or was cut at the step limit.
+    episode_end: bool, it terminated or was truncated at the step limit.
     episode_length: int32, of the episode that ended here, else 0.
     episode_return: float32, unclipped, of the episode that ended here, else 0.
     observation: [T, E, *observation_shape], before acting; None unless they are to be logged.
@@ -228,7 +228,7 @@ class OnlineLoop:
       steps: environment steps, all environments together; a multiple of E.
       progress: called after every compiled call with the number of steps it did. It may raise:
         loop, agent and `report` then stand after that call.
-      report: what an earlier call that was left so did of these `steps`; None starts anew.
+      report: what an earlier call that was left so did of these `steps`; None starts empty.
 
     Returns:
       The report, of all `steps`.
@@ -314,7 +314,7 @@ class OnlineLoop:
     return state, turns, sums
 
   def _act(self, key: PRNGKey, state: LoopState) -> tuple[LoopState, Turns]:
-    """One step of every environment, added to the memory; ended episodes start anew."""
+    """One step of every environment, added to the memory; ended episodes restart."""
     learner, memory, games = state
     key = jax.random.fold_in(key, memory.added)
     act_key, step_key, start_key = jax.random.split(key, 3)

@@ -73,7 +73,7 @@ def parse_gin(
   gin_bindings: Sequence[str],
   data_dir: str | None = None,
 ) -> None:
-  """Parses gin files and bindings afresh; later ones win, flags win over all.
+  """Parses gin files and bindings; later ones override earlier ones, and flags override all.
 
   Args:
     gin_files: paths, found as `config_files.find` does; at least one.

@@ -32,7 +32,7 @@ class OnlineRunner(runners.Runner):
   step, any environment will do, and an iteration ends with the episode that reaches its length, as
   in Dopamine. With a `DeviceReplay` acting and learning are one compiled loop over several
   environments side by side: the environment needs pure `rules`, as MinAtar's has, an iteration has
-  exactly its length, and episodes go on across iterations.
+  exactly its length, and episodes continue across iterations.
 
   Args:
     *args: `Runner`'s.

@@ -1,4 +1,4 @@
-"""What a person at the console reads while a run goes on: a line per iteration."""
+"""Prints a line per iteration while a run trains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from implicit_rl.logs.progress_bars import duration
 def line(
   row: Mapping[str, Any], num_iterations: int, seconds: float, first_update_after: int = 0
 ) -> str:
-  """How an iteration went, and how long the rest will take if it goes on like that.
+  """Returns an iteration's results and the estimated time left.
 
   Args:
     row: the iteration's row of metrics.jsonl.

@@ -1,4 +1,4 @@
-"""What a run's directory must agree with before the run goes on in it."""
+"""Checks that settings and data match those in a run's directory before it resumes."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _run(
   output: pathlib.Path,
   options: argparse.Namespace,
 ) -> int:
-  """Does what is left, collects the results, and says what went wrong."""
+  """Starts the remaining runs, collects the results, and reports failures."""
   from implicit_rl.sweep import cluster, table
 
   output.mkdir(parents=True, exist_ok=True)

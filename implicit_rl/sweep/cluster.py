@@ -27,8 +27,8 @@ def run_all(
 ) -> dict[str, str]:
   """Does the runs; each is one Ray task in a process of its own.
 
-  A run that dies with its worker or node is started again, up to `retries` times, and goes on from
-  its checkpoint; one that raises an error is not. Either way the others go on.
+  A run that dies with its worker or node is started again, up to `retries` times, and resumes from
+  its checkpoint; one that raises an error is not. Either way the others continue.
 
   Args:
     todo: the runs by name. On a cluster their directories are on a file system that all nodes see.

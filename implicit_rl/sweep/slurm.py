@@ -22,7 +22,7 @@ def script(
 ) -> str:
   """Returns the text of a batch script, as submitit writes it.
 
-  An element that is requeued, or an array that is submitted again, goes on from the checkpoints.
+  An element that is requeued, or an array that is submitted again, resumes from the checkpoints.
 
   Args:
     spec: of the sweep; `slurm` may say any parameter that submitit knows.

@@ -1,4 +1,4 @@
-"""What a sweep's YAML file says, checked, and the runs that it stands for."""
+"""Reads and checks a sweep's YAML file, and lists its runs."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _mean(found: Sequence[Mapping[str, Any]], name: str, digits: int) -> str:
 
 @contextlib.contextmanager
 def shown(planned: Sequence[Planned], todo: Sequence[parallel_runs.Job]) -> Iterator[Show]:
-  """Gives a function that shows where the sweep stands."""
+  """Returns a function that prints the sweep's progress."""
   console = rich.console.Console()
   began, at_first = time.monotonic(), sum(job.done for job in todo)
   total = sum(job.iterations for job in todo)

@@ -11,7 +11,7 @@ from implicit_rl import rank
 
 
 def in_float64(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Runs a JAX function with float64 enabled and hands its arrays back as NumPy arrays.
+  """Runs a JAX function with float64 enabled and returns its arrays as NumPy arrays.
 
   NumPy, because a float64 JAX array used outside the scope would silently fall to float32.
   """

@@ -49,7 +49,7 @@ def episodes_of(
       actions: [N] whole numbers from 0, or [N, A] floats within [−1, 1].
       rewards: [N].
       terminals: [N] of 0 and 1 or bool, the step ended the episode for good; `terminations` too.
-      timeouts: likewise, a time limit cut the episode; optional; `truncations` too.
+      timeouts: whether a time limit truncated the episode; optional; `truncations` too.
       next_observations: as `observations`, what followed each step; optional.
     where: what error messages call the arrays, such as the file's name.
     time_limit: steps after which an episode was cut, for arrays without the optional ones.

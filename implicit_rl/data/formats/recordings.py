@@ -94,7 +94,7 @@ class Recording(abc.ABC):
 def episode_rows(
   observation: np.ndarray, action: Any, reward: Any, terminal: bool, checkpoint: int
 ) -> Rows:
-  """Returns one whole episode, which ended for good or was cut off, as rows."""
+  """Returns one whole episode, which terminated or was truncated, as rows."""
   places = np.arange(len(observation))
   last = places == len(places) - 1
   return Rows(

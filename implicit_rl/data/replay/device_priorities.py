@@ -2,7 +2,7 @@
 
 Sums are kept of blocks as long as they are many (about √N), so a draw runs over √N sums and then
 over the √N priorities of one block, and a written priority costs one block's sum. Nothing drifts:
-sums are always taken afresh from the priorities.
+sums are always recomputed from the priorities.
 """
 
 from __future__ import annotations

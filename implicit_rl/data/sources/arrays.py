@@ -30,7 +30,7 @@ class ArraySource(source.StoredSource):
     seed: all sampling derives from it. Which subset is used does not.
     observation_shape: what the environment shows the agent; checked against the data. None: not.
     observation_dtype: ignored; the data is float32, images uint8.
-    action_shape: likewise of an action.
+    action_shape: the same for an action.
     data: arrays by name; or the path of an HDF5, .npz or .parquet file, of a folder that an online
       run wrote, or of a Minari dataset's folder.
     subset: a name from `subsets`, or a function with the same arguments.

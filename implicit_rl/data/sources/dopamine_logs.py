@@ -83,7 +83,7 @@ class DopamineLogs(recordings.Recording):
 
   Raises:
     FileNotFoundError: if a file is missing and `skip_missing` is False.
-    DamagedLogError: if a file is damaged or contradicts another, likewise.
+    DamagedLogError: if a file is damaged or contradicts another, as above.
   """
 
   def __init__(

@@ -104,7 +104,7 @@ class Rollouts(source.StoredSource):
     return super().identity() | {name: described[name] for name in ('rows', 'epsilon')}
 
   def with_seed(self, seed: int) -> Any:
-    """Returns None: another seed has other episodes, which are played anew."""
+    """Returns None: another seed needs new episodes."""
 
 
 def play(

@@ -206,7 +206,7 @@ def endings(
   Args:
     arrays: a store's columns.
     terminal_convention: see `StoreReplay`.
-    time_limit: likewise.
+    time_limit: as above.
 
   Returns:
     terminal [N], episode_end [N] and counted [N], all bool.

@@ -25,7 +25,7 @@ _AT_ONCE = 1024  # Blocks per call of the compressor.
 
 
 class ChunkEncoder:
-  """Compresses frames as they come; whoever calls keeps the blocks, in memory or in a file.
+  """Compresses frames as they come; the caller keeps the blocks, in memory or in a file.
 
   Args:
     shape: shape of one frame.

@@ -34,7 +34,7 @@ def prepare(
     folder: the store to be.
     codec: 'zstd' or 'raw'.
     chunk_size: frames per zstd chunk.
-    commit_rows: rows between two points that an interrupted run can go on from.
+    commit_rows: rows between two points from which an interrupted run can resume.
     wait: wait for another process that is writing the same store, instead of giving up.
 
   Returns:

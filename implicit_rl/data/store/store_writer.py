@@ -28,7 +28,7 @@ from implicit_rl.data.store import frame_store, store_files
 _PROGRESS = 'progress.json'
 _HEADER = 128  # Bytes of a .npy header here, whatever its shape, so that it can be put in last.
 _BLOCK = 1 << 20  # Bytes read at once.
-COMMIT_ROWS = 1 << 13  # Rows between two points that an interrupted writer can go on from.
+COMMIT_ROWS = 1 << 13  # Rows between two points from which an interrupted writer can resume.
 
 
 class StoreBusyError(RuntimeError):
@@ -45,7 +45,7 @@ class StoreWriter:
     source: what the rows come from, JSON. What was begun from another source is not continued.
     codec: 'zstd' or 'raw'.
     chunk_size: frames per zstd chunk.
-    commit_rows: rows between two points to go on from.
+    commit_rows: rows between two points from which to resume.
     make_dictionary: returns what blocks are compressed with; called unless an interrupted writer
       has left it.
     wait: if another process is writing the store, wait for it instead of giving up.
