@@ -1,4 +1,4 @@
-"""What remedies and diagnostics may know of the agent that they act on."""
+"""Information on the agent for remedies and diagnostics."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Context:
       `method='actor'` or `'critics'`.
     init: `init(key) -> params`, a fresh network.
     loss: the agent's loss, without penalty and remedies.
-    optimizer: the optimiser with all that the learner wraps around it; its state is
+    optimizer: the optimiser with everything that the learner wraps around it; its state is
       `LearnerState.optimizer_state`.
     discount: γⁿ.
     num_actions: number of actions A, or the length of a continuous one.
     network: the Flax module, or None.
-    initial: the parameters that the run began with, as NumPy arrays, or None.
+    initial: the run's initial parameters, as NumPy arrays, or None.
     layers: names of the hidden layers from input to output, the keys of `outputs.layers`; empty if
       the network does not name them.
     batch: shapes and dtypes of an update's batch, `jax.ShapeDtypeStruct`s; None if not known.
@@ -67,13 +67,13 @@ class Context:
 
 
 def trained(params: Params) -> Params:
-  """Returns what an optimiser moves: of Flax's collections 'params' alone; else all."""
+  """Returns what an optimiser trains: only 'params' of Flax's collections; otherwise everything."""
   has_collections = isinstance(params, Mapping) and 'params' in params
   return {'params': params['params']} if has_collections else params
 
 
 def named_key(key: PRNGKey, name: str) -> PRNGKey:
-  """Returns a key that depends on a name, not on what other names there are."""
+  """Returns a key that depends on a name, but not on which other names exist."""
   return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
@@ -86,7 +86,7 @@ def add_new(metrics: dict[str, Any], found: Mapping[str, Any], who: str) -> None
     who: reports `found`, for the error.
 
   Raises:
-    ValueError: for a name that is there already.
+    ValueError: for a name that already exists.
   """
   for name in found:
     if name in metrics:

@@ -1,13 +1,13 @@
-"""Which weights lead into and out of each hidden unit, read from a trace of the network.
+"""Finds the weights into and out of each hidden unit, from a trace of the network.
 
-A unit is an output of a dense layer or a channel of a convolution. What leads into it stands in one
-column of its layer's kernel, or one row of a kernel [out, in]; what leads out of it stands in the
-next layers' kernels:
+A unit is an output of a dense layer or a channel of a convolution. Its incoming weights are one
+column of its layer's kernel, or one row of a kernel [out, in]. Its outgoing weights are in the
+kernels of the next layers:
 
     input j of the next layer comes from unit j mod C
 
-for C units, also after a convolution is flattened, [H, W, C] -> H·W·C, and after an activation that
-puts several functions of a unit side by side on the last axis, such as crelu.
+for C units. This also holds after a convolution is flattened, [H, W, C] -> H·W·C, and after an
+activation that puts several functions of a unit on the last axis, such as crelu.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Kernel(NamedTuple):
   """The weights of a dense layer or a convolution.
 
   Attributes:
-    path: where they stand in the parameters.
-    rows: they are [out, in], as `RowDense`'s and `NoisyDense`'s, rather than [..., in, out].
+    path: their path in the parameters.
+    rows: whether they are [out, in], as in `RowDense` and `NoisyDense`, rather than [..., in, out].
   """
 
   path: Path
@@ -49,16 +49,16 @@ class Kernel(NamedTuple):
     return math.prod(shape) // shape[0 if self.rows else -1]
 
   def into(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Spreads a value for each output [out] over the weights that lead into it: -> `shape`."""
+    """Broadcasts a value for each output [out] to its incoming weights: -> `shape`."""
     return _along(values, 0 if self.rows else -1, shape)
 
   def out_of(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Spreads a value for each unit [C] over the weights that lead out of it: -> `shape`."""
+    """Broadcasts a value for each unit [C] to its outgoing weights: -> `shape`."""
     axis = self.input_axis
     return _along(jnp.tile(values, shape[axis] // len(values)), axis, shape)
 
   def by_unit(self, kernel: jax.Array, units: int) -> jax.Array:
-    """Returns the weights that lead out of each of C units, as rows [C, ·]."""
+    """Returns the outgoing weights of each of C units, as rows [C, ·]."""
     inputs = jnp.moveaxis(kernel, self.input_axis, 0)
     return jnp.moveaxis(inputs.reshape(-1, units, *inputs.shape[1:]), 1, 0).reshape(units, -1)
 
@@ -69,13 +69,13 @@ class Kernel(NamedTuple):
 
 
 class HiddenLayer(NamedTuple):
-  """A hidden layer's parameters, and those that read its units.
+  """A hidden layer's parameters, and the kernels that read its units.
 
   Attributes:
     name: its key in the outputs' `layers`, such as 'Conv_0' or 'critic_hidden_1/Dense_0'.
     units: C.
-    incoming: the kernels whose outputs are its units. Two for noisy layers, of mean and of noise.
-    vectors: paths of what it has one number of for each unit: biases, a normalisation's gains.
+    incoming: the kernels whose outputs are its units. Two for noisy layers: mean and noise.
+    vectors: paths of parameters with one number per unit: biases, a normalisation's gains.
     outgoing: the kernels whose inputs are its units. Several for dueling heads and noisy layers.
   """
 
@@ -91,7 +91,7 @@ class LayerGraph(NamedTuple):
 
   Attributes:
     kernels: all of them, in the order in which they are used.
-    layers: the hidden layers by name, from input to output; of critics one critic after another.
+    layers: the hidden layers by name, from input to output; for critics, one critic after another.
     heads: the kernels that no other kernel follows. Two for a dueling head.
   """
 
@@ -107,8 +107,8 @@ class LayerGraph(NamedTuple):
       params: the network's parameters.
 
     Returns:
-      Two trees of bool arrays like `params`: what leads into the units, their biases and
-      normalisation included; and what leads out of them.
+      Two trees of bool arrays like `params`: incoming weights, including biases and normalisation,
+      and outgoing weights.
     """
     shapes = {path: x.shape for path, x in traverse_util.flatten_dict(params).items()}
     into, out_of = ({path: jnp.zeros(shapes[path], bool) for path in shapes} for _ in range(2))
@@ -123,7 +123,7 @@ class LayerGraph(NamedTuple):
     return traverse_util.unflatten_dict(into), traverse_util.unflatten_dict(out_of)
 
   def last(self, hidden: int, params: Params) -> Params:
-    """Marks the heads and the hidden layers before them, with all that belongs to them.
+    """Marks the heads and the hidden layers before them, with all their parameters.
 
     Args:
       hidden: how many hidden layers before each head; 0 is the heads alone.
@@ -133,7 +133,7 @@ class LayerGraph(NamedTuple):
       A tree like `params` of Python bools, one for each array.
 
     Raises:
-      ValueError: if there are not as many hidden layers before a head.
+      ValueError: if there are fewer hidden layers before a head.
     """
     modules, vectors = {kernel.path[:-1] for kernel in self.heads}, set[Path]()
     for _ in range(hidden):
@@ -157,14 +157,14 @@ class LayerGraph(NamedTuple):
 def layer_graph(init: Callable[[PRNGKey], Params]) -> LayerGraph:
   """Reads the graph of a network from a trace of its initialisation; nothing is computed.
 
-  A layer is a Flax module with parameters of its own: a kernel, or vectors only, as normalisations
-  have. A module whose kernel is [out, in] says `rows = True`. Channels stand on the last axis.
+  A layer is a Flax module with its own parameters: a kernel, or only vectors as in normalisations.
+  A module whose kernel is [out, in] sets `rows = True`. Channels must be the last axis.
 
   Args:
     init: `init(key) -> params`, not compiled: `Context.init`.
 
   Raises:
-    ValueError: for a kernel whose inputs are no multiple of the units that it reads.
+    ValueError: if the number of a kernel's inputs is not a multiple of the units that it reads.
   """
   calls: list[_Call] = []
   activations: dict[str, jax.Array] = {}

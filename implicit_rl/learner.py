@@ -58,8 +58,8 @@ def make_update(
 
   The minimised objective is loss + penalty_weight · Σ penalty(Φ) over the leaves Φ of the outputs'
   `features` (two for twin critics), plus the remedies' terms. With weight 0 the penalty is not part
-  of the program at all, nor is a remedy that is not active, so the parameters equal those of a
-  learner without it bit for bit.
+  of the program, and neither is an inactive remedy. The parameters then equal those of a learner
+  without it bit for bit.
 
   Args:
     loss: the agent's loss.
@@ -69,7 +69,7 @@ def make_update(
     target_update_period: updates between two changes of the target network.
     target_update_rate: τ in target ← τ·online + (1−τ)·target; 1 copies.
     remedies: by name; their terms are added and their operations applied in this order.
-    context: what remedies are told of the agent; loss and optimiser are filled in here.
+    context: information on the agent for remedies; loss and optimiser are filled in here.
 
   Returns:
     update(state, batch) -> (state, UpdateInfo).
@@ -147,10 +147,10 @@ def init_state(
 
   Args:
     params: the online network's parameters.
-    key: everything random in the updates derives from it.
-    optimizer: as `make_update`'s, and so are the rest.
-    remedies: by name; each that has a state of its own gets it in `extra`.
-    context: what remedies are told of the agent.
+    key: all randomness of the updates derives from it.
+    optimizer: as in `make_update`.
+    remedies: by name; those with a state keep it in `extra`.
+    context: information on the agent for remedies.
   """
   context = dataclasses.replace(context or Context(), optimizer=optimizer)
   keys = jax.random.fold_in(key, np.uint32(_INIT_KEYS))
@@ -247,8 +247,8 @@ def _equations(jaxpr) -> Iterator:
 class Learner:
   """Compiles an update and runs it once or many times.
 
-  `update`, `update_many` and `pure_update` may stand within functions that the caller transforms:
-  `jax.jit`, `jax.lax.scan`, `jax.vmap`, `jax.grad`. There nothing is donated.
+  `update`, `update_many` and `pure_update` may be used inside functions that the caller transforms:
+  `jax.jit`, `jax.lax.scan`, `jax.vmap`, `jax.grad`. Nothing is donated there.
 
   Args:
     loss: the agent's pure loss.
@@ -261,14 +261,14 @@ class Learner:
     loop: how `update_many` runs. 'scan' is one compiled loop; 'dispatch' calls the compiled update
       from Python. 'auto' is 'scan', except on the CPU backend with a convolution in the program,
       which XLA runs about ten times slower inside a loop.
-    devices: how many share an update: each batch is split among them. None is all that there are,
-      on all hosts.
-    max_gradient_norm: gradients of a larger global norm are scaled down to it; None leaves them.
-    on_nonfinite: what a non-finite gradient does: 'stop' ends the run with an error that says
-      where; 'skip' leaves the parameters and the optimiser as they were, and `Updates/Skipped`
-      tells how often.
-    remedies: interventions by name; None takes those that gin binds as `Remedies.NAME`.
-    context: what remedies are told of the agent, which fills it.
+    devices: number of devices that share an update; each batch is split among them. None is all
+      devices on all hosts.
+    max_gradient_norm: gradients with a larger global norm are scaled down; None does not clip.
+    on_nonfinite: how a non-finite gradient is handled: 'stop' aborts the run with an error that
+      says where; 'skip' leaves parameters and optimiser state unchanged, and `Updates/Skipped` is
+      the share of skipped updates.
+    remedies: interventions by name; None uses those that gin binds as `Remedies.NAME`.
+    context: information on the agent for remedies; the agent fills it.
 
   Attributes:
     devices: as given.
@@ -385,7 +385,7 @@ class Learner:
       self._placement.check_batch(size)
 
   def gathered(self, state: LearnerState) -> LearnerState:
-    """A state that updates returned, on one device: what acts, measures and is saved."""
+    """Returns an updated state on one device, for acting, measuring and saving."""
     return state if self._placement is None else self._placement.gathered(state)
 
   def init(self, params: Params, key: PRNGKey) -> LearnerState:

@@ -1,7 +1,7 @@
-"""The words every room shares: what a batch holds, what a loss returns, what a learner carries.
+"""Types shared by all modules: batches, outputs of networks and losses, a learner's state.
 
-Shapes: B batch, S frames in a state stack, A actions (their number, or the length of one where they
-are continuous), d features.
+Shapes: B batch, S frames in a state stack, A actions (their number, or the length of a continuous
+one), d features.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class Batch(NamedTuple):
   """Transitions from time t-1 to time t-1+n, where n is the update horizon.
 
   Rewards are already summed over the horizon, so a one-step batch is the case n = 1. The discount
-  factor γⁿ belongs to the agent; `discount` says only whether the future exists.
+  factor γⁿ belongs to the agent; `discount` only tells whether the episode continues.
 
   Attributes:
     state: [B, S, *observation_shape], the dataset's own dtype; frames oldest first, frames before
       the episode's start are zero.
     action: the action taken in `state`: [B] int32, or [B, A] float32 in [−1, 1].
     reward: [B] float32, Σ_{i<n} γ^i r_{t+i}; the sum stops at a terminal step.
-    next_state: [B, S, *observation_shape], n steps later; meaningless where `discount` is 0.
-    next_action: like `action`, what was done in `next_state`; meaningless where `discount` is 0.
-    discount: [B] float32, 0 where a terminal step lies within the horizon, else 1.
+    next_state: [B, S, *observation_shape], n steps later; meaningless if `discount` is 0.
+    next_action: like `action`, the action taken in `next_state`; meaningless if `discount` is 0.
+    discount: [B] float32, 0 if the episode terminated within the horizon, else 1.
     weight: [B] float32, importance weights of the sampling; 1 for uniform sampling.
     return_to_go: [B] float32, Σ_{i≥0} γ^i r_{t+i} to the episode's end; None unless the source was
       asked for it.
@@ -51,8 +51,8 @@ class Layer(NamedTuple):
 
   Attributes:
     preactivation: [B, ...] float32, the activation function's input: after layer normalisation,
-      where the network has it.
-    activation: [B, ...] float32, the activation function's output. [B, H, W, C] of a convolution.
+      if the network has it.
+    activation: [B, ...] float32, the activation function's output; [B, H, W, C] for a convolution.
   """
 
   preactivation: jax.Array
@@ -103,8 +103,8 @@ class HistogramOutputs(NamedTuple):
     q_values: [B, A] float32, the histograms' means, each bin at its centre.
     features: [B, d] float32, see `QOutputs`.
     logits: [B, A, K] float32.
-    edges: [K + 1] float32, where bins begin and end, evenly spaced and increasing.
-    sigma: [] float32, the standard deviation of the Gaussian that a target is smoothed with.
+    edges: [K + 1] float32, the bins' edges, evenly spaced and increasing.
+    sigma: [] float32, the standard deviation of the Gaussian that smooths a target.
     layers: see `QOutputs`.
   """
 
@@ -162,14 +162,14 @@ class GaussianOutputs(NamedTuple):
 
 
 class LossAux(NamedTuple):
-  """What a loss returns beside its value.
+  """What a loss returns besides its value.
 
   Attributes:
     outputs: the network's outputs on `batch.state`, differentiable; the learner reads `features`.
-    td_error: [B] float32, target minus prediction; [B, K] of K critics, then with a `priority`.
+    td_error: [B] float32, target minus prediction; [B, K] for K critics, with a `priority`.
     metrics: scalars to log by name.
-    priority: [B] float32, what prioritised replay remembers of each transition; None is the size of
-      its TD error.
+    priority: [B] float32, each transition's priority in prioritised replay; None is its absolute
+      TD error.
   """
 
   outputs: Any
@@ -179,7 +179,7 @@ class LossAux(NamedTuple):
 
 
 class Loss(Protocol):
-  """A pure loss: the one thing that tells agents apart."""
+  """A pure loss, the only difference between agents."""
 
   def __call__(
     self, params: Params, target_params: Params, batch: Batch, key: PRNGKey
@@ -195,7 +195,7 @@ class LearnerState(NamedTuple):
     params: the online network's parameters.
     target_params: the target network's parameters.
     optimizer_state: optax state.
-    key: PRNG key; update u uses `fold_in(key, u)`, so a resumed run draws what it would have drawn.
+    key: PRNG key; update u uses `fold_in(key, u)`, so a resumed run draws the same.
     updates: [] int32, gradient updates done.
     extra: the states of the remedies that have one, by name.
   """
@@ -212,7 +212,7 @@ Metrics = Mapping[str, jax.Array]
 
 
 class UpdateInfo(NamedTuple):
-  """What a gradient update reports; of K updates, every array has a leading axis [K].
+  """What a gradient update reports; for K updates, every array has a leading axis [K].
 
   Attributes:
     metrics: scalars by name.

@@ -1,4 +1,4 @@
-"""What a learner samples from: the interface of every source, and the offline one."""
+"""Data sources for learners: the common interface, and the offline source."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ RAW_BYTES = 1 << 30
 
 
 class Recorder(Protocol):
-  """A replay that an agent adds its steps to as it acts, one environment at a time."""
+  """A replay to which an agent adds its steps while it acts in one environment."""
 
   @property
   def capacity(self) -> int:
-    """Rows held at most."""
+    """Maximum number of rows."""
     ...
 
   @property
   def added(self) -> int:
-    """Rows ever added."""
+    """Number of rows added so far."""
     ...
 
   def add(
@@ -64,7 +64,7 @@ class Recorder(Protocol):
     ...
 
   def end_episode(self) -> None:
-    """Marks the newest step as the last of its episode, without ending it for good."""
+    """Marks the newest step as the last of its episode, without terminating it."""
     ...
 
   def rows(self, first: int, last: int) -> dict[str, np.ndarray]:
@@ -73,7 +73,7 @@ class Recorder(Protocol):
 
 
 class CompiledMemory(Protocol):
-  """A replay that a compiled online loop fills and draws from, as `DeviceReplay`.
+  """A replay that a compiled online loop fills and samples from, such as `DeviceReplay`.
 
   Attributes:
     key: PRNG key that all sampling derives from.
@@ -104,14 +104,14 @@ class CompiledMemory(Protocol):
 
 
 class DataSource(Protocol):
-  """A set of transitions that batches are drawn from: what the agents and runners ask of any.
+  """A set of transitions for drawing batches; the interface that agents and runners need.
 
   Subclass it and write `sample`, `fixed_batch`, `__len__`, `observation_shape`,
-  `observation_dtype`, `stack_size` and `describe`. The rest has defaults, which suit finished data
-  in host memory.
+  `observation_dtype`, `stack_size` and `describe`. The other members have defaults that suit
+  finished data in host memory.
 
   Attributes:
-    prioritized: whether what an update reports decides what later ones draw; updates are then done
+    prioritized: whether an update's report decides what later updates draw; updates then run
       one by one, each followed by `update_priorities`.
     device_rows: the store in device memory, a pytree; None if batches are cut on the host. With it,
       the learner is given `draw`'s rows and cuts batches by `fetch` in its compiled program.
@@ -124,7 +124,7 @@ class DataSource(Protocol):
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
     """Draws the batches of a run of updates, with replacement.
 
-    What update u draws depends on the seed, u and the content alone, never on how updates are
+    The draw of update u depends only on the seed, u and the content, not on how updates are
     grouped into calls.
 
     Args:
@@ -141,12 +141,12 @@ class DataSource(Protocol):
     """Returns `size` i.i.d. transitions for metrics: the same ones for the same seed and content.
 
     Returns:
-      A batch of NumPy arrays with leading axis [size]. `return_to_go` is NaN where the source does
-      not know the return, or None if it knows none.
+      A batch of NumPy arrays with leading axis [size]. `return_to_go` is NaN for unknown returns,
+      or None if all are unknown.
     """
 
   def held_out_batch(self, size: int) -> types.Batch | None:
-    """Returns `size` i.i.d. transitions that `sample` never draws; None if none are kept out."""
+    """Returns `size` i.i.d. transitions that `sample` never draws; None if none are held out."""
     del size
     return None
 
@@ -171,9 +171,9 @@ class DataSource(Protocol):
 
   @abc.abstractmethod
   def describe(self) -> dict[str, Any]:
-    """Returns what the data is, ready for JSON: the run records it beside its results.
+    """Returns a description of the data for JSON, which the run records.
 
-    `dataset`, a name, and `transitions`, their number, appear in the line that a run starts with.
+    `dataset`, a name, and `transitions`, their number, appear in the first line that a run prints.
     """
 
   @property
@@ -188,7 +188,7 @@ class DataSource(Protocol):
 
   @property
   def return_range(self) -> tuple[float, float] | None:
-    """Least and largest `return_to_go` of the data; None if the source was not asked for any."""
+    """Smallest and largest `return_to_go` of the data; None if the source does not compute it."""
     return None
 
   @property
@@ -197,7 +197,7 @@ class DataSource(Protocol):
     return None
 
   def identity(self) -> dict[str, Any]:
-    """Returns what a resumed run must find again, ready for JSON; `game`, if the data has one."""
+    """Returns what a resumed run must find unchanged, for JSON; `game`, if the data has one."""
     return self.describe()
 
   def with_seed(self, seed: int) -> DataSource | None:
@@ -215,7 +215,7 @@ class DataSource(Protocol):
 
   @property
   def recorder(self) -> Recorder | None:
-    """What an agent adds its steps to while it acts; None for finished data."""
+    """Receives the agent's steps while it acts; None for finished data."""
     return None
 
   @property
@@ -224,20 +224,20 @@ class DataSource(Protocol):
     return None
 
   def update_priorities(self, priority: types.Array) -> None:
-    """Takes what the last updates reported of each transition drawn, [K, B]; here nothing."""
+    """Receives the priorities [K, B] of the transitions drawn last; does nothing by default."""
 
   def state_dict(self) -> dict[str, Any]:
-    """Returns what a checkpoint must hold of it, nested dicts of arrays; nothing if it is fixed."""
+    """Returns the source's state for a checkpoint, nested dicts of arrays; empty if it is fixed."""
     return {}
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Takes back what `state_dict` returned."""
+    """Restores what `state_dict` returned."""
 
 
 class RowSource(DataSource):
-  """What sources share that keep rows and frames: drawing, gathering, describing.
+  """The common part of sources that keep rows and frames: drawing, gathering, describing.
 
-  A subclass says which rows a batch takes (`_draw`) and how many there are (`__len__`).
+  A subclass chooses the rows of a batch (`_draw`) and defines their number (`__len__`).
 
   Args:
     columns: what is known of each row.
@@ -331,7 +331,7 @@ class RowSource(DataSource):
     return tuple(self._columns.action.shape[1:])
 
   def describe(self) -> dict[str, Any]:
-    """Returns what the data is, ready for JSON."""
+    """Returns a description of the data for JSON."""
     return {
       'transitions': len(self),
       'observation_shape': list(self.observation_shape),
@@ -371,11 +371,11 @@ class StoredSource(RowSource):
     selected: [N] bool, rows that may start a transition; every row if None.
     return_to_go: whether to compute `transitions.returns_to_go`, or what it is: [N] float32. Rows
       without a return (NaN) start no transition.
-    description: what the data is; `describe` adds the counts. `dataset` is the name a run shows.
+    description: describes the data; `describe` adds the counts. A run prints its `dataset`.
     on_device: keep frames and columns in device memory; batches are then gathered within the
       learner's compiled program. The same rows are drawn, so training differs by rounding at most.
-    held_out: share of the rows that no update draws, for measures of unseen transitions: whole
-      episodes at random, the same ones for every seed.
+    held_out: share of the rows that no update draws, for measures on unseen transitions: random
+      whole episodes, the same for every seed.
 
   Attributes:
     device_rows: the store in device memory, or None.
@@ -522,14 +522,14 @@ class StoredSource(RowSource):
 
   @property
   def return_range(self) -> tuple[float, float] | None:
-    """Least and largest `return_to_go` of the data; None if the source was not asked for any."""
+    """Smallest and largest `return_to_go` of the data; None if the source does not compute it."""
     if self._return_to_go is None:
       return None
     known = self._return_to_go if self._held_out is None else self._return_to_go[self._valid[:]]
     return float(np.nanmin(known)), float(np.nanmax(known))
 
   def describe(self) -> dict[str, Any]:
-    """Returns what the data is, ready for JSON."""
+    """Returns a description of the data for JSON."""
     return {
       **self._description,
       'rows': len(self._columns.action),
@@ -546,7 +546,7 @@ def check_source(made: Any) -> None:
   """Checks that an agent's source has all of `DataSource`.
 
   Raises:
-    ValueError: if it lacks something; names it.
+    ValueError: if a member is missing; names it.
   """
   missing = [name for name in members() if inspect.getattr_static(made, name, members) is members]
   if missing:

@@ -1,6 +1,6 @@
 """Alarms: problems that a run reports while it trains.
 
-A pure function each, which returns a line of text, or None where all is well.
+Each is a pure function that returns a line of text, or None if there is no problem.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _LAYER, _START = 'dormant_units/', 'dormant_at_start/'
 def values(
   q_max: float, q_mean: float, bounds: tuple[float, float], discount: float, margin: float = 0.1
 ) -> str | None:
-  """Says so where values pass what the data's rewards allow.
+  """Reports values beyond what the data's rewards allow.
 
   Args:
     q_max: the largest Q.
     q_mean: the mean of Q.
     bounds: the smallest and the largest value that any policy can have, r_min/(1 − γ) and
-      r_max/(1 − γ); infinite or equal where they say nothing.
+      r_max/(1 − γ); infinite or equal if unknown.
     discount: γ per step.
-    margin: the alarm rings once `q_max` is above the larger bound by this share of the distance
-      between the two, or `q_mean` as far below the smaller one as the two are apart. Mean, for a
-      conservative loss pushes the smallest Q down on purpose.
+    margin: the alarm is raised if `q_max` is above the upper bound by this share of the distance
+      between the bounds, or `q_mean` is below the lower bound by that distance. The mean is used
+      because a conservative loss lowers the smallest Q on purpose.
   """
   low, high = bounds
   reach = high - low if math.isfinite(low) else high
@@ -51,7 +51,7 @@ def values(
 def value_bounds(
   reward_range: tuple[float, float] | None, discount: float | None
 ) -> tuple[float, float]:
-  """Returns the smallest and the largest value that rewards allow; ±inf if unknown.
+  """Returns the smallest and the largest value that the rewards allow; ±inf if unknown.
 
   Args:
     reward_range: the smallest and the largest reward of a step, or None.
@@ -66,13 +66,13 @@ def value_bounds(
 def dormant_units(
   shares: Mapping[str, float], most: float = 0.5, start: Mapping[str, float] | None = None
 ) -> str | None:
-  """Says so where training has made more than `most` of a layer's units dormant.
+  """Reports layers in which training made more than `most` of the units dormant.
 
   Args:
     shares: of dormant units, by layer.
     most: a share.
     start: shares of the initial network; 0 for a layer that is not in it. Units that were dormant
-      from the start do not count, for many a small network begins with most of them, unless the
+      from the start do not count, since small networks may start with many of them, unless the
       whole layer is dormant.
   """
   start = start or {}
@@ -89,9 +89,9 @@ def dormant_units(
 
 
 def one_direction(centred_pca_rank: float) -> str | None:
-  """Says so where one direction holds 99% of the features' variance.
+  """Reports features of which one direction holds 99% of the variance.
 
-  Of centred features: the mean feature alone holds 99% of Σσ² in many networks that are sound.
+  The features are centred, because the mean feature holds 99% of Σσ² in many healthy networks.
   """
   if centred_pca_rank > 1 or math.isnan(centred_pca_rank):
     return None
@@ -99,14 +99,14 @@ def one_direction(centred_pca_rank: float) -> str | None:
 
 
 def onsets(alarms: Mapping[str, str], earlier: Collection[str]) -> list[str]:
-  """Returns a line for each alarm [name: text] that rings and is not among the `earlier` ones."""
+  """Returns a line for each raised alarm [name: text] that is not among the `earlier` ones."""
   return [f'alarm {name}: {text}' for name, text in alarms.items() if name not in earlier]
 
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Alarms:
-  """Which alarms there are, and which of them end a run.
+  """Chooses the alarms, and which of them end a run.
 
   Attributes:
     values: `margin` of the alarm on values; None turns it off.
@@ -135,10 +135,10 @@ class Alarms:
   def check(
     self, measured: Mapping[str, Any], bounds: tuple[float, float], discount: float
   ) -> dict[str, str]:
-    """Returns the alarms that ring, and what each says.
+    """Returns the raised alarms and their texts.
 
     Args:
-      measured: scalars by their names in `metrics.jsonl`; what is absent is not looked at.
+      measured: scalars by their names in `metrics.jsonl`; missing ones are ignored.
       bounds: see `values`.
       discount: γ per step.
     """

@@ -1,4 +1,4 @@
-"""What a diagnostic is: a measurement of the trained network every so many iterations."""
+"""Diagnostics: measurements of the trained network at regular iterations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from implicit_rl.types import Batch, Layers, LearnerState, Params, PRNGKey
 
 
 class Diagnostic:
-  """A measurement; a subclass writes `measure`. Best a frozen dataclass, `@gin.configurable`.
+  """A measurement; a subclass writes `measure`. Make it a frozen `@gin.configurable` dataclass.
 
   Attributes:
     period: iterations between two measurements, at least 1; the first iteration is measured.
-    compiled: whether `measure` is compiled with `jax.jit`; False for what computes on the host.
-    held_out: whether `measure` is given transitions that no update draws, instead of the fixed ones
-      of the training data. It is left out where the source keeps none out of training.
+    compiled: whether `measure` is compiled with `jax.jit`; False for computations on the host.
+    held_out: whether `measure` gets transitions that no update draws, instead of the fixed ones
+      of the training data. It is skipped if the source holds none out.
   """
 
   period: int = 1
@@ -33,10 +33,10 @@ class Diagnostic:
 
     Args:
       context: see `Context`.
-      state: the learner's; `extra` is what `remember` returned at the last measurement.
+      state: the learner's; `extra` is what `remember` returned at the previous measurement.
       batch: the run's fixed transitions, 2048 by default; see `held_out`. `return_to_go` is NaN
-        where the return is not known, or None.
-      key: a PRNG key of this diagnostic's own, the same at every measurement.
+        if the return is unknown, or None.
+      key: a PRNG key for this diagnostic, the same at every measurement.
 
     Returns:
       Scalars, which appear in `metrics.jsonl` under their names, and arrays, in `spectra.jsonl`.
@@ -47,14 +47,14 @@ class Diagnostic:
     """Returns what the next measurement finds in `state.extra`, such as this one's masks.
 
     Args:
-      context: as in `measure`, and so are the rest.
-      state: as above.
-      batch: as above.
-      key: as above.
+      context: as in `measure`.
+      state: as in `measure`.
+      batch: as in `measure`.
+      key: as in `measure`.
 
     Returns:
       A pytree of floating-point arrays, saved in checkpoints; before the first measurement all are
-      NaN. None for nothing.
+      NaN. None to keep nothing.
     """
     del context, state, batch, key
     return None
@@ -67,12 +67,12 @@ def training_outputs(context: Context, state: LearnerState, batch: Batch) -> Any
 
 
 def hidden_layers(context: Context, state: LearnerState, batch: Batch) -> Layers:
-  """Returns the hidden layers on the batch's states; none of a network that reports none."""
+  """Returns the hidden layers on the batch's states; empty if the network reports none."""
   return getattr(training_outputs(context, state, batch), 'layers', None) or {}
 
 
 def q_values(context: Context, params: Params, batch: Batch) -> jax.Array:
-  """Returns Q of all actions in the batch's states [B, A]; of K critics, of its actions [B, K]."""
+  """Returns Q of all actions in the batch's states [B, A]; for K critics, of its actions [B, K]."""
   if jnp.ndim(batch.action) == 1:
     return context.apply(params, batch.state).q_values
   return context.apply(params, batch.state, batch.action, method='critics').q_values

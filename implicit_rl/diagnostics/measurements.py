@@ -1,4 +1,4 @@
-"""Takes the measurements of a run: which diagnostics there are, and when each is due."""
+"""Measures a run's diagnostics when they are due."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ DEFAULTS: dict[str, Callable[[], Diagnostic]] = {
 def bound_diagnostics(**by_name: Diagnostic | None) -> dict[str, Diagnostic]:
   """Returns the default diagnostics and those that gin binds, sorted by name.
 
-  `Diagnostics.NAME = @Class()` adds one. Files add up, since each binds names of its own; None
-  removes a default, or what an earlier file bound.
+  `Diagnostics.NAME = @Class()` adds one. Files can be combined, since each binds its own names;
+  None removes a default or an earlier binding.
 
   Raises:
-    ValueError: for what is not a `Diagnostic`, or a period below 1.
+    ValueError: for a value that is not a `Diagnostic`, or a period below 1.
   """
   by_name = {**{name: make() for name, make in DEFAULTS.items() if name not in by_name}, **by_name}
   for name, diagnostic in by_name.items():
@@ -57,11 +57,11 @@ def bound_diagnostics(**by_name: Diagnostic | None) -> dict[str, Diagnostic]:
 
 
 class Measurements:
-  """Takes the measurements that are due.
+  """Measures the diagnostics that are due.
 
   Args:
     diagnostics: by name.
-    context: what they are told of the agent.
+    context: information on the agent.
   """
 
   def __init__(self, diagnostics: Mapping[str, Diagnostic], context: Context):
@@ -75,13 +75,13 @@ class Measurements:
   def take(
     self, iteration: int, state: LearnerState, batch: Batch, held_out: Batch | None = None
   ) -> dict[str, Any]:
-    """Returns what the diagnostics that are due in this iteration measure.
+    """Returns the measurements that are due in this iteration.
 
     Args:
       iteration: from 0.
       state: the learner's.
       batch: the run's fixed transitions.
-      held_out: transitions that no update draws, if there are any.
+      held_out: transitions that no update draws, or None.
 
     Raises:
       ValueError: if two diagnostics return the same name, or for a batch without a transition.
@@ -111,7 +111,7 @@ class Measurements:
     }
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Takes back what `state_dict` returned."""
+    """Restores what `state_dict` returned."""
     self._memory = {name: memory for name, memory in state.items() if name in self._diagnostics}
 
 

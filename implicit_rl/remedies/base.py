@@ -1,4 +1,4 @@
-"""What a remedy is: a term of the loss, an operation after an update, and a state of its own."""
+"""Remedies: terms of the loss and operations after an update, with an optional state."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from implicit_rl.types import Array, Batch, LearnerState, LossAux, Metrics, Para
 class Remedy:
   """An intervention in training. Subclass it; every method's default changes nothing.
 
-  All methods are pure and are traced into the compiled update. A remedy is best a frozen dataclass
-  under `@gin.configurable`. Metrics are scalars by name: their means over an iteration's updates
+  All methods are pure and are traced into the compiled update. Make a remedy a frozen dataclass
+  with `@gin.configurable`. Metrics are scalars by name: their means over an iteration's updates
   appear in `metrics.jsonl` under these names.
   """
 
   @property
   def active(self) -> bool:
-    """Whether it does anything; an inactive remedy leaves the compiled program untouched."""
+    """Whether the remedy has an effect; an inactive one leaves the compiled program unchanged."""
     return True
 
   def conflict(self, other: Remedy) -> str | None:
-    """Returns why this remedy and another can not act together; None where they can."""
+    """Returns why this remedy and another can't be combined; None if they can."""
     del other
     return None
 
@@ -37,8 +37,8 @@ class Remedy:
     """Returns the network that the agent trains and acts with.
 
     Args:
-      network: the agent's, a Flax module or what another remedy made of one.
-      state: [1, S, ...], of the shape and dtype that it is given.
+      network: the agent's, a Flax module or one that another remedy wrapped.
+      state: [1, S, ...], with the shape and dtype of the network's input.
 
     Returns:
       `network`, or an object with its attributes whose `init` and `apply` do more.
@@ -52,11 +52,11 @@ class Remedy:
     Args:
       context: see `Context`.
       params: the initial online parameters.
-      key: a PRNG key of this remedy's own.
+      key: a PRNG key for this remedy.
 
     Returns:
       A pytree of arrays, None for no state. It is kept in `LearnerState.extra[NAME]`, saved in
-      checkpoints, and has a leading axis where seeds are trained side by side.
+      checkpoints, and has a leading axis if seeds are trained side by side.
     """
     del context, params, key
     return None
@@ -71,17 +71,17 @@ class Remedy:
     key: PRNGKey,
     extra: Any,
   ) -> tuple[jax.Array, Metrics]:
-    """Returns what is added to the loss, within the gradient.
+    """Returns a term that is added to the loss, within the gradient.
 
     Args:
       context: see `Context`; `context.apply(params, batch.next_state)` gives outputs on s′.
-      params: online parameters, which the gradient is taken of.
+      params: online parameters, with respect to which the gradient is taken.
       target_params: the target network's parameters.
       batch: see `Batch`.
-      aux: the agent's own; `aux.outputs` are the outputs on s, with `features` and, by layer,
+      aux: the agent's; `aux.outputs` are the outputs on s, with `features` and, by layer,
         `layers`.
-      key: a PRNG key of this remedy's own, another one at every update.
-      extra: what `init` returned, or `after_update` has made of it since.
+      key: a PRNG key for this remedy, a new one at every update.
+      extra: this remedy's state, from `init` or a later `after_update`.
 
     Returns:
       The weighted term [], and metrics.
@@ -90,7 +90,7 @@ class Remedy:
     return jnp.zeros(()), {}
 
   def observe(self, extra: Any, metrics: Metrics) -> Any:
-    """Returns this remedy's own state, given what an update reports; before `after_update`.
+    """Returns this remedy's new state, given the update's metrics; runs before `after_update`.
 
     Args:
       extra: as in `loss_term`.
@@ -102,16 +102,16 @@ class Remedy:
   def after_update(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> tuple[LearnerState, Metrics]:
-    """Returns the learner's state as it shall be after an update, and metrics.
+    """Returns the learner's new state after an update, and metrics.
 
-    It comes after the optimiser's step and the target network's, so that parameters, target and the
-    optimiser's moments can be rewritten together.
+    It runs after the optimiser's step and the target network's update, so it can change parameters,
+    target parameters and the optimiser's moments together.
 
     Args:
       context: see `Context`.
-      state: `updates` counts this update already; `extra` is this remedy's own.
+      state: `updates` includes this update; `extra` is this remedy's state.
       batch: the update's batch.
-      key: a PRNG key of this remedy's own, another one at every update.
+      key: a PRNG key for this remedy, a new one at every update.
     """
     del context, batch, key
     return state, {}
@@ -122,10 +122,10 @@ class LossTerm(Remedy):
   """A remedy that is one weighted term of the loss; a subclass writes `term`.
 
   Attributes:
-    weight: of the term, at least 0; 0 takes it out of the program.
+    weight: of the term, at least 0; 0 removes it from the program.
 
   Raises:
-    ValueError: for a negative weight, or one that is not a number.
+    ValueError: for a negative or non-numeric weight.
   """
 
   weight: float
@@ -163,11 +163,11 @@ class PeriodicRemedy(Remedy):
   """A remedy that acts after every `period`-th update; a subclass writes `operate`.
 
   Attributes:
-    period: gradient updates between two operations; None takes it out of the program.
-    until: gradient updates of the run after which it no longer acts; None is never.
+    period: gradient updates between two operations; None removes it from the program.
+    until: the update after which it stops acting; None never stops.
 
   Raises:
-    ValueError: for one of them that is below 1, or not a whole number.
+    ValueError: if one of them is below 1 or not a whole number.
   """
 
   period: int | None
@@ -208,10 +208,10 @@ class PeriodicRemedy(Remedy):
 def bound_remedies(**by_name: Remedy | None) -> dict[str, Remedy]:
   """Returns the remedies that gin binds as `Remedies.NAME = @Class()`, sorted by name.
 
-  Files add up, since each binds names of its own; None removes what an earlier file bound.
+  Files can be combined, since each binds its own names; None removes an earlier binding.
 
   Raises:
-    ValueError: for what is not a `Remedy`.
+    ValueError: for a value that is not a `Remedy`.
   """
   return check_remedies(by_name)
 
@@ -220,7 +220,8 @@ def check_remedies(by_name: dict[str, Any]) -> dict[str, Remedy]:
   """Returns those that are not None, sorted by name.
 
   Raises:
-    ValueError: for what is not a `Remedy`, or two that can not act together, by their gin bindings.
+    ValueError: for a value that is not a `Remedy`, or two that can't be combined; names their gin
+      bindings.
   """
   for name, remedy in by_name.items():
     if remedy is not None and not isinstance(remedy, Remedy):

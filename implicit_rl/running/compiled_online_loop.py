@@ -138,7 +138,7 @@ class LoopReport:
     }
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Takes back what `state_dict` returned."""
+    """Restores what `state_dict` returned."""
     self.sums.load_state_dict(state['sums'])
     self.parts = [Turns(**{'observation': None, **state['turns']})] if state['turns'] else []
 

@@ -150,12 +150,12 @@ class OnlineReplay(source.RowSource):
 
   @property
   def added(self) -> int:
-    """Rows ever added."""
+    """Number of rows added so far."""
     return self._added
 
   @property
   def capacity(self) -> int:
-    """Rows held at most."""
+    """Maximum number of rows."""
     return self._capacity
 
   @property
