@@ -3,8 +3,9 @@
 A mix-in is a file of the folders KINDS below gin_configs; a new one is found by itself. Offline on
 MinAtar each is trained alone. Elsewhere those that go together share a program, since compiling one
 for each would take ten times as long: what a setting can get wrong is how the learner's state
-travels through its loop, and that is one for all. A mix-in that excludes another, such as two
-activations, is in a group of its own.
+travels through its loop, and that is one for all. So `make test` has one group for each setting,
+with a remedy of each kind. A mix-in that excludes another, such as two activations, is in a group
+of its own.
 """
 
 import dataclasses
@@ -33,6 +34,13 @@ MIX_INS = [
 ]
 REMEDIES = [name for name in MIX_INS if name.startswith(('remedies/', 'penalties/'))]
 GROUPS = {
+  'kinds': [  # A loss term, one with a state, one that acts at times, another network, a penalty.
+    'remedies/dr3',
+    'remedies/l2_init',
+    'remedies/redo',
+    'remedies/plasticity_injection',
+    'penalties/lp',
+  ],
   'remedies': [
     *(name for name in REMEDIES if name != 'remedies/plasticity_injection'),
     'losses/target_clipping_rewards',
@@ -249,7 +257,11 @@ def applicable(setting, group):
 
 
 CASES = [
-  (setting, group)
+  pytest.param(
+    setting,
+    group,
+    marks=() if group == 'kinds' else pytest.mark.exhaustive,
+  )
   for setting in ('online MinAtar', 'Atari', 'MuJoCo')
   for group in GROUPS
   if applicable(setting, group)
@@ -296,7 +308,9 @@ RUNS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', RUNS)
+@pytest.mark.parametrize(
+  'kind', ['offline', pytest.param('compiled online', marks=pytest.mark.exhaustive)]
+)
 def test_a_run_of_all_remedies_is_resumed_as_if_never_interrupted(kind, tmp_path):
   """The command line, killed in its second iteration: one run with nearly every remedy."""
   experiment_file, bindings = RUNS[kind]

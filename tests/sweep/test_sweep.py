@@ -101,16 +101,21 @@ def running(todo):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_workers_that_are_killed_at_random_change_nothing(tmp_path, spec_file, monkeypatch):
-  """Twelve runs, four kills; the rows are those of the same runs one after the other, untouched."""
+@pytest.mark.parametrize(
+  ('seeds', 'planned_kills'), [(1, 2), pytest.param(6, 4, marks=pytest.mark.exhaustive)]
+)
+def test_workers_that_are_killed_at_random_change_nothing(
+  seeds, planned_kills, tmp_path, spec_file, monkeypatch
+):
+  """The rows are those of the same runs one after the other, untouched; two runs for each seed."""
   monkeypatch.chdir(ROOT)
-  path = spec_file()
+  path = spec_file(seeds=seeds)
   todo = planned_jobs(path, tmp_path / 'killed')
-  assert len(todo) == 12
+  assert len(todo) == 2 * seeds
   sweep = start(path, tmp_path / 'killed', '--cpus=2')
   rng = random.Random(0)
   kills = 0
-  while kills < 4 and sweep.poll() is None:
+  while kills < planned_kills and sweep.poll() is None:
     least = rng.choice([0, 1, 1, 2])  # rows that the victim has logged
     victims = [(job, pid) for job, pid in running(todo).items() if job.done >= least]
     if victims:
@@ -119,8 +124,8 @@ def test_workers_that_are_killed_at_random_change_nothing(tmp_path, spec_file, m
       time.sleep(rng.random())
     time.sleep(0.05)
   assert sweep.wait(timeout=600) == 0, (tmp_path / 'killed.log').read_text()
-  assert kills == 4
-  assert sum(map(jobs.restarts, todo)) >= 3  # A kill may have come before its run began.
+  assert kills == planned_kills
+  assert sum(map(jobs.restarts, todo)) >= kills - 1  # A kill may have come before its run began.
 
   reference = planned_jobs(path, tmp_path / 'untouched')
   process = forks.context.Process(target=one_after_the_other, args=(reference,), daemon=True)
@@ -131,7 +136,7 @@ def test_workers_that_are_killed_at_random_change_nothing(tmp_path, spec_file, m
     assert len(rows(one)) == 4
     assert rows(one) == rows(other), one.base_dir
   results = (tmp_path / 'killed' / 'results.csv').read_text().splitlines()
-  assert len(results) == 1 + 12 * 4
+  assert len(results) == 1 + len(todo) * 4
 
   # Finished runs are left alone, and not taken for new ones.
   before = [job.base_dir.joinpath('metrics.jsonl').stat().st_mtime_ns for job in todo]
