@@ -109,6 +109,8 @@ def make_update(
     if isinstance(optimizer_state, optax.ApplyIfFiniteState):
       info = _without_skipped(info, ~optimizer_state.last_finite)
     params = optax.apply_updates(state.params, _of_trained(changes))
+    for name, remedy in active.items():
+      params = remedy.project(context, params, state.extra.get(name))
     updates = state.updates + 1
     if target_update_rate == 1.0:
       followed = params

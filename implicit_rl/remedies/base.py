@@ -89,6 +89,20 @@ class Remedy:
     del context, params, target_params, batch, aux, key, extra
     return jnp.zeros(()), {}
 
+  def project(self, context: Context, params: Params, extra: Any) -> Params:
+    """Returns the parameters that an optimiser's step shall end in; before the target follows.
+
+    For constraints that hold after every update: XLA makes it a part of the optimiser's own pass
+    over the parameters, where `after_update` is another one.
+
+    Args:
+      context: see `Context`.
+      params: the online parameters after the step.
+      extra: as in `loss_term`.
+    """
+    del context, extra
+    return params
+
   def observe(self, extra: Any, metrics: Metrics) -> Any:
     """Returns this remedy's new state, given the update's metrics; runs before `after_update`.
 

@@ -25,7 +25,8 @@ class MagnitudePruning(PeriodicRemedy):
 
   After update t the share s·(1 − (1 − (t − begin)/(end − begin))³) of every kernel's weights is
   pruned, chosen anew every `period` updates among those that are left. Pruned weights are held at
-  0, in the target network too. Of a noisy layer the mean weights decide for those of the noise.
+  0, in the target network too; what a reset draws anew is pruned again by the next update, in the
+  target network when it follows. Of a noisy layer the mean weights decide for those of the noise.
   Biases and normalisations stay. MagnitudePruning/Sparsity is the share of weights that are pruned.
 
   Attributes:
@@ -55,37 +56,38 @@ class MagnitudePruning(PeriodicRemedy):
     return super().active and self.sparsity > 0
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
-    """Returns a mask for each kernel of the weights that are left: all."""
+    """Returns a mask for each kernel of the weights that are left, all; and the share pruned, 0."""
     flat = traverse_util.flatten_dict(params)
-    return {_name(paths): jnp.ones(flat[paths[0]].shape, bool) for paths in _kernels(context)}
+    masks = {_name(paths): jnp.ones(flat[paths[0]].shape, bool) for paths in _kernels(context)}
+    return {'masks': masks, 'share': jnp.zeros(())}
+
+  def project(self, context: Context, params: Params, extra: Any) -> Params:
+    """Holds pruned weights at 0; see `Remedy.project`."""
+    return _pruned(params, extra['masks'], _kernels(context))
 
   def after_update(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> tuple[LearnerState, Metrics]:
-    """Chooses what is pruned where that is due, and prunes; see `Remedy.after_update`."""
+    """Chooses what is pruned where that is due; see `Remedy.after_update`."""
     assert self.period is not None  # An inactive remedy is not called.
     last = self.end + self.period - 1  # The first that is due from `end` on.
     last = last if self.until is None else min(last, self.until)
     due = (state.updates % self.period == 0) & (self.begin <= state.updates)
     due = due & (state.updates <= last)
-    kernels = _kernels(context)
-    flat = traverse_util.flatten_dict(state.params)
-    share = self.share(state.updates)
-    masks = jax.lax.cond(
-      due,
-      lambda: {
-        _name(paths): left(flat[paths[0]], state.extra[_name(paths)], share) for paths in kernels
-      },
-      lambda: state.extra,
-    )
-    state = state._replace(
+    state = jax.lax.cond(due, lambda: self._prune(context, state), lambda: state)
+    return state, {'MagnitudePruning/Sparsity': state.extra['share']}
+
+  def _prune(self, context: Context, state: LearnerState) -> LearnerState:
+    kernels, flat = _kernels(context), traverse_util.flatten_dict(state.params)
+    share, old = self.share(state.updates), state.extra['masks']
+    masks = {_name(paths): left(flat[paths[0]], old[_name(paths)], share) for paths in kernels}
+    gone = [jnp.sum(~mask, dtype=jnp.float32) for mask in masks.values()]
+    total = sum(mask.size for mask in masks.values())
+    return state._replace(
       params=_pruned(state.params, masks, kernels),
       target_params=_pruned(state.target_params, masks, kernels),
-      extra=masks,
+      extra={'masks': masks, 'share': jnp.sum(jnp.stack(gone)) / total},
     )
-    sizes = [jnp.sum(~mask, dtype=jnp.float32) for mask in masks.values()]
-    total = sum(mask.size for mask in masks.values())
-    return state, {'MagnitudePruning/Sparsity': jnp.sum(jnp.stack(sizes)) / total}
 
   def share(self, updates: jax.Array) -> jax.Array:
     """Returns the share of weights [] that are pruned after so many updates."""
@@ -101,11 +103,22 @@ def left(weights: jax.Array, mask: jax.Array, share: jax.Array) -> jax.Array:
     mask: what was left before; none comes back.
     share: of all weights that are pruned in the end, [].
   """
-  sizes = jnp.where(mask, jnp.abs(weights), -1.0).ravel()
-  order = jnp.argsort(sizes)
+  # As integers, the bits of positive numbers are in the numbers' order: 31 counts find the one that
+  # a sort would, in an eighth of its time.
+  bits = jax.lax.bitcast_convert_type(jnp.abs(weights).astype(jnp.float32), jnp.int32)
+  sizes = jnp.where(mask, bits, -1).ravel()
   count = jnp.round(share * sizes.size).astype(jnp.int32)
-  kept = jnp.zeros(sizes.shape, bool).at[order].set(jnp.arange(sizes.size) >= count)
-  return kept.reshape(mask.shape) & mask
+
+  def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    low, high = ends
+    middle = low + (high - low) // 2
+    enough = jnp.sum(sizes <= middle) >= count
+    return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+  _, most = jax.lax.fori_loop(0, 31, halve, (jnp.int32(-1), jnp.int32(0x7F800000)))
+  smaller, tied = sizes < most, sizes == most
+  gone = smaller | (tied & (jnp.cumsum(tied) <= count - jnp.sum(smaller)))
+  return ~gone.reshape(mask.shape) & mask
 
 
 def _kernels(context: Context) -> list[tuple[Path, ...]]:

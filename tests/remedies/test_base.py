@@ -228,6 +228,35 @@ def test_seeds_side_by_side_are_separate_seeds():
   assert ' cond[' in str(program)
 
 
+@dataclasses.dataclass(frozen=True)
+class AtMost(Remedy):
+  """Parameters of at most their initial largest one, halved."""
+
+  def init(self, context, params, key):
+    return max(jnp.max(jnp.abs(p)) for p in jax.tree.leaves(params)) / 2
+
+  def project(self, context, params, extra):
+    return jax.tree.map(lambda p: jnp.clip(p, -extra, extra), params)
+
+
+@pytest.mark.parametrize('rate', [1.0, 0.25])
+def test_a_projection_ends_the_step_and_the_target_follows_it(rate):
+  batch = jax.tree.map(lambda x: x[0], make_batches(1))
+  settings = {'target_update_period': 1, 'target_update_rate': rate, 'optimizer': optax.sgd(0.1)}
+  before = start(make_learner({}, **settings))
+  expected, _ = make_learner({}, **settings).update(start(make_learner({}, **settings)), batch)
+  learner = make_learner({'at_most': AtMost()}, **settings)
+  state, _ = learner.update(start(learner), batch)
+  bound = max(np.abs(p).max() for p in jax.tree.leaves(before.params)) / 2
+  clipped = jax.tree.map(lambda p: np.clip(p, -bound, bound), expected.params)
+  assert_close(state.params, clipped)
+  mixed = lambda p, q: rate * np.asarray(p) + (1 - rate) * np.asarray(q)
+  assert_close(state.target_params, jax.tree.map(mixed, clipped, before.params))
+  assert any(
+    np.any(p != q) for p, q in zip(*map(jax.tree.leaves, (clipped, expected.params)), strict=True)
+  )
+
+
 def test_updates_stand_within_what_the_caller_compiles_and_differentiates():
   learner, batches = make_learner(EVERY), make_batches(4)
   expected, _ = learner.update_many(start(learner), batches)
