@@ -36,6 +36,7 @@ from implicit_rl.layers import Conv, Hidden, PatchConv, at_least_float32, dense
 from implicit_rl.types import Array, CriticOutputs, GaussianOutputs, Layer, Layers
 
 _ATARI = 84  # pixels, the side of a frame
+NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # width, size, stride (Mnih et al., 2015)
 
 
 def hidden_layers(network: nn.Module, state: Array) -> tuple[str, ...]:
@@ -89,15 +90,15 @@ def outputs_of(head: Head, features: jax.Array, num_actions: int, layers: Layers
   return outputs._replace(layers=layers) if has_layers else outputs
 
 
-def _convolve(
+def convolve(
   hidden: Hidden, state: jax.Array, layers: Sequence[tuple[int, int, int]], padding: str
 ) -> jax.Array:
-  """Applies convolutions of (width, size, stride) to a state stack: -> [B, p]."""
+  """Applies convolutions of (width, size, stride) to a state stack: -> [B, H, W, C]."""
   x = state
   for i, layer in enumerate(layers):
     convolution = Conv(*layer, padding, frames=i == 0, rectify=hidden.rectify, dtype=hidden.dtype)
     x = hidden(convolution, x)
-  return x.reshape(x.shape[0], -1)
+  return x
 
 
 def _check_frames(
@@ -157,12 +158,12 @@ class NatureCNN(nn.Module):
   def __call__(self, state: jax.Array) -> Outputs:
     """State [B, S, 84, 84] uint8 -> outputs."""
     hidden = _hidden(self)
-    layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
     if self.padding == 'VALID':
-      _check_frames('NatureCNN with padding VALID', state, layers)
-    x = _convolve(hidden, state, layers, self.padding)
+      _check_frames('NatureCNN with padding VALID', state, NATURE_LAYERS)
+    x = convolve(hidden, state, NATURE_LAYERS, self.padding)
     dense = self.head.dense(self.hidden_units, large=True, dtype=self.dtype)
-    return outputs_of(self.head, hidden.features(dense, x), self.num_actions, hidden.layers)
+    features = hidden.features(dense, x.reshape(x.shape[0], -1))
+    return outputs_of(self.head, features, self.num_actions, hidden.layers)
 
 
 @gin.configurable
@@ -200,9 +201,10 @@ class SmallCNN(nn.Module):
     _check_frames('SmallCNN', state, layers, shrink=2)
     x = jnp.maximum(state[:, :, ::2], state[:, :, 1::2])  # The largest of four neighbours, so that
     x = jnp.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])  # nothing small is lost. [B, S, 42, 42, ...]
-    x = _convolve(hidden, x, layers, 'VALID')
+    x = convolve(hidden, x, layers, 'VALID')
     dense = self.head.dense(self.hidden_units, dtype=self.dtype)
-    return outputs_of(self.head, hidden.features(dense, x), self.num_actions, hidden.layers)
+    features = hidden.features(dense, x.reshape(x.shape[0], -1))
+    return outputs_of(self.head, features, self.num_actions, hidden.layers)
 
 
 @gin.configurable

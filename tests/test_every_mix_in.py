@@ -2,10 +2,10 @@
 
 A mix-in is a file of the folders KINDS below gin_configs; a new one is found by itself. Offline on
 MinAtar each is trained alone. Elsewhere those that go together share a program, since compiling one
-for each would take ten times as long: what a setting can get wrong is how the learner's state
-travels through its loop, and that is one for all. So `make test` has one group for each setting,
-with a remedy of each kind. A mix-in that excludes another, such as two activations, is in a group
-of its own.
+for each takes ten times as long (`make test-all` does): what a setting can get wrong is how the
+learner's state travels through its loop, and that is one for all. So `make test` has one group for
+each setting, with a remedy of each kind. A mix-in that excludes another, such as two activations,
+is in a group of its own.
 """
 
 import dataclasses
@@ -62,6 +62,7 @@ GROUPS = {
   'tanh': ['networks/tanh', 'normalisation/layer_norm', 'networks/nature_valid'],
   'gelu': ['networks/gelu', 'networks/small'],
   'simba': ['networks/simba'],
+  'soft_moe': ['networks/soft_moe'],
 }
 ATARI_NETWORKS = {'networks/nature_valid', 'networks/small'}
 # What has no sense there; the refusals are tested in test_mix_ins.py.
@@ -69,7 +70,7 @@ LEFT_OUT = {
   'offline MinAtar': ATARI_NETWORKS,
   'online MinAtar': ATARI_NETWORKS | {'losses/target_clipping_returns'},
   'Atari': {'networks/simba'},
-  'MuJoCo': ATARI_NETWORKS | {'losses/hl_gauss', 'losses/munchausen'},
+  'MuJoCo': ATARI_NETWORKS | {'networks/soft_moe', 'losses/hl_gauss', 'losses/munchausen'},
 }
 OWN_METRICS = {
   'losses/hl_gauss': 'Targets/BeyondBins',
@@ -89,6 +90,7 @@ SOONER = {
 SIZES = """
 import implicit_rl.networks
 import implicit_rl.simba
+import implicit_rl.soft_moe
 networks.MinAtarCNN.hidden_units = 16
 networks.NatureCNN.hidden_units = 16
 networks.SmallCNN.hidden_units = 16
@@ -97,7 +99,12 @@ simba.SimBaActorCritic.hidden_units = (256, 256)  # Its default: it has none.
 simba.SimBaActorCritic.actor_width = 8
 simba.SimBaActorCritic.critic_width = 8
 """
-SMALL = ['Agent.batch_size = 4', 'simba.SimBa.width = 8']
+SMALL = [
+  'Agent.batch_size = 4',
+  'simba.SimBa.width = 8',
+  'soft_moe.SoftMoE.num_experts = 2',
+  'soft_moe.SoftMoE.hidden_units = 4',
+]
 
 
 def sooner(name):
@@ -273,7 +280,26 @@ CASES = [
 @pytest.mark.slow
 @pytest.mark.parametrize('setting, group', CASES)
 def test_a_group_acts_reports_and_resumes(setting, group, make, tmp_path):
-  mix_ins = applicable(setting, group)
+  check_together(setting, applicable(setting, group), make, tmp_path)
+
+
+ALONE = [
+  (setting, mix_in)
+  for setting in ('online MinAtar', 'Atari', 'MuJoCo')
+  for mix_in in MIX_INS
+  if mix_in not in LEFT_OUT[setting]
+]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.parametrize('setting, mix_in', ALONE)
+def test_each_alone_acts_reports_and_resumes_in_the_dear_settings(setting, mix_in, make, tmp_path):
+  check_together(setting, [mix_in], make, tmp_path)
+
+
+def check_together(setting, mix_ins, make, tmp_path):
+  """Trains and resumes with mix-ins; each remedy reports something."""
   agent, metrics = resumed(make, setting, mix_ins, tmp_path, anew=False)
   assert {OWN_METRICS[name] for name in mix_ins if name in OWN_METRICS} <= metrics.keys()
   for name, remedy in agent.learner.remedies.items():

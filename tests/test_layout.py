@@ -22,7 +22,7 @@ FLOORS = (
   'heads',
   'remedies diagnostics metrics data analysis theory',
   'networks learner diagnosis',
-  'agents gridworld simba',
+  'agents gridworld simba soft_moe',
   'running',
   'sweep measure_device demo train configs cli reuse __init__',
   'leaderboard',

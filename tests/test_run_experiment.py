@@ -74,9 +74,9 @@ MIX_INS = {
 def test_mix_ins_change_the_network_they_say(tmp_path):
   """All at once in a run; one by one in the network that gin then builds."""
   paths = {f'gin_configs/{name}': changed for name, changed in MIX_INS.items()}
-  small, simba = (f'gin_configs/networks/{name}.gin' for name in ('small', 'simba'))
+  small, *others = (f'gin_configs/networks/{name}.gin' for name in ('small', 'simba', 'soft_moe'))
   there = {str(p.relative_to(ROOT)) for p in ROOT.glob('gin_configs/n*/*.gin')}
-  assert there == {*paths, small, simba}
+  assert there == {*paths, small, *others}
   run(tmp_path, MINATAR, *paths)
   learner = checkpoints.load_newest(tmp_path / 'checkpoints')[1]['agent']['learner']
   params = learner['params']['params']

@@ -9,7 +9,7 @@ import implicit_rl
 
 # Packages every module of which a gin line may name without an import.
 _ALWAYS = ('agents', 'remedies', 'diagnostics')
-_ALL = (*_ALWAYS, 'data', 'environments', 'gridworld', 'simba')
+_ALL = (*_ALWAYS, 'data', 'environments', 'gridworld', 'simba', 'soft_moe')
 
 
 def load(everything: bool = False) -> None:
