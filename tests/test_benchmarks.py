@@ -97,9 +97,14 @@ def test_a_remedys_cost_at_its_period_is_that_of_its_mix_in(monkeypatch):
   took = {remedies.NONE: [1.0, 2.0], remedies.WITH: [1.1, 2.4], remedies.DUE: [11.0, 22.0]}
   results = {name: [{'cpu': 64e-3 * cpu} for cpu in taken] for name, taken in took.items()}
   monkeypatch.setattr(remedies.turns, 'in_turn', lambda *arguments: results)
-  row = remedies.measure('MinAtar', files['redo'], 1, 2)
+  row = remedies.measure('MinAtar', files['redo'], 0, 1, 2)
   # (1.1 + 1.2) / 2, and a thousandth of 11 less that.
   assert row[1:] == ['1.5', '1.15 (1.10 to 1.20)', '11.00', '1,000', '1.160', '1.02: no']
+  assert remedies.kind_of('remedies/redo', files['redo']) == remedies.OPERATION
+  row = remedies.measure('MinAtar', files['nap'], 0, 1, 2)
+  assert row[1:] == ['1.5', '1.15 (1.10 to 1.20)']  # No bound.
+  names = [*remedies.OF_FEATURES, *(name for left in remedies.LEFT_OUT.values() for name in left)]
+  assert all((ROOT / f'gin_configs/{name}.gin').exists() for name in names)
 
 
 def test_an_update_takes_the_operations_that_xla_counts(monkeypatch):
