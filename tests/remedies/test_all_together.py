@@ -20,7 +20,7 @@ from implicit_rl.agents import (
   rem,
   sac,
 )
-from implicit_rl.remedies import bound_remedies
+from implicit_rl.remedies import LossTerm, bound_remedies
 from implicit_rl.running import configurables
 from tests.command_line import ROOT
 from tests.remedies import setting as settings
@@ -113,19 +113,39 @@ def test_plasticity_is_injected_into_every_value_agent(agent, network):
   assert 'PlasticityInjection/Done' in traced(made)
 
 
+# By class: when each acts, so that no later reset hides an earlier one.
+ACTS = {
+  'NetworkReset': {'period': 1, 'until': 1},
+  'ShrinkAndPerturb': {'period': 2},
+  'HeadReset': {'period': 3},
+  'ReDo': {'period': 4, 'threshold': 0.9},
+  'ReGraMa': {'period': 4, 'threshold': 0.9},
+}
+
+
 @pytest.mark.slow
-def test_seeds_side_by_side_are_separate_seeds(files):
-  """With all remedies that have a state of their own."""
+@pytest.mark.parametrize('kind', ['with a state', 'terms without', 'operations without'])
+def test_seeds_side_by_side_are_separate_seeds(kind, files):
   bind(files)
   setting = settings.make('dqn')
   init = setting.learner(bound_remedies()).init
   extra = jax.eval_shape(init, setting.params, jax.random.PRNGKey(0)).extra
   assert {'l2_init', 'infer', 'c_chain', 'spectral_regularization'} <= set(extra)
-  remedies = {
-    name: dataclasses.replace(one, period=3) if hasattr(one, 'period') else one
-    for name, one in bound_remedies().items()
+  kind_of = lambda name, one: (
+    'with a state'
     if name in extra
+    else 'terms without'
+    if isinstance(one, LossTerm)
+    else 'operations without'
+  )
+  remedies = {
+    name: dataclasses.replace(one, **ACTS.get(type(one).__name__, {'period': 3}))
+    if hasattr(one, 'period')
+    else one
+    for name, one in bound_remedies().items()
+    if kind_of(name, one) == kind
   }
+  assert len(remedies) >= 6
   learner = setting.learner(remedies, loop='scan')
   starts = [
     learner.init(setting.context.init(jax.random.PRNGKey(seed)), jax.random.PRNGKey(seed))
