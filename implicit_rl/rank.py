@@ -94,15 +94,20 @@ def _on_features(function: Callable[[jax.Array], jax.Array]) -> Callable[[ArrayL
   return measure
 
 
+def _largest(x: jax.Array) -> jax.Array:
+  """Returns max|x|, which is finite where all elements are: [], without a gradient."""
+  return jnp.max(jnp.abs(lax.stop_gradient(x)), initial=0)
+
+
 def _poison(x: jax.Array) -> jax.Array:
   """Returns 1, or NaN where any element of `x` is not finite: []."""
-  return jnp.where(jnp.all(jnp.isfinite(x)), 1, jnp.nan).astype(x.dtype)
+  return jnp.where(jnp.isfinite(_largest(x)), 1, jnp.nan).astype(x.dtype)
 
 
 @jax.custom_jvp
 def _cleaned(x: jax.Array) -> jax.Array:
   """Returns `x`, or zeros where any element is not finite: no decomposition ever meets a NaN."""
-  return jnp.where(jnp.all(jnp.isfinite(x)), x, 0)
+  return jnp.where(jnp.isfinite(_largest(x)), x, 0)
 
 
 @_cleaned.defjvp
@@ -117,11 +122,11 @@ def _normalised(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
   Dividing by a power of two is exact. The scale counts as a constant under differentiation, which
   is right for functions that multiply it back and for functions that do not depend on it.
   """
-  poison = _poison(x)
+  largest, poison = _largest(x), _poison(x)
   x = _cleaned(x)
   if x.size == 0:
     return jnp.zeros((1,) * x.ndim, x.dtype), jnp.ones((), x.dtype), poison
-  _, exponent = jnp.frexp(lax.stop_gradient(jnp.max(jnp.abs(x))))
+  _, exponent = jnp.frexp(largest)
   # Bounded so that neither the scale nor its reciprocal, by which XLA may multiply instead, is a
   # subnormal number, which devices flush to zero.
   limits = jnp.finfo(x.dtype)
@@ -286,9 +291,7 @@ def stable_rank(features: ArrayLike) -> jax.Array:
   σ_max² is an eigenvalue of the smaller Gram matrix, as in `lp_penalty`: no SVD is needed.
   """
   x, _, poison = _normalised(features)
-  wide = x if x.shape[0] <= x.shape[1] else x.T
-  gram = jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST)
-  (largest, _), _ = _extreme_eigenpairs(gram, 'auto')
+  largest, _ = _extreme_eigenvalues(x if x.shape[0] <= x.shape[1] else x.T, 'auto')
   return _safe_divide(jnp.sum(x**2), largest) * poison
 
 
@@ -449,29 +452,32 @@ def _extreme_eigenpairs_jvp(solver, primals, tangents):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _eigenvalue_gap(wide: jax.Array, solver: str) -> jax.Array:
-  """Returns λ_max − λ_min of Φ·Φᵀ for Φ [m, n], m ≤ n: []."""
-  gram = jnp.matmul(wide, wide.T, precision=lax.Precision.HIGHEST)
-  values, _ = _extreme_eigenpairs(gram, solver)
-  return values[0] - values[1]
+def _extreme_eigenvalues(wide: jax.Array, solver: str) -> jax.Array:
+  """Returns λ_max and λ_min of Φ·Φᵀ for Φ [m, n], m ≤ n: [2]."""
+  return _extreme_eigenpairs(_gram(wide), solver)[0]
 
 
-@_eigenvalue_gap.defjvp
-def _eigenvalue_gap_jvp(solver, primals, tangents):
+@_extreme_eigenvalues.defjvp
+def _extreme_eigenvalues_jvp(solver, primals, tangents):
   # The slope of λ is that of |uᵀΦ|² at a fixed u: two rows' worth of work, where the general rule
   # for eigenvalues makes products as large as the Gram matrix's. Only a second derivative moves u.
   (wide,), (change,) = primals, tangents
   product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-  values, ends = _extreme_eigenpairs(product(wide, wide.T), solver)
-  slopes = 2 * jnp.sum(product(ends, wide) * product(ends, change), axis=1)  # [2]
-  return values[0] - values[1], slopes[0] - slopes[1]
+  values, ends = _extreme_eigenpairs(_gram(wide), solver)
+  return values, 2 * jnp.sum(product(ends, wide) * product(ends, change), axis=1)
+
+
+def _gram(wide: jax.Array) -> jax.Array:
+  """Returns Φ·Φᵀ: [m, n] -> [m, m], without a transposed copy of Φ."""
+  return jnp.einsum('in,jn->ij', wide, wide, precision=lax.Precision.HIGHEST)
 
 
 @functools.partial(jax.jit, static_argnames='solver')
 def _compiled_lp_penalty(features: jax.Array, solver: str) -> jax.Array:
   x, scale, poison = _normalised(features)
   wide = x if x.shape[0] <= x.shape[1] else x.T
-  return scale * (scale * _eigenvalue_gap(wide, solver)) * poison
+  largest, least = _extreme_eigenvalues(wide, solver)
+  return scale * (scale * (largest - least)) * poison
 
 
 def lp_penalty(features: ArrayLike, solver: str = 'auto') -> jax.Array:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 _LARGEST = 256  # Sturm counts are unrolled: a second of compiling for that.
-_SHIFTS = 64  # at a time
+_SHIFTS = 16  # at a time; fewer need more rounds, more do not fit a CPU's vectors
 _ITERATIONS = 2  # of inverse iteration; one would nearly always do
 _START = np.random.default_rng(0).uniform(0.5, 1, (2, _LARGEST))
 
