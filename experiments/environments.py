@@ -29,7 +29,7 @@ FLAGS = flags.FLAGS
 
 SEEDS = (0, 1, 2)
 EPISODES = 100
-FILES = {'CartPole': 'gymnasium/', 'Catch': 'gymnax/catch_'}
+FILES = {'CartPole': 'gymnasium/cartpole_', 'Catch': 'gymnax/catch_'}
 LEAST = {'CartPole': 475.0, 'Catch': 1.0}  # mean return
 
 

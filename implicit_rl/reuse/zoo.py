@@ -20,7 +20,7 @@ AGENTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     8,
     ('GymnaxEnvironment.image = True', 'MLP.observation_max = 1.0'),  # To be drawn.
   ),
-  'cartpole': ('gin_configs/gymnasium/online_dqn.gin', 25, ()),
+  'cartpole': ('gin_configs/gymnasium/cartpole_online_dqn.gin', 12, ()),
   'breakout': (
     'gin_configs/minatar/offline_cql.gin',
     20,
