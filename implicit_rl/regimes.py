@@ -109,7 +109,7 @@ REGIMES = (
   ),
   Regime(
     'target_scale',
-    'Targets of a large mean',
+    'Targets with a large mean',
     'centred_effective_rank',
     'below',
     ('0', '10'),
@@ -183,7 +183,7 @@ REGIMES = (
   ),
   Regime(
     'continual_minatar',
-    'Three MinAtar games in turn, twice',
+    'Three MinAtar games in sequence, twice',
     'eval_return',
     'below',
     ('fresh',),
