@@ -1,30 +1,49 @@
 """Trains offline DQN on MinAtar with products rounded as TF32 and bfloat16 round them.
 
-    python experiments/matmul_precision.py --output=runs/matmul_precision
+    python experiments/matmul_precision.py          (runs, then the table; resumes where it stopped)
+    python experiments/matmul_precision.py report --results=docs/results/matmul_precision
 
 A CPU multiplies in float32. Here the operands of every product and convolution of an update,
 forward and backward, are first cut to the mantissa of the narrower type (10 bits of TF32, 7 of
 bfloat16) and the products summed in float32, as accelerators do. Products that ask for the highest
 precision, the penalty's, are left alone. Acting and measuring are in float32; `srank, rounded` is
 that of the last features when the network's own products are rounded too.
+
+Training amplifies any rounding, so two runs differ even where precision is irrelevant. The control
+shows by how much: its operands keep 22 of float32's 23 bits. An effect of a precision on a measure
+is claimed only if its differences from float32, seed by seed, all have the same sign, and their
+mean is larger than the control's largest difference.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
+import os
 import pathlib
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+import pandas as pd
 from jax.extend import core
 
-MANTISSAS = {'float32': None, 'TF32': 10, 'bfloat16': 7}  # bits
+from implicit_rl import rank
+from implicit_rl.analysis import runs, style, tables
+
+CONTROL = 'control, 22 bits'
+MANTISSAS = {'float32': None, CONTROL: 22, 'TF32': 10, 'bfloat16': 7}  # bits
 GIN = 'gin_configs/minatar/offline_dqn.gin'
+ITERATIONS = 6  # of 2,000 gradient updates
+LAST = 3  # iterations whose returns are averaged
 _PRODUCTS = ('dot_general', 'conv_general_dilated')
+# Columns of the committed table.
+_KEPT = (
+  'variant game seed iteration updates eval_return srank centred_srank effective_rank '
+  'centred_effective_rank td_error q_mean'
+).split()
+_ROUNDED = 'srank, rounded'
 
 
 def rounded(function: Callable[..., Any], mantissa: int) -> Callable[..., Any]:
@@ -73,9 +92,8 @@ def _cut(x: Any, mantissa: int) -> Any:
   return jax.lax.reduce_precision(x, 8, mantissa) if x.dtype == 'float32' else x
 
 
-def run(directory: pathlib.Path, name: str, seed: int, iterations: int) -> dict[str, Any]:
-  """Does or resumes one run; returns its last iteration's measures."""
-  from implicit_rl import rank
+def run(directory: pathlib.Path, name: str, seed: int, iterations: int) -> pd.DataFrame:
+  """Does or resumes one run; returns a row for each iteration."""
   from implicit_rl.running import experiment
 
   mantissa = MANTISSAS[name]
@@ -85,44 +103,83 @@ def run(directory: pathlib.Path, name: str, seed: int, iterations: int) -> dict[
   if mantissa is not None:
     agent.learner.pure_update = rounded(agent.learner.pure_update, mantissa)
   runner.run_experiment()
-  rows = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
-  batch = agent.source.fixed_batch(2048)
+  loaded = runs.read(directory)
+  rows = runs.frame({name: [loaded]})[_KEPT]
   apply = agent.apply if mantissa is None else rounded(agent.apply, mantissa)
-  features = apply(agent.state.params, batch.state).features
-  measured = {key: rows[-1][key] for key in ('srank', 'centred_srank', 'eval_return', 'q_mean')}
-  return {**measured, 'srank, rounded': float(rank.srank(features))}
+  features = apply(agent.state.params, agent.source.fixed_batch(2048).state).features
+  rows.loc[rows.index[-1], _ROUNDED] = float(rank.srank(features))
+  return rows.assign(revision=str(loaded.start['git_revision'])[:7])
+
+
+def ends(rows: pd.DataFrame) -> pd.DataFrame:
+  """What is compared of each run: ranks and Q at the end, the mean return of the last iterations.
+
+  Args:
+    rows: of all runs, as `run` returns them.
+
+  Returns:
+    A row for each variant and seed, a column for each measure.
+  """
+  by_run = rows.sort_values('iteration').groupby(['variant', 'seed'], sort=False)
+  measures = ['srank', 'centred_srank', 'effective_rank', 'centred_effective_rank', 'q_mean']
+  last = by_run[[*measures, _ROUNDED]].last()
+  returns = by_run['eval_return'].apply(lambda values: values.tail(LAST).mean())
+  return last.assign(**{'return': returns})
+
+
+def tables_of(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+  """Returns each variant's measures, every seed of them, and the differences from float32."""
+  found = ends(rows)
+  names = [name for name in MANTISSAS if name in found.index.get_level_values('variant')]
+  each = lambda values: ', '.join(f'{value:.4g}' for value in values)
+  measured, compared = [], []
+  for name in names:
+    own = found.loc[name]
+    cells = {
+      key: f'{tables.mean_and_spread(own[key].to_numpy(), 2)} ({each(own[key])})' for key in found
+    }
+    measured.append({'products in': name, **cells})
+  for key in found:
+    moved = {name: (found.loc[name] - found.loc['float32'])[key].to_numpy() for name in names}
+    chaos = np.abs(moved[CONTROL]).max()
+    for name in names[1:]:
+      own = moved[name]
+      one_sign = bool((own > 0).all() or (own < 0).all())
+      effect = 'yes' if one_sign and abs(own.mean()) > chaos else 'no'
+      compared.append(
+        {'measure': key, 'products in': name, 'mean difference from float32': f'{own.mean():.3g}'}
+        | {'each seed': each(own), 'effect': '' if name == CONTROL else effect}
+      )
+  return pd.DataFrame(measured), pd.DataFrame(compared)
 
 
 def main() -> None:
-  """Does all runs and prints the table, every seed of it."""
+  """Does all runs, writes their rows and prints the tables."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('step', nargs='?', choices=['report'], help='only the tables')
   parser.add_argument('--output', type=pathlib.Path, default=pathlib.Path('runs/matmul_precision'))
+  parser.add_argument(
+    '--results', type=pathlib.Path, help='directory of runs.csv; by default --output'
+  )
   parser.add_argument('--seeds', type=int, default=5)
-  parser.add_argument('--iterations', type=int, default=10, help='of 2,000 gradient updates')
+  parser.add_argument('--iterations', type=int, default=ITERATIONS, help='of 2,000 updates')
   options = parser.parse_args()
-  from implicit_rl.cpu import launcher
+  path = (options.results or options.output) / 'runs.csv'
+  if options.step != 'report':
+    from implicit_rl.running import launch
 
-  launcher.prepare()
-  found: dict[str, list[dict[str, Any]]] = {name: [] for name in MANTISSAS}
-  for seed in range(options.seeds):
-    for name, rows in found.items():
-      rows.append(run(options.output / name / f'seed_{seed}', name, seed, options.iterations))
-  print(table(found))
-
-
-def table(found: dict[str, list[dict[str, Any]]]) -> str:
-  """The Markdown table: mean ± standard deviation over seeds, then each seed's number."""
-  names = list(next(iter(found.values()))[0])
-  lines = [f'| products in | {" | ".join(names)} |', f'| --- |{" --- |" * len(names)}']
-  for precision, rows in found.items():
-    cells = []
-    for name in names:
-      values = [row[name] for row in rows]
-      spread = statistics.stdev(values) if len(values) > 1 else 0.0
-      each = ', '.join(f'{value:.3g}' for value in values)
-      cells.append(f'{statistics.mean(values):.3g} ± {spread:.2g} ({each})')
-    lines.append(f'| {precision} | {" | ".join(cells)} |')
-  return '\n'.join(lines)
+    os.environ.update(launch.environment(one_thread=True))
+    launch.start_jax()
+    jax.config.update('jax_compilation_cache_dir', str(options.output / 'programs'))
+    parts = []
+    for seed in range(options.seeds):
+      for name in MANTISSAS:
+        folder = options.output / name.partition(',')[0] / f'seed_{seed}'
+        parts.append(run(folder, name, seed, options.iterations))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    style.write_csv(pd.concat(parts, ignore_index=True), path)
+  for table in tables_of(pd.read_csv(path)):
+    print(f'{tables.markdown(table)}\n')
 
 
 if __name__ == '__main__':
