@@ -379,9 +379,10 @@ class Agent:
       self._measure(self.state.params, self.state.target_params, batch, self.state.key)
     )
     if not self.estimates_values:
-      measured['q_data_gap'] = np.nan
+      measured['q_data_gap'] = np.full(np.shape(measured['q_data_gap']), np.nan)
     measurements = measurements or self.measurements
-    found = measurements.take(iteration, self.state, batch, self._held_out(len(batch.reward)))
+    held_out = self._held_out(np.shape(batch.reward)[-1])
+    found = measurements.take(iteration, self.state, batch, held_out)
     add_new(measured, found, 'A diagnostic')
     return measured
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from implicit_rl.context import Context, add_new, named_key
 from implicit_rl.diagnostics.base import Diagnostic
@@ -66,11 +68,32 @@ class Measurements:
 
   def __init__(self, diagnostics: Mapping[str, Diagnostic], context: Context):
     self._diagnostics, self._context = diagnostics, context
+    self._initial = context.initial
     self._memory: dict[str, Any] = {}
+    self._map: Callable[..., Any] = lambda function: function
     self._measures: dict[str, Callable[..., tuple[Mapping[str, Any], Any]]] = {}
     for name, diagnostic in diagnostics.items():
       measure = functools.partial(measure_and_remember, diagnostic, context)
       self._measures[name] = jax.jit(measure) if diagnostic.compiled else measure
+
+  def over_seeds(self, initial: Sequence[Params | None]) -> Measurements:
+    """Returns measurements that take those of several seeds side by side, without a memory yet.
+
+    All that goes into `take` and comes out of it has a leading axis [N]. A diagnostic is one
+    vmapped program; one that is not compiled measures one seed after the other.
+
+    Args:
+      initial: of each seed, the parameters that it began with, or None.
+    """
+    together = copy.copy(self)
+    together._initial = jax.tree.map(lambda *leaves: np.stack(leaves), *initial)
+    together._memory = {}
+    together._map = jax.vmap
+    together._measures = {
+      name: jax.jit(jax.vmap(measure)) if self._diagnostics[name].compiled else _in_turn(measure)
+      for name, measure in self._measures.items()
+    }
+    return together
 
   def take(
     self, iteration: int, state: LearnerState, batch: Batch, held_out: Batch | None = None
@@ -86,19 +109,18 @@ class Measurements:
     Raises:
       ValueError: if two diagnostics return the same name, or for a batch without a transition.
     """
-    if not len(batch.reward):
+    if not np.size(batch.reward):
       raise ValueError('Diagnostics need at least one transition to measure on, got none.')
     measured: dict[str, Any] = {}
-    keys = jax.random.fold_in(state.key, KEYS)
     for name, diagnostic in self._diagnostics.items():
       measured_on = held_out if diagnostic.held_out else batch
       if iteration % diagnostic.period == 0 and measured_on is not None:
-        key = named_key(keys, name)
+        key = self._map(functools.partial(_key, name))(state.key)
         if name not in self._memory:
-          self._memory[name] = nothing_yet(diagnostic, self._context, state, measured_on, key)
+          nothing = functools.partial(nothing_yet, diagnostic, self._context)
+          self._memory[name] = self._map(nothing)(state, measured_on, key)
         own: Any = state._replace(extra=self._memory[name])
-        initial = self._context.initial
-        found, self._memory[name] = self._measures[name](initial, own, measured_on, key)
+        found, self._memory[name] = self._measures[name](self._initial, own, measured_on, key)
         add_new(measured, found, f'Diagnostics.{name}')
     return measured
 
@@ -138,3 +160,19 @@ def nothing_yet(
     return None
   shapes = jax.eval_shape(lambda: diagnostic.remember(context, state, batch, key))
   return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
+
+
+def _key(name: str, key: PRNGKey) -> PRNGKey:
+  """The key of a diagnostic, from that of the learner's state."""
+  return named_key(jax.random.fold_in(key, KEYS), name)
+
+
+def _in_turn(measure: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns `measure` of several seeds [N, ...], one after the other."""
+
+  def measured(initial: Any, state: LearnerState, batch: Batch, key: PRNGKey) -> Any:
+    given = (initial, state, batch, key)
+    parts = [measure(*jax.tree.map(lambda x, n=n: x[n], given)) for n in range(len(key))]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+
+  return measured

@@ -89,7 +89,8 @@ class OfflineRunner(runners.Runner):
   def _restore_training(self, state: dict[str, Any]) -> None:
     self._sums.load_state_dict(state)
 
-  def _transitions_to_measure(self) -> Batch:
+  def transitions_to_measure(self) -> Batch:
+    """See `Runner.transitions_to_measure`."""
     return self._reference
 
   def _what_it_learns_from(self) -> str:

@@ -273,7 +273,8 @@ class OnlineRunner(runners.Runner):
   def _first_update_after(self) -> int:
     return self._agent.min_replay_history
 
-  def _transitions_to_measure(self) -> Batch:
+  def transitions_to_measure(self) -> Batch:
+    """See `Runner.transitions_to_measure`."""
     return self._agent.source.fixed_batch(self._measure_size)
 
   # --- saving -----------------------------------------------------------------------------------

@@ -96,6 +96,8 @@ class Runner(saving_runner.SavingRunner):
     evaluate_policy: plays an evaluation, see `environments.Evaluate`; several runs side by side
       replace it.
     evaluation_clock: measures the evaluation.
+    measure_agent: `measure_agent(iteration)` measures rank, TD error, Q and the diagnostics, see
+      `Agent.measure`; several runs side by side replace it.
     do_training: `do_training(progress)` does what is left of a training phase: `train_alone`
       unless several runs train side by side.
 
@@ -143,6 +145,7 @@ class Runner(saving_runner.SavingRunner):
     longest = f'{type(self).__name__}.max_steps_per_episode'
     check_number(longest, max_steps_per_episode, least=1, whole=True, optional=True)
     self.do_training: Callable[[Callable[[int], Any]], None] = self.train_alone
+    self.measure_agent: Callable[[int], dict[str, Any]] = self._measure_alone
     self.evaluation_clock = saving_runner.Stopwatch()
     self._progress: Any = None  # The bar of what is being played on the host.
     self._episode: Episode | None = None
@@ -202,8 +205,7 @@ class Runner(saving_runner.SavingRunner):
         'remembered': self._agent.measurements.state_dict(),
       }
     row, statistics.data_lists = self._trained['row'], copy.deepcopy(self._trained['statistics'])
-    # A run that was stopped in its evaluation measures again, against the same memory.
-    self._agent.measurements.load_state_dict(self._trained.get('remembered', {}))
+    self.before_measuring()
     row = row | self._measure(iteration)
     alarms = self._alarms.check(row, self._agent.value_bounds(), self._agent.gamma)
     row = row | {'alarms': list(alarms)} | self._evaluate(iteration, statistics)
@@ -284,12 +286,23 @@ class Runner(saving_runner.SavingRunner):
     return 0
 
   @abc.abstractmethod
-  def _transitions_to_measure(self) -> Batch:
+  def transitions_to_measure(self) -> Batch:
     """`measure_size` transitions that rank, TD error and Q are measured on."""
+
+  def before_measuring(self) -> None:
+    """Takes back what the diagnostics remembered before this iteration was measured, if it was.
+
+    A run that was stopped in its evaluation measures again, against the same memory.
+    """
+    if self._trained is not None:
+      self._agent.measurements.load_state_dict(self._trained.get('remembered', {}))
+
+  def _measure_alone(self, iteration: int) -> dict[str, Any]:
+    return self._agent.measure(self.transitions_to_measure(), iteration)
 
   def _measure(self, iteration: int) -> dict[str, Any]:
     """Rank, TD error, Q and the diagnostics; arrays go to a file of their own."""
-    measured = self._agent.measure(self._transitions_to_measure(), iteration)
+    measured = self.measure_agent(iteration)
     checked = {name: np.asarray(measured[name]) for name in _FINITE if name in measured}
     check_finite(checked, self._agent.updates)
     spectrum = {'iteration': iteration, 'updates': self._agent.updates}

@@ -103,6 +103,11 @@ class SeedsSource(DataSource):
     return self._sources[0].fetch
 
 
+def stacked(trees: Sequence[Any]) -> Any:
+  """Returns pytrees of one structure as one, whose arrays have a leading axis [N]."""
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
 class _SeedMeans:
   """Splits metrics of several seeds into the running means of each.
 
@@ -176,7 +181,7 @@ class VmappedAgents:
     trained = [number for number, own in enumerate(sums) if own is not None]
     # The places of the others hold what the first trained one holds, and are thrown away.
     held = [self._agents[n if n in trained else trained[0]] for n in range(len(sums))]
-    everyone.state = jax.tree.map(lambda *x: jnp.stack(x), *(agent.state for agent in held))
+    everyone.state = stacked([agent.state for agent in held])
     everyone.source = SeedsSource([agent.source for agent in held])
     both: Any = _SeedMeans(sums)
     try:

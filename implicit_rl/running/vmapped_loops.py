@@ -17,7 +17,7 @@ from implicit_rl.running.compiled_online_loop import (
   OnlineLoop,
   Turns,
 )
-from implicit_rl.running.vmapped_agents import merged_update
+from implicit_rl.running.vmapped_agents import merged_update, stacked
 from implicit_rl.types import LearnerState
 
 # All seeds have done as many updates and steps. Told so, XLA loops and branches where it else would
@@ -46,7 +46,7 @@ class VmappedLoops:
   def __init__(self, loops: Sequence[OnlineLoop], differ: bool = False):
     self._loops = loops
     self._update = merged_update([loop.agent for loop in loops]) if differ else None
-    self._keys = _stacked([loop.keys for loop in loops])
+    self._keys = stacked([loop.keys for loop in loops])
     self._play = jax.jit(self.turns, static_argnames='count', donate_argnames='state')
 
   def turns(self, state: LoopState, *, count: int) -> tuple[LoopState, Turns, dict[str, jax.Array]]:
@@ -62,7 +62,7 @@ class VmappedLoops:
   def joined(self, places: Iterable[int]) -> LoopState:
     """Returns the states of the loops with these numbers as one; counts, which are equal, once."""
     states = [self._loops[n].state for n in places]
-    state = _stacked(states)
+    state = stacked(states)
     return LoopState(
       state.learner._replace(updates=jnp.copy(states[0].learner.updates)),
       state.memory._replace(added=jnp.copy(states[0].memory.added)),
@@ -103,10 +103,6 @@ class VmappedLoops:
     finally:
       for n in playing:
         self._loops[n].state = _part(state, n)
-
-
-def _stacked(trees: Sequence[Any]) -> Any:
-  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def _part(state: LoopState, seed: int) -> LoopState:

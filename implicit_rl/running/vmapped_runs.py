@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from implicit_rl.data.source import DataSource
 from implicit_rl.running import merged_updates, run_directory, signals
+from implicit_rl.running.vmapped_agents import stacked
+from implicit_rl.running.vmapped_measuring import VmappedMeasuring
 
 
 class Run(NamedTuple):
@@ -60,13 +59,38 @@ class _Evaluation:
       params = [one.agent.state.params for one in self._held]
       keys = [one.evaluation_key(self._iteration) for one in self._held]
       began = time.monotonic()
-      self._played = runner.evaluate_all(
-        policy, jax.tree.map(lambda *x: jnp.stack(x), *params), jnp.stack(keys), *settings
-      )
+      self._played = runner.evaluate_all(policy, stacked(params), stacked(keys), *settings)
       for other in self._some:
         if other is not runner:  # Whose clock is running.
           other.evaluation_clock.add(time.monotonic() - began)
     return self._played[self._runners.index(runner)]
+
+
+class _Measurements:
+  """The measurements of several runs in one iteration, as one program.
+
+  Args:
+    measuring: of the agents of all runners.
+    runners: all that have a place in the program.
+    some: those that are measured.
+  """
+
+  def __init__(self, measuring: VmappedMeasuring, runners: Sequence[Any], some: Sequence[Any]):
+    # The places of the others measure what the first one does, which is thrown away.
+    self._places = [n if one in some else runners.index(some[0]) for n, one in enumerate(runners)]
+    self._measuring, self._runners, self._some = measuring, runners, some
+    self._measured: list[Any] | None = None
+
+  def of(self, runner: Any, iteration: int) -> dict[str, Any]:
+    """Returns the part of one of the runs; the first one that asks has all of them measured."""
+    if self._measured is None:
+      for one in self._some:
+        one.before_measuring()
+      batches = [self._runners[place].transitions_to_measure() for place in self._places]
+      self._measured = self._measuring.measure(self._places, batches, iteration)
+    measured, remembered = self._measured[self._runners.index(runner)]
+    runner.agent.measurements.load_state_dict(remembered)
+    return measured
 
 
 class VmappedRuns:
@@ -99,6 +123,9 @@ class VmappedRuns:
         'them the same terms (a weight or a rate that switches one off is not allowed), or run '
         'them apart, without vmap.'
       ) from error
+    # Diagnostics may take steps of the optimiser, whose numbers are not told apart there.
+    agents = [runner.agent for runner in self.runners]
+    self._measuring = None if differ else VmappedMeasuring(agents)
 
   def _train(self, some: Sequence[Any], progress: Callable[[int], Any]) -> None:
     """Trains runners that are at the same place; the first one calls this, and its clock runs."""
@@ -146,6 +173,10 @@ class VmappedRuns:
         evaluation = _Evaluation(self.runners, some, iteration)
         for runner in some:
           runner.evaluate_policy = functools.partial(evaluation.of, runner)
+      if self._measuring is not None:
+        measurements = _Measurements(self._measuring, self.runners, some)
+        for runner in some:
+          runner.measure_agent = functools.partial(measurements.of, runner)
       first, *others = some
       first.do_training = functools.partial(self._train, some)
       for runner in others:  # Their turn comes when the first one has trained them.
