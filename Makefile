@@ -15,7 +15,7 @@ BROWSER := $(or $(CHROMIUM),$(shell command -v chromium || command -v chromium-b
 BROWSER_NOTE = test -n '$(BROWSER)' || echo 'No Chromium was found: leaving out the tests that look at a page in a browser.'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check docs wheels theory gridworld experiments bench bench-peers device-kit clean
+.PHONY: help install demo test test-all check docs wheels theory gridworld experiments bench bench-peers device-report device-kit clean
 
 help:  ## Lists these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +87,11 @@ bench: $(STAMP) bench-peers $(FRAMES)  ## Times training, data path and SAC agai
 runs/frames/%.npz: | $(STAMP)
 	mkdir -p runs/frames
 	$(BIN)/python experiments/atari_frames.py --game=$* --steps=101000 --updates_per_step=0.03 --replay=$@
+
+device-report: .venv-peers/.installed  ## Measures this machine's CPU beside Flax and PyTorch for the docs (8 minutes; docs/results/performance/device_cpu.md)
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv-peers/report gin-config 'gymnax>=1.0.1,<1.1'
+	PYTHONPATH=.:.venv-peers/report JAX_PLATFORMS=cpu .venv-peers/bin/python -m implicit_rl.measure_device --output=runs/device_report
+	cp runs/device_report/device.md docs/results/performance/device_cpu.md
 
 device-kit: $(STAMP)  ## Packs what measuring a GPU or TPU without a network needs (KIT_PYTHON=3.12: its Python; runs/device_kit)
 	$(BIN)/python benchmarks/device_kit.py $(if $(KIT_PYTHON),--python=$(KIT_PYTHON))

@@ -31,9 +31,22 @@ PACKAGES = (
 LEFT_OUT = ('embedded', '__pycache__', 'gin_configs', '*.csv', '*.css')
 RUN = """#!/bin/sh
 # Installs the wheels beside this script, once, and measures the device that JAX finds.
+# It needs Python VERSION with pip and JAX, which is too large to carry; PYTHON names another one.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
+"$python" - <<'END'
+import sys
+if sys.version_info[:2] != tuple(map(int, 'VERSION'.split('.'))):
+  sys.exit('%s is Python %d.%d; the wheels are for VERSION. Set PYTHON=/path/to/pythonVERSION, or '
+           'make the kit anew with KIT_PYTHON.' % (sys.executable, *sys.version_info[:2]))
+try:
+  import jax
+except ImportError as error:
+  sys.exit('%s cannot import JAX (%s). Install jax with its plugin for your device first, or set '
+           'PYTHON to a Python that has it.' % (sys.executable, error))
+print('JAX', jax.__version__, 'finds', jax.devices(), '; the kit was made with JAX', 'JAX_VERSION')
+END
 test -d "$here/site" || "$python" -m pip install --quiet --no-index --no-deps --no-compile \\
   --disable-pip-version-check --target "$here/site" "$here"/wheels/*.whl
 PYTHONPATH="$here:$here/site:$PYTHONPATH" exec "$python" -m implicit_rl.measure_device "$@"
@@ -49,6 +62,12 @@ def download(folder: pathlib.Path, python: str) -> None:
   subprocess.run([*pip, '--no-deps', *target, f'--dest={folder}', *versions], check=True)
 
 
+def run_script(python: str) -> str:
+  """Returns the script that installs and measures, for a version of Python such as '3.12'."""
+  version = importlib.metadata.version('jax')
+  return RUN.replace('JAX_VERSION', version).replace('VERSION', python)
+
+
 def pack(output: pathlib.Path, python: str) -> pathlib.Path:
   """Makes the archive and returns its path.
 
@@ -61,7 +80,7 @@ def pack(output: pathlib.Path, python: str) -> pathlib.Path:
     ROOT / 'implicit_rl', folder / 'implicit_rl', ignore=shutil.ignore_patterns(*LEFT_OUT)
   )
   shutil.copy(ROOT / 'LICENSE', folder)
-  (folder / 'run.sh').write_text(RUN)
+  (folder / 'run.sh').write_text(run_script(python))
   try:
     download(folder / 'wheels', python)
   except subprocess.CalledProcessError as error:
@@ -72,7 +91,8 @@ def pack(output: pathlib.Path, python: str) -> pathlib.Path:
   size = archive.stat().st_size
   if size > LIMIT:
     raise SystemExit(f'{archive} has {size / 2**20:.0f} MiB, more than {LIMIT / 2**20:.0f}.')
-  print(f'{archive}: {size / 2**20:.1f} MiB, for Python {python}. On the machine with the device:')
+  print(f'{archive}: {size / 2**20:.1f} MiB. On the machine with the device, which has Python')
+  print(f"{python}, pip, and JAX with the device's plugin:")
   print(f'  tar xf {archive.name} && sh {NAME}/run.sh --output=report')
   return archive
 

@@ -24,18 +24,10 @@ def plain(padding: str, batches: Batches, size: int, fast: bool = False) -> Work
   import torch
   from torch import nn
 
+  from implicit_rl.measure_device import peers_torch
+
   del size
-  pads = ((2, 2, 2, 2), (1, 2, 1, 2), (1, 1, 1, 1)) if padding == 'SAME' else ((0,) * 4,) * 3
-  layers: list[nn.Module] = []
-  before = 4
-  for pad, (width, kernel, stride) in zip(pads, ((32, 8, 4), (64, 4, 2), (64, 3, 1)), strict=True):
-    layers += [nn.ZeroPad2d(pad)] if pad[0] != pad[1] else []
-    even = pad[0] if pad[0] == pad[1] else 0
-    layers += [nn.Conv2d(before, width, kernel, stride, padding=even), nn.ReLU()]
-    before = width
-  flat = 7744 if padding == 'SAME' else 3136
-  layers += [nn.Flatten(), nn.Linear(flat, 512), nn.ReLU(), nn.Linear(512, ACTIONS)]
-  online = nn.Sequential(*layers)
+  online = peers_torch.nature(ACTIONS, padding)
   target = copy.deepcopy(online)
   memory = torch.channels_last if fast else torch.contiguous_format
   online, target = online.to(memory_format=memory), target.to(memory_format=memory)

@@ -32,6 +32,7 @@ SCRIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   'evaluation.py': ((), ('--rounds=2',)),
   'startup.py': ((), ('--rounds=1',)),
   'sac.py': ((), ('--rounds=3',)),
+  'seeds.py': (('--brief', '--sizes', 'online minatar', 'online gymnax'), ('--rounds=2',)),
 }
 TAKES_PEERS = ('learner.py', 'sac.py')
 BUSY = 0.5  # load for each core above which a report says so

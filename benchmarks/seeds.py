@@ -3,13 +3,19 @@
     python benchmarks/seeds.py
 
 Updates of DQN at three sizes, the networks of Atari, MinAtar and the gridworld, with batches that
-are there already; and compiled online loops of MinAtar's Breakout and the gridworld, eight games
-side by side, one update for each environment step. One after the other and vmapped use all cores.
+are there already; and compiled online loops of MinAtar's Breakout, gymnax's CartPole and the
+gridworld, eight games side by side, one update for each environment step. One after the other and
+vmapped use all cores.
 The processes have a thread each: one for each seed, all at once, or one for each core, which does
 its share in turn. The ways take turns; the table has the median over the rounds. It is what
-`seeds_as = 'auto'` follows. The last column of times is no way but a limit: a process a core, were
-five seeds shared evenly by the cores. The last three columns are the processor's time of one update
-of one seed.
+`seeds_as = 'auto'` follows. The last of the ways is none but a limit: a process a core, were five
+seeds shared evenly by the cores. Then follow the wall time of one update of one seed, vmapped and
+as processes, with the median and the range over the rounds of their ratio; and the processor's time
+of one update of one seed.
+
+    python benchmarks/seeds.py --brief --sizes 'online minatar' 'online gymnax'
+
+leaves the process a core and its limit out: about four minutes on two free cores.
 
     python benchmarks/seeds.py --processor_time
 
@@ -43,11 +49,13 @@ SIZES: dict[str, tuple[tuple[int, ...], type, int, int, int]] = {
 # Compiled online loops. Name: gin file, updates of a seed in a round.
 LOOPS: dict[str, tuple[str, int]] = {
   'online minatar': ('gin_configs/minatar/online_dqn.gin', 512),
+  'online gymnax': ('gin_configs/gymnax/online_dqn.gin', 1024),
   'online gridworld': ('gin_configs/gridworld/online_dqn.gin', 1024),
 }
 SEEDS = 5
 HISTORY = 200  # environment steps before the first update
-EVEN = 'even shares'
+A_CORE, EVEN = 'a process a core', 'even shares'
+COMPARED = ('vmapped', 'processes')
 
 
 def _prepare(size: str, seeds: int, updates: int) -> Callable[[], None]:
@@ -61,7 +69,11 @@ def _prepare_loops(size: str, seeds: int, updates: int) -> Callable[[], None]:
   from implicit_rl.running.compiled_online_loop import LoopReport
 
   gin_file, _ = LOOPS[size]
-  bindings = ['OnlineRunner.updates_per_step = 1', f'Agent.min_replay_history = {HISTORY}']
+  bindings = [
+    'OnlineRunner.updates_per_step = 1',
+    'OnlineRunner.log_replay = False',
+    f'Agent.min_replay_history = {HISTORY}',
+  ]
   experiment.parse_gin([gin_file], bindings)
   loops = [
     experiment.create_runner(tempfile.mkdtemp(prefix='implicit_rl_bench_'), seed)._compiled_loop
@@ -184,7 +196,7 @@ class Workers:
 
 
 def measure(
-  size: str, rounds: int, updates: int
+  size: str, rounds: int, updates: int, brief: bool
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
   """Seconds of all seeds' updates, by way and round, with `EVEN`; then the processor's."""
   used = min(cores.count(), SEEDS)
@@ -193,17 +205,17 @@ def measure(
     'sequential': (Workers(1, False, size, 1, updates), [SEEDS]),
     'vmapped': (Workers(1, False, size, SEEDS, updates), [1]),
     'processes': (Workers(SEEDS, True, size, 1, updates), [1] * SEEDS),
-    'a process a core': (Workers(used, True, size, 1, updates), queues),
+    **({} if brief else {A_CORE: (Workers(used, True, size, 1, updates), queues)}),
   }
-  walls: dict[str, list[float]] = {name: [] for name in (*ways, EVEN)}
+  walls: dict[str, list[float]] = {name: [] for name in (*ways, *([] if brief else [EVEN]))}
   cpus: dict[str, list[float]] = {name: [] for name in ways}
   for _ in range(rounds):
     for name, (workers, times) in ways.items():
       wall, cpu = workers.seconds(times)
       walls[name].append(wall)
       cpus[name].append(cpu)
-    workers, _ = ways['a process a core']
-    walls[EVEN].append(workers.seconds([SEEDS] * used)[0] / used)
+    if not brief:
+      walls[EVEN].append(ways[A_CORE][0].seconds([SEEDS] * used)[0] / used)
   for workers, _ in ways.values():
     workers.stop()
   return walls, cpus
@@ -242,12 +254,18 @@ def print_processor_time(sizes: Sequence[str], rounds: int, updates: int | None)
   print(f'\n{rounds} rounds, one thread; {machine.line()}.')
 
 
+def _of_an_update(seconds: Sequence[float], updates: int) -> str:
+  """Milliseconds of one update of one seed: the median over the rounds."""
+  return f'{1000 * statistics.median(seconds) / (SEEDS * updates):.3g}'
+
+
 def main() -> None:
   """Measures and prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--rounds', type=int, default=7)
   sizes = [*SIZES, *LOOPS]
   parser.add_argument('--sizes', nargs='*', default=sizes, choices=sizes)
+  parser.add_argument('--brief', action='store_true', help='leave the process a core out')
   parser.add_argument('--updates', type=int, help='of each seed in a round; by default by size')
   parser.add_argument(
     '--processor_time',
@@ -258,13 +276,18 @@ def main() -> None:
   if options.processor_time:
     print_processor_time(options.sizes, options.rounds, options.updates)
     return
-  print(
-    f'| network | sequential, updates/s | vmapped | processes | a process a core | {EVEN} '
-    '| CPU ms an update: sequential | vmapped | processes |\n' + '|---' * 9 + '|'
-  )
+  names = [
+    'network',
+    'sequential, updates/s',
+    *COMPARED,
+    *([] if options.brief else [A_CORE, EVEN]),
+  ]
+  names += ['wall ms an update of one seed: vmapped', 'processes', 'vmapped / processes (range)']
+  names += ['CPU ms an update: sequential', *COMPARED]
+  print(f'| {" | ".join(names)} |\n' + '|---' * len(names) + '|')
   for size in options.sizes:
     updates = options.updates or {**SIZES, **LOOPS}[size][-1]
-    found, used = measure(size, options.rounds, updates)
+    found, used = measure(size, options.rounds, updates, options.brief)
     speed = SEEDS * updates / statistics.median(found['sequential'])
     ratios = [
       statistics.median(
@@ -273,8 +296,10 @@ def main() -> None:
       for way in list(found)[1:]
     ]
     cells = [f'{ratio:.2f}×' for ratio in ratios]
-    for way in ('sequential', 'vmapped', 'processes'):
-      cells.append(f'{1000 * statistics.median(used[way]) / (SEEDS * updates):.3g}')
+    cells += [_of_an_update(found[way], updates) for way in COMPARED]
+    costs = [a / b for a, b in zip(*(found[way] for way in COMPARED), strict=True)]
+    cells.append(f'{statistics.median(costs):.2f} ({min(costs):.2f} to {max(costs):.2f})')
+    cells += [_of_an_update(used[way], updates) for way in ('sequential', *COMPARED)]
     print(f'| {size} | {speed:.1f} | {" | ".join(cells)} |', flush=True)
   print(f'\n{SEEDS} seeds, {options.rounds} rounds; {machine.line()}.')
 

@@ -10,7 +10,7 @@ import pytest
 
 from implicit_rl import eigensolvers
 from implicit_rl.measure_device import __main__ as program
-from implicit_rl.measure_device import correctness, report, roofline, speed
+from implicit_rl.measure_device import correctness, peers, report, roofline, speed
 from tests.command_line import ROOT
 
 
@@ -95,6 +95,41 @@ def test_a_call_is_timed_at_least_three_times_after_the_first():
   calls = []
   taken = report.timed(lambda: calls.append(0) or jnp.zeros(()), 0.0)
   assert len(calls) == 4 and taken['seconds'] >= 0 and taken['compile_s'] >= 0
+
+
+def test_pytorch_that_is_missing_has_rows_that_say_so(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  cases = dict(peers.cases(program._TINY))
+  for name in ('MinAtar, PyTorch', 'MinAtar, PyTorch, torch.compile'):
+    assert cases[name]() == {'updates/s': 'not installed'}
+    row = {'case': name, **cases[name]()}
+    assert f'| {name} | not installed |' in report.markdown(
+      {'device': 'x'}, [report.Measured('Peers', '', 0.0, [row], [])]
+    )
+  assert not any('compile' in name for name, _ in peers.cases(program._QUICK))
+
+
+def test_the_kit_says_in_one_line_what_must_be_there(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import device_kit
+
+  bare = tmp_path / 'python'  # Without site-packages, and so without JAX.
+  bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+  bare.chmod(0o755)
+  here = f'{sys.version_info.major}.{sys.version_info.minor}'
+  for version, expected in ((here, 'cannot import JAX'), ('3.99', 'the wheels are for 3.99.')):
+    script = tmp_path / 'run.sh'
+    script.write_text(device_kit.run_script(version))
+    done = subprocess.run(
+      ['sh', script],
+      env={'PYTHON': str(bare), 'PATH': '/usr/bin:/bin'},
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 1 and done.stdout == ''
+    (line,) = done.stderr.splitlines()
+    assert expected in line and 'PYTHON' in line
+  assert not (tmp_path / 'site').exists()
 
 
 def test_the_kit_has_all_that_the_report_imports(monkeypatch):

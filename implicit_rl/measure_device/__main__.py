@@ -41,6 +41,7 @@ _QUICK = speed.Scale(
   environments=8,
   steps=256,
   store=1000,
+  torch_compile=False,
 )
 _TINY = speed.Scale(
   networks=('MinAtar',),

@@ -40,12 +40,13 @@ class _Network(nn.Module):
 
 def cases(scale: Scale) -> Iterator[Case]:
   """Yields updates a second at the base case."""
-  torch = importlib.util.find_spec('torch') is not None
   for network in scale.networks:
     for name, scanned in (('plain Flax', False), ('all in one scan, as purejaxrl', True)):
       yield f'{network}, {name}', functools.partial(_flax, network, scale, scanned)
-    if torch:
-      yield f'{network}, PyTorch', functools.partial(_torch, network, scale)
+  for compiled in (False, True) if scale.torch_compile else (False,):
+    for network in scale.networks:
+      name = f'{network}, PyTorch{", torch.compile" if compiled else ""}'
+      yield name, functools.partial(_torch, network, scale, compiled)
 
 
 def _flax(network: str, scale: Scale, scanned: bool) -> dict[str, Any]:
@@ -85,61 +86,35 @@ def _flax(network: str, scale: Scale, scanned: bool) -> dict[str, Any]:
   return {'updates/s': count / taken['seconds'], 'compile_s': taken['compile_s']}
 
 
-def _torch(network: str, scale: Scale) -> dict[str, Any]:
-  """DQN by PyTorch; on CUDA compiled with `torch.compile`, which replays CUDA graphs."""
+def _torch(network: str, scale: Scale, compiled: bool) -> dict[str, Any]:
+  """DQN by PyTorch on the same batches; on CUDA compiled updates replay CUDA graphs."""
+  if importlib.util.find_spec('torch') is None:
+    return {'updates/s': 'not installed'}
   import torch
-  from torch import nn as layers
+
+  from implicit_rl.measure_device import peers_torch
 
   size, (count, _, batch) = workloads.SIZES[network], scale.base.values()
-  device = 'cuda' if torch.cuda.is_available() else 'cpu'
-  channels = size.stack if size.largest == 256 else size.frame[-1]
-  shape = (84, 84) if size.largest == 256 else size.frame[:2]
-
-  def make() -> Any:
-    if size.largest == 256:
-      convolutions = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-      parts, inputs = [], channels
-      for width, side, stride in convolutions:
-        parts += [layers.Conv2d(inputs, width, side, stride), layers.ReLU()]
-        inputs = width
-      flat, hidden = 64 * 7 * 7, 512
-    else:
-      parts, flat, hidden = [layers.Conv2d(channels, 16, 3), layers.ReLU()], 16 * 8 * 8, 128
-    parts += [layers.Flatten(), layers.Linear(flat, hidden), layers.ReLU()]
-    return layers.Sequential(*parts, layers.Linear(hidden, size.actions)).to(device)
-
-  online, target = make(), make()
-  target.load_state_dict(online.state_dict())
-  settings = {'fused': True, 'capturable': True} if device == 'cuda' else {}
-  optimizer = torch.optim.Adam(online.parameters(), lr=RATE, eps=EPSILON, **settings)
-  rng = np.random.default_rng(0)
-  frames = rng.integers(0, size.largest, (2, batch, channels, *shape))
-  state, following = torch.tensor(frames, dtype=torch.float32, device=device) / (size.largest - 1)
-  action = torch.tensor(rng.integers(0, size.actions, batch), device=device)
-  reward = torch.tensor(rng.normal(size=batch), dtype=torch.float32, device=device)
-
-  def update() -> Any:
-    with torch.no_grad():
-      wanted = reward + GAMMA * target(following).max(1).values
-    chosen = online(state).gather(1, action[:, None])[:, 0]
-    loss = layers.functional.huber_loss(chosen, wanted)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-  compiled = torch.compile(update, mode='reduce-overhead') if device == 'cuda' else update
-
-  def run() -> float:
-    for _ in range(count):
-      compiled()
-    if device == 'cuda':
-      torch.cuda.synchronize()
-    return 0.0
-
+  drawn = workloads.batches(size, count, batch)
+  atari = size.largest == 256
+  channels_first = lambda x: x if atari else np.ascontiguousarray(np.moveaxis(x[:, :, 0], -1, 2))
+  made = peers_torch.nature(size.actions) if atari else peers_torch.minatar(4, size.actions)
+  run = peers_torch.updates(
+    made,
+    {
+      'state': channels_first(drawn.state),
+      'next_state': channels_first(drawn.next_state),
+      **{name: getattr(drawn, name) for name in ('action', 'reward', 'discount')},
+    },
+    size.largest - 1,
+    GAMMA,
+    RATE,
+    EPSILON,
+    compiled,
+  )
   taken = timed(run, scale.seconds)
   return {
     'updates/s': count / taken['seconds'],
     'compile_s': taken['compile_s'],
-    'padding': 'VALID',
     'torch': torch.__version__,
   }

@@ -48,6 +48,7 @@ class Scale:
     environments: E of the compiled online loops.
     steps: environment steps of a call.
     store: rows of the device store.
+    torch_compile: whether PyTorch's update is timed compiled too, which takes half a minute.
   """
 
   networks: tuple[str, ...] = ('Atari', 'MinAtar')
@@ -61,6 +62,7 @@ class Scale:
   environments: int = 128
   steps: int = 16_384
   store: int = 20_000
+  torch_compile: bool = True
 
   @property
   def base(self) -> dict[str, int]:

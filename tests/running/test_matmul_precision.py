@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 from implicit_rl import rank
@@ -73,3 +74,31 @@ def test_products_rounded_to_their_own_mantissa_are_the_same(monkeypatch):
     ends.append(jax.tree.leaves(jax.jit(update)(state, batch)[0].params))
   for one, other in zip(*ends, strict=True):
     np.testing.assert_array_equal(one, other)
+
+
+def test_an_effect_has_one_sign_and_is_larger_than_the_controls(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'experiments')
+  import matmul_precision
+
+  moved = {
+    'float32': (0, 0, 0),
+    matmul_precision.CONTROL: (1, -2, 0),
+    'TF32': (2, 1, 1),  # One sign, and no more than the control moves.
+    'bfloat16': (-3, -2, -4),
+  }
+  measures = ('srank', 'centred_srank', 'effective_rank', 'centred_effective_rank', 'q_mean')
+  rows = [
+    {'variant': name, 'seed': seed, 'iteration': iteration, 'eval_return': iteration + by}
+    | dict.fromkeys(measures, 50 + iteration + by)
+    | ({matmul_precision._ROUNDED: 40.0} if iteration == 5 else {})
+    for name, each in moved.items()
+    for seed, by in enumerate(each)
+    for iteration in range(6)
+  ]
+  measured, compared = matmul_precision.tables_of(pd.DataFrame(rows))
+  assert measured['srank'][0] == '55.00 ± 0.00 (55, 55, 55)'  # Of the last iteration.
+  assert measured['return'][3].endswith('(1, 2, 0)')  # The mean of 3, 4 and 5, and what was moved.
+  found = {(row['measure'], row['products in']): row['effect'] for _, row in compared.iterrows()}
+  assert found['srank', 'TF32'] == 'no' and found['srank', 'bfloat16'] == 'yes'
+  assert found['return', 'bfloat16'] == 'yes'
+  assert found['srank, rounded', 'bfloat16'] == 'no'  # No difference at all.
