@@ -1,7 +1,10 @@
-"""Trains offline DQN on MinAtar with products rounded as TF32 and bfloat16 round them.
+"""Trains offline DQN on CartPole with products rounded as TF32 and bfloat16 round them.
 
     python experiments/matmul_precision.py          (runs, then the table; resumes where it stopped)
     python experiments/matmul_precision.py report --results=docs/results/matmul_precision
+
+The regime is the one of `implicit_rl.demo`, where values diverge and rank is lost; any other offline
+gin file will do, such as --gin_file=gin_configs/minatar/offline_dqn.gin.
 
 A CPU multiplies in float32. Here the operands of every product and convolution of an update,
 forward and backward, are first cut to the mantissa of the narrower type (10 bits of TF32, 7 of
@@ -34,8 +37,8 @@ from implicit_rl.analysis import runs, style, tables
 
 CONTROL = 'control, 22 bits'
 MANTISSAS = {'float32': None, CONTROL: 22, 'TF32': 10, 'bfloat16': 7}  # bits
-GIN = 'gin_configs/minatar/offline_dqn.gin'
-ITERATIONS = 6  # of 2,000 gradient updates
+GIN = 'gin_configs/regimes/cartpole.gin'
+ITERATIONS = 10  # of 1,000 gradient updates in that regime
 LAST = 3  # iterations whose returns are averaged
 _PRODUCTS = ('dot_general', 'conv_general_dilated')
 # Columns of the committed table.
@@ -92,12 +95,15 @@ def _cut(x: Any, mantissa: int) -> Any:
   return jax.lax.reduce_precision(x, 8, mantissa) if x.dtype == 'float32' else x
 
 
-def run(directory: pathlib.Path, name: str, seed: int, iterations: int) -> pd.DataFrame:
+def run(
+  directory: pathlib.Path, gin_file: str, name: str, seed: int, iterations: int
+) -> pd.DataFrame:
   """Does or resumes one run; returns a row for each iteration."""
   from implicit_rl.running import experiment
 
   mantissa = MANTISSAS[name]
-  experiment.parse_gin([GIN], [f'OfflineRunner.num_iterations = {iterations}'])
+  bindings = [f'OfflineRunner.num_iterations = {iterations}', 'Diagnostics.plasticity = None']
+  experiment.parse_gin([gin_file], bindings)
   runner = experiment.create_runner(str(directory), seed)
   agent = runner.agent
   if mantissa is not None:
@@ -162,7 +168,8 @@ def main() -> None:
     '--results', type=pathlib.Path, help='directory of runs.csv; by default --output'
   )
   parser.add_argument('--seeds', type=int, default=5)
-  parser.add_argument('--iterations', type=int, default=ITERATIONS, help='of 2,000 updates')
+  parser.add_argument('--iterations', type=int, default=ITERATIONS)
+  parser.add_argument('--gin_file', default=GIN, help='of offline training')
   options = parser.parse_args()
   path = (options.results or options.output) / 'runs.csv'
   if options.step != 'report':
@@ -175,7 +182,7 @@ def main() -> None:
     for seed in range(options.seeds):
       for name in MANTISSAS:
         folder = options.output / name.partition(',')[0] / f'seed_{seed}'
-        parts.append(run(folder, name, seed, options.iterations))
+        parts.append(run(folder, options.gin_file, name, seed, options.iterations))
     path.parent.mkdir(parents=True, exist_ok=True)
     style.write_csv(pd.concat(parts, ignore_index=True), path)
   for table in tables_of(pd.read_csv(path)):
