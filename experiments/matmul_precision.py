@@ -3,8 +3,8 @@
     python experiments/matmul_precision.py          (runs, then the table; resumes where it stopped)
     python experiments/matmul_precision.py report --results=docs/results/matmul_precision
 
-The regime is the one of `implicit_rl.demo`, where values diverge and rank is lost; any other offline
-gin file will do, such as --gin_file=gin_configs/minatar/offline_dqn.gin.
+The regime is the one of `implicit_rl.demo`, where values diverge and rank is lost. Any other
+offline gin file will do, such as --gin_file=gin_configs/minatar/offline_dqn.gin.
 
 A CPU multiplies in float32. Here the operands of every product and convolution of an update,
 forward and backward, are first cut to the mantissa of the narrower type (10 bits of TF32, 7 of
