@@ -12,6 +12,7 @@ from implicit_rl.leaderboard import summary
 from implicit_rl.leaderboard.spec import NONE, Spec
 
 _NAMES = {name: summary.NAMES[name] for name in summary.RANKS}
+_TOWARDS = {'higher': 1, 'lower': -1, 'neither': 0}
 
 
 def state(found: pd.DataFrame, excluded: pd.DataFrame, spec: Spec) -> str:
@@ -38,6 +39,41 @@ def state(found: pd.DataFrame, excluded: pd.DataFrame, spec: Spec) -> str:
     missing = sorted({method for _, method in open_}, key=list(spec.methods).index)
     words += f' {len(open_)} have not been run yet, for these methods: {", ".join(missing)}.'
   return words
+
+
+def in_short(methods: pd.DataFrame) -> str:
+  """Returns which methods change the mean score by more than two standard errors, and of what kind.
+
+  Args:
+    methods: from `summary.by_method`.
+  """
+  others = methods[methods['remedy'] != NONE]
+  towards = np.sign(others['gain']).where(others['gain'].abs() > 2 * others['gain_error'], 0)
+  listed = lambda sign: _listed(
+    [
+      f'{row["remedy"]} {_signed(row["gain"])}'
+      for row in others[towards == sign].sort_values('gain', ascending=sign < 0).to_dict('records')
+    ],
+    'none',
+  )
+  by_kind = [
+    {
+      'kind': kind or '–',
+      'methods': len(group),
+      **{name: int((towards[group.index] == sign).sum()) for name, sign in _TOWARDS.items()},
+      'median change': _signed(group['gain'].median()),
+    }
+    for kind, group in others.groupby('kind', sort=False)
+  ]
+  return '\n\n'.join(
+    [
+      f'{int((towards > 0).sum())} of {len(others)} methods raise the mean score over regimes by '
+      f'more than two standard errors: {listed(1)}. {int((towards < 0).sum())} lower it: '
+      f'{listed(-1)}. Without a method the score is '
+      f'{methods.loc[methods["remedy"] == NONE, "iqm"].iloc[0]:.2f}.',
+      tables.markdown(pd.DataFrame(by_kind)),
+    ]
+  )
 
 
 def questions(found: pd.DataFrame, spec: Spec, correlations: pd.DataFrame) -> str:
@@ -127,5 +163,5 @@ def _signed(value: float) -> str:
   return f'{value:+.2f}'.replace('-', '−')
 
 
-def _listed(said: Sequence[str]) -> str:
-  return ', '.join(said) if said else 'not known yet'
+def _listed(said: Sequence[str], otherwise: str = 'not known yet') -> str:
+  return ', '.join(said) if said else otherwise

@@ -54,6 +54,7 @@ def everything(spec: Spec, results: pathlib.Path, page: pathlib.Path) -> list[pa
   }
   parts = {
     'state': answers.state(found, excluded, spec),
+    'short': answers.in_short(methods) if len(methods) else _NOTHING,
     'questions': answers.questions(found, spec, correlations) if len(methods) else _NOTHING,
     **{name: tables.markdown(table) if len(table) else _NOTHING for name, table in words.items()},
   }
@@ -185,7 +186,7 @@ def _html(
 ) -> str:
   return report_page.page(
     'Leaderboard',
-    _paragraphs(parts['state']),
+    _paragraphs(parts['state'] + '\n\n' + parts['short']),
     [
       ('Methods', _table(words['table'], texts=3)),
       ('Return', report_page.figure(_plain(_MAPS['score'][0]), maps['score'])),

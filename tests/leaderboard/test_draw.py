@@ -110,7 +110,7 @@ def test_correlations_are_spearmans_across_methods_and_within_cells(table):
 def test_a_table_half_done_is_drawn_and_says_what_is_open(table, tmp_path):
   table.to_csv(tmp_path / rows.ROWS, index=False)
   page = tmp_path / 'page.md'
-  names = ('state', 'table', 'questions', 'correlations', 'strengths', 'excluded')
+  names = ('state', 'short', 'table', 'questions', 'correlations', 'strengths', 'excluded')
   page.write_text('# Mine\n' + ''.join(f'<!-- {name} -->\nold\n<!-- end -->\n' for name in names))
   written = draw.everything(SPEC, tmp_path, page)
   assert all(path.exists() for path in written) and page in written
@@ -144,3 +144,22 @@ def test_the_docs_are_what_the_committed_rows_say(tmp_path):
       pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(kept), rtol=1e-4)
     else:
       assert path.read_text() == kept.read_text(), path.name
+
+
+def test_the_readme_quotes_the_table():
+  said = ' '.join((ROOT / 'README.md').read_text().split())
+  spec = leaderboard_spec.read(ROOT / 'sweeps' / 'leaderboard.yaml')
+  methods = pd.read_csv(RESULTS / 'summary.csv').set_index('remedy')
+  score = lambda name: f'{methods.loc[name, "gain"]:.2f} ± {methods.loc[name, "gain_error"]:.2f}'
+  best = methods.loc[['lp_0.0001', 'lp_0.001', 'lp_0.01'], 'gain'].idxmax()
+  found = summary.complete(summary.scored(rows.read(RESULTS / rows.ROWS), spec), spec)
+  raised = summary.consequences(found, spec).set_index(['measure', 'rank']).loc[('srank', 'raised')]
+  for quote in (
+    f'{len(methods) - 1} methods in six of them',
+    f'layer norm raises the mean score by {score("layer_norm")}',
+    f'RMS norm by {score("rms_norm")}',
+    f'L_p at its best weight by {score(best)}',
+    f'srank in {raised["cells"]} cells; the return rises in {raised["higher"]} of these and falls '
+    f'in {raised["lower"]}',
+  ):
+    assert quote in said
