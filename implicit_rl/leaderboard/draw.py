@@ -111,7 +111,7 @@ def method_words(methods: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame()
   methods = methods.sort_values('iqm', ascending=False, kind='stable')
   interval = lambda row: f'{row["iqm"]:.2f} [{row["iqm_low"]:.2f}, {row["iqm_high"]:.2f}]'
-  ratio = lambda value: '–' if np.isnan(value) else f'×{value:.3g}'
+  ratio = lambda value: '–' if np.isnan(value) else f'×{value:.2g}'
   return pd.DataFrame(
     [
       {
