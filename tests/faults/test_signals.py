@@ -24,7 +24,7 @@ def only(runner, bindings):
 CASES = {
   'offline, training': (
     'gin_configs/minatar/offline_dqn.gin',
-    only('OfflineRunner', OFFLINE | TWO | MINATAR | {'OfflineRunner.training_steps': 5000}),
+    only('OfflineRunner', OFFLINE | TWO | MINATAR | {'OfflineRunner.training_steps': 2560}),
     signal.SIGTERM,
     'training',
   ),
@@ -36,7 +36,7 @@ CASES = {
       | MINATAR_REPLAY
       | TWO
       | MINATAR
-      | {'OnlineRunner.training_steps': 10_000, 'OnlineRunner.log_replay': True},
+      | {'OnlineRunner.training_steps': 5000, 'OnlineRunner.log_replay': True},
     ),
     signal.SIGINT,
     'training',
@@ -50,7 +50,7 @@ CASES = {
       | TWO
       | ATARI
       | {
-        'OnlineRunner.training_steps': 700,
+        'OnlineRunner.training_steps': 400,
         'OnlineRunner.max_steps_per_episode': 300,
         'OnlineRunner.evaluation_steps': 20,
       },
@@ -65,7 +65,7 @@ CASES = {
       OFFLINE
       | TWO
       | ATARI
-      | {'OfflineRunner.evaluation_steps': 1500, 'OfflineRunner.max_steps_per_episode': 1500},
+      | {'OfflineRunner.evaluation_steps': 500, 'OfflineRunner.max_steps_per_episode': 500},
     ),
     signal.SIGINT,
     'evaluating',
