@@ -243,9 +243,11 @@ def test_derivatives_of_actor_critic_losses_compose(conservative):
     )
   loss = lambda p: plain(p, target, batch, key)[0]
   direction = direction_of(params)
-  slope = dot(jax.grad(loss)(params), direction)
-  np.testing.assert_allclose(jax.jvp(loss, (params,), (direction,))[1], slope, rtol=1e-3)
-  np.testing.assert_allclose(jax.linearize(loss, params)[1](direction), slope, rtol=1e-3)
+  slope = dot(jax.jit(jax.grad(loss))(params), direction)
+  jvp = jax.jit(lambda p, v: jax.jvp(loss, (p,), (v,))[1])
+  linear = jax.jit(lambda p, v: jax.linearize(loss, p)[1](v))
+  np.testing.assert_allclose(jvp(params, direction), slope, rtol=1e-3)
+  np.testing.assert_allclose(linear(params, direction), slope, rtol=1e-3)
   found, expected = (
     jax.jit(functools.partial(product, loss))(params, direction)
     for product in (forward_over_reverse, reverse_over_reverse)

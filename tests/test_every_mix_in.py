@@ -23,6 +23,7 @@ from implicit_rl import environments
 from implicit_rl.data.sources import tfds_replay
 from implicit_rl.logs import checkpoints
 from implicit_rl.running import compiled_online_loop, experiment
+from tests.cases import cases
 from tests.command_line import MINATAR_REPLAY, OFFLINE, ONLINE, ROOT, run
 from tests.faults import processes
 
@@ -264,11 +265,7 @@ def applicable(setting, group):
 
 
 CASES = [
-  pytest.param(
-    setting,
-    group,
-    marks=() if group == 'kinds' else pytest.mark.exhaustive,
-  )
+  (setting, group)
   for setting in ('online MinAtar', 'Atari', 'MuJoCo')
   for group in GROUPS
   if applicable(setting, group)
@@ -278,7 +275,7 @@ CASES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('setting, group', CASES)
+@pytest.mark.parametrize('setting, group', cases(CASES, lambda setting, group: group == 'kinds'))
 def test_a_group_acts_reports_and_resumes(setting, group, make, tmp_path):
   check_together(setting, applicable(setting, group), make, tmp_path)
 
@@ -334,9 +331,7 @@ RUNS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'kind', ['offline', pytest.param('compiled online', marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize('kind', cases(((kind,) for kind in RUNS), 'offline'.__eq__))
 def test_a_run_of_all_remedies_is_resumed_as_if_never_interrupted(kind, tmp_path):
   """The command line, killed in its second iteration: one run with nearly every remedy."""
   experiment_file, bindings = RUNS[kind]

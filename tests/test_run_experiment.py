@@ -17,6 +17,7 @@ from absl import flags
 import run_experiment
 from implicit_rl.logs import checkpoints, jsonl, progress_bars
 from implicit_rl.running import experiment
+from tests.cases import cases
 from tests.command_line import ROOT, refusal, run, strip_speed
 
 ATARI = 'gin_configs/atari/offline_dqn.gin'
@@ -29,8 +30,24 @@ GIN_FILES = sorted(
 )
 
 
+def test_every_gin_file_is_read():
+  for gin_file in GIN_FILES:
+    experiment.parse_gin([str(ROOT / gin_file), str(ROOT / PENALTY)], [])
+    agent = gin.query_parameter('Experiment.agent').configurable.wrapper.__name__
+    name = pathlib.Path(gin_file).stem.partition('_')[2].replace('_', '')
+    assert agent.lower().removeprefix('continuous') == f'{name}agent'
+
+
+# Each agent once, and each environment offline and online.
+RUN = [path for path in GIN_FILES if 'minatar/offline' in path or 'mujoco' in path]
+RUN += [
+  f'gin_configs/{name}.gin'
+  for name in ('minatar/online_dqn', 'atari/online_qr_dqn', 'atari/offline_c51')
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('gin_file', GIN_FILES)
+@pytest.mark.parametrize('gin_file', cases(((path,) for path in GIN_FILES), RUN.__contains__))
 def test_every_gin_file_runs(gin_file, tmp_path, hopper_replay, capsys):
   data = {'VectorReplay.path': repr(str(hopper_replay))} if 'mujoco/offline' in gin_file else {}
   (row,) = run(tmp_path, gin_file, PENALTY, **data)

@@ -12,6 +12,7 @@ import pytest
 
 from implicit_rl.logs import checkpoints, jsonl
 from tests import forks
+from tests.cases import cases
 from tests.command_line import (
   MINATAR_REPLAY,
   MUJOCO,
@@ -142,7 +143,9 @@ def learner_of(base_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('path', PATHS)
+@pytest.mark.parametrize(
+  'path', cases(((path,) for path in PATHS), ['offline', 'compiled online'].__contains__)
+)
 def test_mix_ins_add_up_act_and_are_taken_out_again(path, outside, tmp_path):
   gin_file, bindings = PATHS[path]
   bindings = bindings | {f'{runner_of(gin_file)}.num_iterations': 3}
@@ -174,7 +177,9 @@ def test_mix_ins_add_up_act_and_are_taken_out_again(path, outside, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.faults
-@pytest.mark.parametrize('path', ['offline', 'compiled online'])
+@pytest.mark.parametrize(
+  'path', [pytest.param('offline', marks=pytest.mark.exhaustive), 'compiled online']
+)
 def test_a_run_with_remedies_that_is_killed_ends_as_one_that_never_was(path, outside, tmp_path):
   gin_file, bindings = PATHS[path]
   own = tmp_path / 'experiment.gin'
