@@ -499,7 +499,8 @@ def lp_penalty(features: ArrayLike, solver: str = 'auto') -> jax.Array:
   Args:
     features: [n, d], activations of the training minibatch.
     solver: how the two eigenpairs are found, a key of `eigensolvers.SOLVERS`. All agree to
-      rounding. 'auto' is bisection on the CPU and 'eigh' elsewhere; 'squaring' calls no library.
+      rounding. 'auto' is bisection on the CPU, the fastest there, and 'eigh' elsewhere, where none
+      was measured; 'squaring' calls no library.
 
   Raises:
     ValueError: the features are not two-dimensional, or there is no such solver.

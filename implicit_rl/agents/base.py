@@ -368,7 +368,7 @@ class Agent:
     """Measures the current parameters on a fixed batch [B, ...].
 
     Args:
-      batch: transitions.
+      batch: transitions; [N, B, ...] of the seeds that `VmappedMeasuring` measures side by side.
       iteration: number of the iteration, from 0, which decides what diagnostics are due.
       measurements: those to take, with a memory of their own; None takes the run's.
 

@@ -62,7 +62,7 @@ def updates_due(rate: fractions.Fraction, after: int, steps: Steps, priming: int
 def chunk_size(total: int, most: int = 64) -> int:
   """Returns the steps of a compiled call: a divisor of `total` if one is near `most`, else `most`.
 
-  With a divisor all calls have one size, and one program serves.
+  With a divisor all calls have one size, and one program serves. On a GPU no `most` was measured.
   """
   for size in range(min(most, total), most // 2, -1):
     if total % size == 0:

@@ -89,8 +89,8 @@ class Runner(saving_runner.SavingRunner):
     clip_rewards: give the agent rewards clipped to [−1, 1]; returns are logged unclipped.
     num_seeds: run this many seeds, from --seed upwards, each in `base_dir/seed_S`.
     seeds_as: 'vmap', one program for all seeds: offline on one data source, online with a
-      `DeviceReplay`; 'processes', side by side; 'auto' is 'processes' on the CPU, and elsewhere
-      'vmap' where that is possible.
+      `DeviceReplay`; 'processes', side by side; 'auto' is 'processes' on the CPU, as measured
+      there, and elsewhere 'vmap' where that is possible, unmeasured.
 
   Attributes:
     evaluate_policy: plays an evaluation, see `environments.Evaluate`; several runs side by side
