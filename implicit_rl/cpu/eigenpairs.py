@@ -43,7 +43,9 @@ def extreme_eigenpairs(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
     lambda: vectors,
     lambda: _inverse_iteration(diagonal, beside, values, 64),
   )
-  return values, _reflected(reflectors, factors, vectors)
+  # Q leaves the first coordinate, for its reflectors stand below the diagonal.
+  rest = lax.linalg.ormqr(reflectors[1:, :-1], factors, vectors[:, 1:].T)
+  return values, jnp.concatenate([vectors[:, :1], rest.T], axis=1)
 
 
 def _inverse_iteration(
@@ -99,20 +101,3 @@ def _below(diagonal: jax.Array, beside: jax.Array, shifts: jax.Array) -> jax.Arr
     pivot = diagonal[row] - shifts - squares[row - 1] / pivot
     count += pivot < 0
   return count
-
-
-def _reflected(reflectors: jax.Array, factors: jax.Array, vectors: jax.Array) -> jax.Array:
-  """Q·v for each vector, Q = Π (I − τ_i w_i w_iᵀ): [n, n], [n − 1], [2, n] -> [2, n].
-
-  With the w_i as columns of W, Q = I − W·S⁻¹·Wᵀ, where S has 1/τ_i on its diagonal and WᵀW above it
-  (Schreiber and Van Loan, 1989).
-  """
-  size = len(reflectors)
-  used = factors != 0  # Else the column was as it should be.
-  w = jnp.tril(reflectors, -2)[:, : size - 1] + jnp.eye(size, size - 1, -1, reflectors.dtype)
-  w = jnp.where(used[None], w, 0)
-  s = jnp.triu(jnp.matmul(w.T, w, precision='highest'), 1)
-  s += jnp.diag(jnp.where(used, 1 / jnp.where(used, factors, 1), 1))
-  along = jnp.matmul(vectors, w, precision='highest')  # [2, n − 1], (Wᵀv)ᵀ
-  solved = lax.linalg.triangular_solve(s, along, left_side=False, lower=False, transpose_a=True)
-  return vectors - jnp.matmul(solved, w.T, precision='highest')
