@@ -4,8 +4,8 @@
 
 The same update in four versions that take turns in one process: with the penalty, without it, and
 without it and without `Gradient/Norm`, or without any metrics, which XLA then leaves out. Then the
-penalty's gradient alone, by each solver of the Gram matrix's eigenproblem and from an SVD. Batches
-are in memory.
+penalty's gradient alone, by each solver of the Gram matrix's eigenproblem and from an SVD, and what
+it and its relatives consist of (`--sizes` without a size: these alone). Batches are in memory.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ GIN = {
 WITH, WITHOUT = 'with the penalty', 'without'
 AGAINST = {WITH: WITHOUT, 'without Gradient/Norm': WITHOUT, 'without any metrics': WITHOUT}
 SVD = 'from an SVD'
+LOOP = 64  # runs of a piece in a compiled loop
 
 
 def agent_and_batches(
@@ -136,6 +137,39 @@ def alone() -> dict[str, Callable[[int], Any]]:
   return {**solvers, SVD: gradient(from_svd)}
 
 
+def pieces() -> dict[str, Callable[[int], Any]]:
+  """What penalties by the Gram matrix consist of, for MinAtar's 32 × 128, in a compiled loop."""
+  import jax
+  import jax.numpy as jnp
+
+  from implicit_rl import rank
+  from implicit_rl.eigensolvers import SOLVERS
+  from implicit_rl.remedies.feature_terms import NuclearNorm
+
+  features = jnp.maximum(jax.random.normal(jax.random.PRNGKey(0), (LOOP, 32, 128)), 0)
+  grams = jax.vmap(lambda x: x @ x.T)(features)
+
+  def looped(work: Callable[[jax.Array], Any], inputs: jax.Array) -> Callable[[int], Any]:
+    def step(total: jax.Array, one: jax.Array) -> tuple[jax.Array, None]:
+      done = jax.lax.optimization_barrier(jax.tree.leaves(work(one)))
+      return total + sum(x.ravel()[0] for x in done), None
+
+    compiled = jax.jit(lambda inputs: jax.lax.scan(step, jnp.zeros(()), inputs)[0])
+    return lambda count: [jax.block_until_ready(compiled(inputs)) for _ in range(count)] and None
+
+  return {
+    'Gram matrix': looped(lambda x: x @ x.T, features),
+    "its tridiagonal form (LAPACK's sytrd)": looped(
+      lambda g: jax.lax.linalg.tridiagonal(g, lower=True), grams
+    ),
+    'its two eigenpairs, with that': looped(SOLVERS['auto'], grams),
+    "all its eigenpairs (LAPACK's syevd)": looped(jnp.linalg.eigh, grams),
+    'gradient of L_p': looped(jax.grad(rank.lp_penalty), features),
+    'gradient of the stable rank': looped(jax.grad(rank.stable_rank), features),
+    'gradient of the nuclear norm': looped(jax.grad(NuclearNorm().of_features), features),
+  }
+
+
 def main() -> None:
   """Measures and prints."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -157,6 +191,9 @@ def main() -> None:
   results = turns.in_turn(alone(), 100 * options.calls, options.rounds)
   shown = turns.table(results, dict.fromkeys(results, SVD))
   print(f'### Gradient of the penalty of 32 × 512 features\n\n{shown}')
+  results = turns.in_turn(pieces(), 10 * options.calls, options.rounds)
+  rows = [[name, f'{1e6 * turns.middle(results, name) / LOOP:.1f}'] for name in results]
+  print(f'\n### Pieces of 32 × 128 features\n\n{turns.markdown(["", "CPU µs"], rows)}')
   print(f'\nMedians (least to most) of {options.rounds} rounds, one thread; {machine.line()}.')
 
 
