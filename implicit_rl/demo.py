@@ -107,12 +107,12 @@ def draw(output: pathlib.Path, made: Sequence[parallel_runs.Job]) -> list[pathli
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='implicit-rl demo',
-    description='Trains offline DQN on CartPole with two remedies and two controls, draws them.',
+    description='Trains and draws offline DQN on CartPole with two remedies and two controls.',
   )
   parser.add_argument(
     '--output', type=pathlib.Path, default='runs/demo', help='directory of the runs and the figure'
   )
-  parser.add_argument('--seeds', type=int, default=3, help='runs of each variant (3)')
+  parser.add_argument('--seeds', type=int, default=3, help='seeds per variant (3)')
   parser.add_argument(
     '--iterations', type=int, default=20, help='iterations of 500 gradient updates (20)'
   )

@@ -79,7 +79,7 @@ def _comparison(table: pd.DataFrame, last: int) -> str:
   columns = ['variant', 'game', 'runs', titles['best'], titles['last']]
   columns += ['srank first', 'srank peak', 'srank last', *(WORDS[name] for name in others)]
   note = '<p class="faint">Mean over runs ± sample standard deviation; other ranks first → last. '
-  note += 'Ranks may disagree: centred ones leave out the mean feature.</p>'
+  note += 'Ranks may disagree: centred ones exclude the mean feature.</p>'
   return report_page.table(columns, rows, columns[2:]) + note
 
 
@@ -185,7 +185,7 @@ def _number(value: float) -> str:
 
 def _warnings(table: pd.DataFrame, found: Mapping[str, list[findings.Finding]]) -> str:
   if not found:
-    return '<p>These rows were saved without what else the runs left.</p>'
+    return '<p>Only these rows were saved; the runs’ other files are missing.</p>'
   parts = []
   for path, remarks in found.items():
     if remarks:
@@ -195,7 +195,7 @@ def _warnings(table: pd.DataFrame, found: Mapping[str, list[findings.Finding]]) 
       )
       parts.append(f'<h3><code>{html.escape(path)}</code></h3><ul>{items}</ul>')
   clean = sum(not remarks for remarks in found.values())
-  return ''.join(parts) + f'<p>{clean} of {len(found)} runs left nothing to remark.</p>'
+  return ''.join(parts) + f'<p>{clean} of {len(found)} runs have no warnings.</p>'
 
 
 def _settings(table: pd.DataFrame, read: Mapping[str, runs.Run]) -> str:
@@ -221,7 +221,7 @@ def _settings(table: pd.DataFrame, read: Mapping[str, runs.Run]) -> str:
   if different:
     parts += ['<h3>Where the runs differ</h3>', report_page.table(['setting', *columns], different)]
   body = report_page.table(['setting', 'value'], shared)
-  return ''.join([*parts, report_page.fold(f'{len(shared)} settings that all share', body)])
+  return ''.join([*parts, report_page.fold(f'{len(shared)} settings shared by all runs', body)])
 
 
 def _record(read: Mapping[str, runs.Run]) -> str:

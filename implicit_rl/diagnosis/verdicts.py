@@ -125,7 +125,7 @@ def _plasticity(measured: Mapping[str, float], alarm: str | None) -> Verdict:
   answer = f'Units work: at most {known[worst]:.0%} of a layer are dormant ({where}).'
   ratio = measured.get(_PROBE, float('nan'))
   if ratio == ratio:
-    answer += f' Learning something new, its error is {ratio:.2f} times that of fresh networks.'
+    answer += f' When it learns a new target, its error is {ratio:.2f} times that of fresh networks.'
   return Verdict('Plasticity', 'warning' if ratio > _SLOWER else 'good', answer, numbers, rests)
 
 
@@ -136,7 +136,7 @@ def _values(
   numbers = tuple(name for name in names if name in measured)
   rests = 'values cannot pass r_max/(1 − γ) or r_min/(1 − γ) of the rewards in the data'
   if 'q_mean' not in measured:
-    answer = 'There are no values to look at: give q_values.'
+    answer = 'There are no values: give q_values.'
     return Verdict('Values', 'unknown', answer, numbers, rests)
   if any(measured[name] != measured[name] for name in ('q_mean', 'q_max')):
     return Verdict('Values', 'bad', 'Values are not finite.', numbers, rests)

@@ -83,7 +83,7 @@ def test_the_page_needs_nothing_else(page):
 
 def test_settings_record_and_comparison_are_there(page):
   assert '<td><code>Learner.penalty_weight</code></td><td>0.0</td><td>0.001</td>' in page
-  assert 'settings that all share' in page and 'Agent.batch_size' in page
+  assert 'settings shared by all runs' in page and 'Agent.batch_size' in page
   assert 'git_revision' in page and 'num_iterations' in page
   assert 'mean of last 5 evaluations' in page and 'DQN + lp_penalty 0.001' in page
   assert '>entropy rank</th>' in page and '>centred PCA rank</th>' in page
