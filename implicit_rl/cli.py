@@ -27,21 +27,21 @@ class Command(NamedTuple):
 
 COMMANDS = {
   'train': Command('train', 'trains an agent, or resumes a run'),
-  'demo': Command('demo', 'trains offline DQN with remedies and controls, draws the comparison'),
+  'demo': Command('demo', 'trains offline DQN with remedies and controls, and draws them'),
   'diagnose': Command('diagnostics.__main__', 'measures trained runs and judges their networks'),
-  'report': Command('analysis.__main__', 'makes one HTML page of runs', ('report',)),
+  'report': Command('analysis.__main__', 'writes one HTML page about runs', ('report',)),
   'analysis': Command('analysis.__main__', 'draws figures and tables of runs'),
   'evaluate': Command('reuse.evaluating', 'plays a trained run and prints its return'),
   'play': Command('reuse.playing', 'records an episode of a trained run, as .gif or .mp4'),
-  'export': Command('reuse.exporting', 'writes a policy to a file that needs JAX alone'),
-  'zoo': Command('reuse.zoo', 'trains three small agents to play with'),
+  'export': Command('reuse.exporting', 'writes a policy to a file that needs only JAX'),
+  'zoo': Command('reuse.zoo', 'trains three small example agents'),
   'data': Command('data.__main__', 'makes, checks and exports stores of transitions'),
-  'sweep': Command('sweep.__main__', 'does the runs of a YAML file, on Ray or SLURM'),
+  'sweep': Command('sweep.__main__', 'starts the runs of a YAML file, on Ray or SLURM'),
   'leaderboard': Command(
-    'leaderboard.__main__', 'runs every method in every regime, draws the rows'
+    'leaderboard.__main__', 'runs every method in every regime, and draws the rows'
   ),
-  'configs': Command('configs', 'lists and copies the gin files and sweeps that ship'),
-  'environments': Command('environments.__main__', 'lists the games'),
+  'configs': Command('configs', 'lists and copies the shipped gin files and sweeps'),
+  'environments': Command('environments.__main__', 'lists the tasks of each environment'),
   'measure-device': Command(
     'measure_device.__main__', 'measures the GPU, TPU or CPU that JAX finds'
   ),

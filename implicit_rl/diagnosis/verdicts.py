@@ -125,7 +125,9 @@ def _plasticity(measured: Mapping[str, float], alarm: str | None) -> Verdict:
   answer = f'Units work: at most {known[worst]:.0%} of a layer are dormant ({where}).'
   ratio = measured.get(_PROBE, float('nan'))
   if ratio == ratio:
-    answer += f' When it learns a new target, its error is {ratio:.2f} times that of fresh networks.'
+    answer += (
+      f' When it learns a new target, its error is {ratio:.2f} times that of fresh networks.'
+    )
   return Verdict('Plasticity', 'warning' if ratio > _SLOWER else 'good', answer, numbers, rests)
 
 
