@@ -94,7 +94,7 @@ def test_saved_rows_have_a_page_too_and_names_are_escaped(study, tmp_path):
   (tmp_path / 'rows.csv').write_text(text)
   page = report.build([tmp_path / 'rows.csv'])
   assert '<script' not in page and '&lt;script&gt;' in page
-  assert page.count('<figure>') == 4 * 3 and 'saved without what else' in page
+  assert page.count('<figure>') == 4 * 3 and 'Only these rows were saved' in page
 
 
 def texts(base_dir):
