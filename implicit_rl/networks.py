@@ -136,12 +136,13 @@ class NatureCNN(nn.Module):
     padding: 'SAME' as in Dopamine's networks (7744 inputs to the hidden layer) or 'VALID' as in the
       original (3136 inputs). Their speeds and ranks are not comparable. 'VALID' refuses frames of
       which it would not see every pixel.
-    layer_norm: see the module.
+    layer_norm: True or 'rms' normalises each hidden layer before its activation.
     head: what turns features into values.
-    activation: see the module.
-    dtype: see the module.
-    feature_norm: see the module.
-    spectral_norm: see the module.
+    activation: of every hidden layer, one of `layers.ACTIVATIONS`.
+    dtype: what the layers compute in, such as 'bfloat16'; None is float32.
+    feature_norm: whether features are scaled to length 1.
+    spectral_norm: power iterations that find σ₁ of the last hidden weights, by which they are
+      divided; 0 leaves them.
   """
 
   num_actions: int
@@ -176,12 +177,13 @@ class SmallCNN(nn.Module):
   Attributes:
     num_actions: number of actions A.
     hidden_units: width d of the penultimate layer.
-    layer_norm: see the module.
+    layer_norm: True or 'rms' normalises each hidden layer before its activation.
     head: what turns features into values.
-    activation: see the module.
-    dtype: see the module.
-    feature_norm: see the module.
-    spectral_norm: see the module.
+    activation: of every hidden layer, one of `layers.ACTIVATIONS`.
+    dtype: what the layers compute in, such as 'bfloat16'; None is float32.
+    feature_norm: whether features are scaled to length 1.
+    spectral_norm: power iterations that find σ₁ of the last hidden weights, by which they are
+      divided; 0 leaves them.
   """
 
   num_actions: int
@@ -214,12 +216,13 @@ class MinAtarCNN(nn.Module):
   Attributes:
     num_actions: number of actions A.
     hidden_units: width d of the penultimate layer.
-    layer_norm: see the module.
+    layer_norm: True or 'rms' normalises each hidden layer before its activation.
     head: what turns features into values.
-    activation: see the module.
-    dtype: see the module.
-    feature_norm: see the module.
-    spectral_norm: see the module.
+    activation: of every hidden layer, one of `layers.ACTIVATIONS`.
+    dtype: what the layers compute in, such as 'bfloat16'; None is float32.
+    feature_norm: whether features are scaled to length 1.
+    spectral_norm: power iterations that find σ₁ of the last hidden weights, by which they are
+      divided; 0 leaves them.
   """
 
   num_actions: int
@@ -249,12 +252,13 @@ class MLP(nn.Module):
   Attributes:
     num_actions: number of actions A.
     hidden_units: widths of the hidden layers; the last is d. (64, 64) is the paper's gridworld.
-    activation: see the module.
-    layer_norm: see the module.
+    activation: of every hidden layer, one of `layers.ACTIVATIONS`.
+    layer_norm: True or 'rms' normalises each hidden layer before its activation.
     head: what turns features into values.
-    dtype: see the module.
-    feature_norm: see the module.
-    spectral_norm: see the module.
+    dtype: what the layers compute in, such as 'bfloat16'; None is float32.
+    feature_norm: whether features are scaled to length 1.
+    spectral_norm: power iterations that find σ₁ of the last hidden weights, by which they are
+      divided; 0 leaves them.
     observation_max: largest value of an observation; states are divided by it. None is 1, except
       for uint8 images, [B, S, H, W] or with 1 or 3 channels last, where it is 255, as in the
       convolutional networks. MinAtar's zeros and ones have more channels and stay as they are.
@@ -329,15 +333,16 @@ class ActorCritic(nn.Module):
     num_actions: A, length of an action.
     hidden_units: widths of the hidden layers of policy and critics; a critic's last is d.
     num_critics: K.
-    layer_norm: see the module.
+    layer_norm: True or 'rms' normalises each hidden layer before its activation.
     initial_temperature: α before the first update, where it is learnt.
     least_log_std: the policy's log standard deviation is clipped from below at this.
     most_log_std: and from above at this.
     lagrange: there is a multiplier to learn, which starts at 1 (CQL with a threshold).
-    activation: see the module; of policy and critics.
-    dtype: see the module.
-    feature_norm: see the module.
-    spectral_norm: see the module.
+    activation: of the hidden layers of policy and critics, one of `layers.ACTIVATIONS`.
+    dtype: what the layers compute in, such as 'bfloat16'; None is float32.
+    feature_norm: whether features are scaled to length 1.
+    spectral_norm: power iterations that find σ₁ of the last hidden weights, by which they are
+      divided; 0 leaves them.
   """
 
   num_actions: int

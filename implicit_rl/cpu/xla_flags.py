@@ -56,8 +56,12 @@ def for_training() -> dict[str, str]:
   if _cpu_alone():
     ours[_BLOCKS] = allocator.BLOCK
   added = [f'{name}={value}' for name, value in ours.items() if name not in flags]
-  # First: XLA stops at what is no flag.
-  return {'XLA_FLAGS': ' '.join([*added, flags]).strip()} if added else {}
+  found = {}
+  if added:
+    found['XLA_FLAGS'] = ' '.join([*added, flags]).strip()  # First: XLA stops at what is no flag.
+  if _BLOCKS in ours and 'TF_CPP_MIN_LOG_LEVEL' not in os.environ:
+    found['TF_CPP_MIN_LOG_LEVEL'] = '2'  # XLA warns of each array that is larger than a block.
+  return found
 
 
 def _cpu_alone() -> bool:

@@ -56,6 +56,15 @@ def test_flags_are_added_where_the_machine_wants_them_and_the_user_says_nothing(
   assert xla_flags.for_training() == {}
 
 
+def test_xlas_warnings_of_large_arrays_are_silent_unless_the_user_says_otherwise(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '')
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  monkeypatch.delenv('TF_CPP_MIN_LOG_LEVEL', raising=False)
+  assert xla_flags.for_training()['TF_CPP_MIN_LOG_LEVEL'] == '2'
+  monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '0')
+  assert 'TF_CPP_MIN_LOG_LEVEL' not in xla_flags.for_training()
+
+
 def test_a_second_start_adds_nothing(monkeypatch):
   monkeypatch.setenv('XLA_FLAGS', '')
   monkeypatch.setenv('XLA_FLAGS', xla_flags.for_training().get('XLA_FLAGS', ''))

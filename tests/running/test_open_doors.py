@@ -225,18 +225,20 @@ def test_the_remedy_and_the_diagnostic_of_the_docs_run(tmp_path, monkeypatch):
   blocks = re.findall(r'(?:^    .*\n|^\n(?=    |\n    ))+', page, re.M)
   files, lines = {}, []
   for file, binding in itertools.pairwise(map(textwrap.dedent, blocks)):
-    if named := re.match(r'\n*import (my_remedies|my_measures)\n', binding):
+    if named := re.match(r'\n*import (my_remedies|my_shrink|my_measures)\n', binding):
       files[named[1]] = file
       lines.append(binding)
-  assert set(files) == {'my_remedies', 'my_measures'}
+  assert set(files) == {'my_remedies', 'my_shrink', 'my_measures'}
   monkeypatch.syspath_prepend(tmp_path)
   for name, text in files.items():
     (tmp_path / f'{name}.py').write_text(text)
     assert len(text.strip().splitlines()) < 30
+  lines.append('my_shrink.ShrinkHead.period = 2')
   (tmp_path / 'mine.gin').write_text('\n'.join(lines))
   gin_file, bindings = PATHS['offline']
   (row,) = run(tmp_path / 'run', gin_file, tmp_path / 'mine.gin', **bindings)
   assert row['Losses/L2Init'] > 0
+  assert 0 < row['ShrinkHead/By'] <= 0.01
   assert row['parameter_norm'] > 1
   params = jax.tree.leaves(learner_of(tmp_path / 'run')['params'])
   norm = np.sqrt(sum(np.sum(np.square(x, dtype=np.float64)) for x in params))
