@@ -105,7 +105,7 @@ REGIMES = (
     'centred_effective_rank',
     'below',
     ('clipped', 'supervised'),
-    'Values that diverge cost rank: with clipped targets more of it stays.',
+    'Diverging values reduce the rank, and clipped targets keep more of it.',
   ),
   Regime(
     'target_scale',
@@ -113,7 +113,7 @@ REGIMES = (
     'centred_effective_rank',
     'below',
     ('0', '10'),
-    'A constant that changes no policy costs rank.',
+    'A constant that changes no policy reduces the rank.',
   ),
   Regime(
     'random_targets',
@@ -121,7 +121,7 @@ REGIMES = (
     'Losses/MonteCarlo',
     'above',
     ('fresh',),
-    'A network that has learnt many tasks learns new ones worse than fresh networks do.',
+    'A network that has learned many tasks learns new ones worse than fresh networks do.',
   ),
   Regime(
     'late_reward',
@@ -129,7 +129,7 @@ REGIMES = (
     'centred_effective_rank',
     'below',
     ('fresh', 'from_start'),
-    'After as many updates with the reward, a network that had learnt to predict 0 has less rank.',
+    'A network that first learned to predict 0 has a lower rank after as many rewarded updates.',
   ),
   Regime(
     'dead_relu',
@@ -137,7 +137,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('tanh', 'slow'),
-    'Dead units cost rank: units that can not die keep more of it.',
+    'Dead units reduce the rank, and units that cannot die keep more of it.',
   ),
   Regime(
     'cartpole',
@@ -145,7 +145,7 @@ REGIMES = (
     'centred_effective_rank',
     'below',
     ('clipped', 'fqe', 'monte_carlo'),
-    'Values that diverge cost rank: with clipped targets more of it stays.',
+    'Diverging values reduce the rank, and clipped targets keep more of it.',
   ),
   Regime(
     'catch',
@@ -153,7 +153,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('monte_carlo', 'fqe'),
-    'Bootstrapping costs raw rank: regression to the returns keeps more of it.',
+    'Bootstrapping reduces the raw rank, and regression to the returns keeps more of it.',
   ),
   Regime(
     'deep_sea',
@@ -161,7 +161,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('monte_carlo', 'fqe'),
-    'Bootstrapping costs raw rank: regression to the returns keeps more of it.',
+    'Bootstrapping reduces the raw rank, and regression to the returns keeps more of it.',
   ),
   Regime(
     'heavy_priming',
@@ -169,7 +169,7 @@ REGIMES = (
     'plasticity_error_ratio',
     'above',
     ('none', 'fresh'),
-    'A network that was fitted to its first data for long learns new targets worse.',
+    'A network that was fitted to its first data for a long time learns new targets worse.',
     online=True,
   ),
   Regime(
@@ -178,7 +178,7 @@ REGIMES = (
     'centred_effective_rank',
     'below',
     ('1', 'equal_updates'),
-    'Many updates on the same data cost rank.',
+    'Many updates on the same data reduce the rank.',
     online=True,
   ),
   Regime(
@@ -197,7 +197,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('fqe', 'monte_carlo'),
-    'Bootstrapping with a maximum costs raw rank: without the maximum more of it stays.',
+    'Bootstrapping with a maximum reduces the raw rank, and without it more of it stays.',
   ),
   Regime(
     'minatar_long_breakout',
@@ -205,7 +205,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('monte_carlo',),
-    'Over as many epochs as in the paper, bootstrapping costs raw rank.',
+    'Over as many epochs as in the paper, bootstrapping reduces the raw rank.',
   ),
   Regime(
     'minatar_long_space_invaders',
@@ -213,7 +213,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('monte_carlo',),
-    'Over as many epochs as in the paper, bootstrapping costs raw rank.',
+    'Over as many epochs as in the paper, bootstrapping reduces the raw rank.',
     needs_replay=True,
   ),
   Regime(
@@ -222,7 +222,7 @@ REGIMES = (
     'effective_rank',
     'below',
     ('monte_carlo',),
-    'Over as many epochs as in the paper, bootstrapping costs raw rank.',
+    'Over as many epochs as in the paper, bootstrapping reduces the raw rank.',
     needs_replay=True,
   ),
 )
