@@ -126,7 +126,7 @@ def ends(rows: pd.DataFrame) -> pd.DataFrame:
   Returns:
     A row for each variant and seed, a column for each measure.
   """
-  by_run = rows.sort_values('iteration').groupby(['variant', 'seed'], sort=False)
+  by_run = rows.sort_values(['variant', 'seed', 'iteration']).groupby(['variant', 'seed'])
   measures = ['srank', 'centred_srank', 'effective_rank', 'centred_effective_rank', 'q_mean']
   last = by_run[[*measures, _ROUNDED]].last()
   returns = by_run['eval_return'].apply(lambda values: values.tail(LAST).mean())
