@@ -47,9 +47,11 @@ def read(path: str | os.PathLike, time_limit: int | None = None) -> Dataset:
   if (path / MINARI_FILE).is_file():
     return read_minari(path)
   found = path / FILE if (path / FILE).is_file() else path
+  if not path.exists():
+    raise FileNotFoundError(f'No such file or folder: {path}.')
   if not found.is_file():
     raise FileNotFoundError(
-      f'{path} is no file and holds neither {FILE} of an online run nor {MINARI_FILE}.'
+      f'The folder {path} holds neither {FILE} of an online run nor {MINARI_FILE}.'
     )
   return read_flat(found, time_limit)
 
@@ -216,7 +218,8 @@ def write_minari(
   Args:
     name: as 'mujoco/hopper/sac-v0'.
     dataset: episodes of T+1 observations.
-    environment: gymnasium's id of what made it; None takes what the dataset says of itself.
+    environment: gymnasium's id of what made it; 'my_module:MyGame-v0' imports `my_module` first.
+      None takes what the dataset says of itself.
     **metadata: what else Minari records, such as `author` and `description`.
 
   Returns:
@@ -224,13 +227,15 @@ def write_minari(
 
   Raises:
     ImportError: if Minari is not installed.
-    ValueError: if an episode lacks its last observation, or the dataset exists.
+    ValueError: if an episode lacks its last observation, the environment cannot be made, or the
+      dataset exists.
   """
   minari = _import_minari()
   import gymnasium
   from minari.data_collector import EpisodeBuffer
 
   _check_whole(dataset.episodes)
+  game = _make(environment or dataset.about.get('environment'))
   first = dataset.episodes[0]
   box = gymnasium.spaces.Box
   buffers = [
@@ -247,7 +252,7 @@ def write_minari(
   written = minari.create_dataset_from_buffers(
     name,
     buffers,
-    env=environment or dataset.about.get('environment'),
+    env=game,
     observation_space=box(-np.inf, np.inf, first.observation.shape[1:], np.float32),
     action_space=box(-1, 1, first.action.shape[1:], np.float32)
     if first.action.ndim > 1
@@ -255,6 +260,24 @@ def write_minari(
     **metadata,
   )
   return pathlib.Path(written.storage.data_path).parent
+
+
+def _make(environment: str | None) -> Any:
+  """Makes the task, which Minari describes; fails before Minari has created a folder."""
+  if environment is None:
+    return None
+  import gymnasium
+
+  try:
+    game = gymnasium.make(environment)
+    assert game.spec is not None
+    game.spec.to_json()  # Minari writes it; a class as entry_point has none.
+  except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'gymnasium cannot make {environment!r}: {" ".join(str(error).split())} Pass --environment '
+      "with a registered id, such as 'my_module:MyGame-v0'; my_module must be on PYTHONPATH."
+    ) from error
+  return game
 
 
 def _import_minari() -> Any:

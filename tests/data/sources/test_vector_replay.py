@@ -106,8 +106,10 @@ def test_flat_files_of_others_are_read_without_what_follows(
   assert_transitions(vector_replay.VectorReplay(path=neither, time_limit=10, **settings), cut)
   with pytest.raises(ValueError, match='lacks terminals'):
     vector_replay.VectorReplay(path=written('terminals'))
-  with pytest.raises(FileNotFoundError, match='is no file and holds neither'):
+  with pytest.raises(FileNotFoundError, match=r'No such file or folder: .*absent'):
     vector_replay.VectorReplay(path=tmp_path / 'absent')
+  with pytest.raises(FileNotFoundError, match='holds neither'):
+    vector_replay.VectorReplay(path=tmp_path)
   with pytest.raises(ValueError, match='shapes'):
     vector_replay.VectorReplay(path=hopper_replay, observation_shape=(17,), action_shape=(6,))
 
@@ -133,6 +135,59 @@ def test_minari_there_and_back(tmp_path, monkeypatch, capsys, hopper_replay, hop
   assert source.describe()['game'] == 'Hopper'
   assert main(arguments) == 1  # It is there already.
   assert 'error:' in capsys.readouterr().err
+
+
+_OWN_TASK = """
+import gymnasium
+import numpy as np
+
+
+class Line(gymnasium.Env):
+  observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
+  action_space = gymnasium.spaces.Discrete(2)
+
+  def reset(self, *, seed=None, options=None):
+    return np.zeros(2, np.float32), {}
+
+
+gymnasium.register('OwnLine-v0', entry_point='own_line_task:Line', max_episode_steps=5)
+gymnasium.register('OwnClass-v0', entry_point=Line, max_episode_steps=5)
+"""
+
+
+@pytest.mark.filterwarnings('ignore:`eval_env` is set to None')
+def test_minari_of_a_task_of_ones_own(tmp_path, monkeypatch, capsys):
+  """The log names 'module:Id', whose module gymnasium imports; --environment overrides it."""
+  (tmp_path / 'own_line_task.py').write_text(_OWN_TASK)
+  monkeypatch.syspath_prepend(tmp_path)
+  datasets = tmp_path / 'minari'
+  monkeypatch.setenv('MINARI_DATASETS_PATH', str(datasets))
+  episode = vector_files.VectorEpisode(
+    np.ones((4, 2), np.float32), np.array([0, 1, 1]), np.ones(3, np.float32), True
+  )
+
+  def log(task):
+    path = tmp_path / 'log.hdf5'
+    vector_files.write_flat(path, [episode], {'environment': task})
+    return str(path)
+
+  refused = {
+    'own_line_task:Absent-v0': 'Absent',
+    'absent_module:OwnLine-v0': 'absent_module',
+    'own_line_task:OwnClass-v0': 'allable',
+  }
+  for task, why in refused.items():
+    assert main(['minari', log(task), 'own/line-v0']) == 1
+    message = capsys.readouterr().err
+    assert repr(task) in message and why in message and '--environment' in message
+    assert message.count('\n') == 1 and not list(datasets.rglob('*'))
+  assert main(['minari', log('own_line_task:OwnLine-v0'), 'own/line-v0']) == 0
+  chosen = ['minari', log('gone:Line-v0'), 'own/line-v1', '--environment=own_line_task:OwnLine-v0']
+  assert main(chosen) == 0
+  for name in ('own/line-v0', 'own/line-v1'):
+    loaded = minari.load_dataset(name)
+    assert loaded.spec.env_spec.id == 'OwnLine-v0'
+    np.testing.assert_array_equal(loaded[0].observations, episode.observation)
 
 
 @pytest.mark.filterwarnings('ignore:`eval_env` is set to None', 'ignore:env_spec is None')
