@@ -178,10 +178,10 @@ def frame(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
       part = part.drop(columns=[name for name in KEYS[:-1] if name in part])
       metrics = [name for name in part if name not in KEYS]
       # Before they are joined: a column of nulls is no number yet.
-      part[metrics] = part[metrics].apply(pd.to_numeric, errors='coerce').astype(np.float64)
-      for at, value in enumerate((variant, run.suite, run.game, run.seed, str(run.path))):
-        part.insert(at, KEYS[at], value)
-      parts.append(part)
+      numbers = part[metrics].apply(pd.to_numeric, errors='coerce').astype(np.float64)
+      named = (variant, run.suite, run.game, run.seed, str(run.path))
+      keys = pd.DataFrame(dict(zip(KEYS[:-1], named, strict=True)), index=part.index)
+      parts.append(pd.concat([keys, part[[KEYS[-1]]], numbers], axis=1))
   table = pd.concat(parts, ignore_index=True)
   return table[[*KEYS, *(name for name in table if name not in KEYS)]]
 
