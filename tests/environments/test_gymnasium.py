@@ -1,5 +1,6 @@
 """gymnasium: episodes against gymnasium itself, time limits, spaces, images, and the gin files."""
 
+import shlex
 import time
 
 import gin
@@ -244,6 +245,9 @@ def test_the_gin_files_name_tasks_and_offline_ones_the_log_of_online_ones(name):
   assert bool(made.action_shape) == ('sac' in name)
   if 'offline' in name:
     folder = replay_log.Dataset.of(made, environments.check(made), run=1).config
+    if 'images' in name:
+      assert gin.query_parameter('TFDSReplay.dataset') == made.dataset
+      return
     assert gin.query_parameter('VectorReplay.path').endswith(f'/replay/gymnasium/{folder}')
 
 
@@ -309,6 +313,40 @@ def test_it_is_killed_resumed_and_trains_offline_on_its_own_log(tmp_path):
   offline |= {'VectorReplay.path': repr(str(folder))}
   rows = run(tmp_path / 'offline', gin_file.replace('online', 'offline'), **offline)
   assert [row['updates'] for row in rows] == [3, 6] and rows[-1]['eval_return'] >= 8
+
+
+def test_a_log_of_images_trains_offline_with_what_the_run_printed(tmp_path, capsys):
+  """Of a task whose name differs from the folder's, as 'my_module:MyGame-v0' does."""
+  task, pixels = 'gymnasium:CartPole-v1', {'pixels': True, 'grey': True, 'image_size': 16}
+  made = GymnasiumEnvironment(task, **pixels)
+  frames = [made.reset(), *(made.step(t % 2)[0] for t in range(7))]
+  steps = np.arange(8)
+  episode = {
+    'observation': np.stack(frames),
+    'action': (steps % 2).astype(np.int32),
+    'reward': np.ones(8, np.float32),
+    'terminal': steps == 7,
+  }
+  dataset = replay_log.Dataset.of(made, environments.check(made), run=2)
+  path = dataset.write(tmp_path / 'replay', [(0, episode), (1, episode)])
+  data_dir, *printed = shlex.split(dataset.how_to_read(tmp_path / 'replay', path))
+  assert data_dir == f'--data_dir={tmp_path / "replay"}'
+  bindings = dict(line.removeprefix('--gin_bindings=').split(' = ') for line in printed)
+  bindings |= {f'GymnasiumEnvironment.{name}': value for name, value in pixels.items()}
+  (row,) = run(
+    tmp_path / 'offline',
+    'gin_configs/gymnasium/offline_images_dqn.gin',
+    data_dir=tmp_path / 'replay',
+    **bindings,
+    **{
+      'GAME': repr(task),
+      'GymnasiumEnvironment.num_environments': 1,
+      'NatureCNN.hidden_units': 8,
+    },
+  )
+  assert row['updates'] == 2 and row['eval_return'] >= 1
+  line = '16 transitions of gymnasium/gymnasium_CartPole-v1_run_2'
+  assert line in capsys.readouterr().out
 
 
 def test_continuous_actions_train_and_are_logged(tmp_path):

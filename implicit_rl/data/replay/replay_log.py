@@ -103,7 +103,12 @@ class Dataset:
 
   def how_to_read(self, data_dir: str | os.PathLike, path: pathlib.Path) -> str:
     """What to bind or pass for an offline run on it."""
-    return f"VectorReplay.path = '{path}'" if self.vectors else f'--data_dir={data_dir}'
+    if self.vectors:
+      return f"VectorReplay.path = '{path}'"
+    game, _, run = self.config.rpartition('_run_')
+    bound = {'dataset': repr(self.name), 'game': repr(game), 'run': run}
+    lines = [f'--gin_bindings="TFDSReplay.{name} = {value}"' for name, value in bound.items()]
+    return ' '.join([f'--data_dir={data_dir}', *lines])
 
 
 class ReplayLog:
