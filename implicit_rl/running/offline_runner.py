@@ -96,4 +96,6 @@ class OfflineRunner(runners.Runner):
   def _what_it_learns_from(self) -> str:
     data = self._agent.source.describe()
     embedded = ' (embedded)' if data.get('embedded') else ''
-    return f'{data["transitions"]:,} transitions of {data["dataset"]}{embedded}'
+    no_end = data.get('segments') == 1 and not data.get('terminals')
+    note = ', one episode without a terminal' if no_end else ''
+    return f'{data["transitions"]:,} transitions of {data["dataset"]}{embedded}{note}'

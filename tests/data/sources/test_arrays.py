@@ -148,8 +148,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     ArraySource(data=tmp_path / 'absent.npz')
 
 
-def test_the_gin_mix_in_trains_on_a_file(tmp_path):
+def test_the_gin_mix_in_trains_on_a_file_and_notes_that_no_episode_ends(tmp_path, capsys):
   arrays = steps() | {'actions': np.arange(12) % 2}
+  arrays |= {name: np.zeros(12) for name in ('terminals', 'timeouts')}
   arrays['observations'] = arrays['observations'][:, :4]  # CartPole's.
   np.savez(tmp_path / 'mine.npz', **arrays)
   (row,) = run(
@@ -159,6 +160,7 @@ def test_the_gin_mix_in_trains_on_a_file(tmp_path):
     **{'ArraySource.data': repr(str(tmp_path / 'mine.npz'))},
   )
   assert row['updates'] == 2 and row['eval_return'] >= 1
+  assert 'transitions of mine, one episode without a terminal, cpu' in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings('ignore:`eval_env` is set to None')
