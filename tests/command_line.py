@@ -48,7 +48,7 @@ def small(gin_file):
   more = MUJOCO if kind == 'mujoco' else {}
   if 'online' not in str(gin_file):
     return OFFLINE | more
-  replays = {'atari': ATARI_REPLAY, 'mujoco': MUJOCO_REPLAY}
+  replays = {'atari': ATARI_REPLAY, 'gymnasium': ATARI_REPLAY, 'mujoco': MUJOCO_REPLAY}
   return ONLINE | more | replays.get(kind, MINATAR_REPLAY)
 
 

@@ -15,15 +15,18 @@ import pathlib
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 
 import gin
 import markdown
+import numpy as np
 import pytest
 from absl import app, flags
 
 from implicit_rl import cli, sharding, train
+from implicit_rl.logs import jsonl
 from implicit_rl.running import experiment
 from tests import command_line
 
@@ -90,6 +93,17 @@ RUN_BY = {
   'measure-device': ('test_measure_device.py', r'program\.main\('),
   'theory': ('theory/test_experiments.py', r"'implicit_rl\.theory'"),
 }
+
+
+# What a training of the pages may need that is not here, and the test that has it.
+ELSEWHERE = {
+  '--coordinator=': 'a second host: tests/test_sharding.py',
+  '--data_dir=.': 'DQN Replay: tests/data/test_tfds_replay.py',
+  "'G'": 'a game to fill in',
+  "'T'": 'a task to fill in',
+  "'STORE'": 'a store: tests/data/test_data_command.py',
+}
+MAKERS = ('--gin_files=gin_configs/gymnax/catch_online_dqn.gin',)  # They log their replay.
 
 
 class Accepted(BaseException):
@@ -409,6 +423,59 @@ def test_the_pages_commands_run_one_after_the_other(tmp_path, monkeypatch):
   assert ran == {'train', 'report', 'diagnose', 'evaluate', 'play', 'export'}
   made = {path.name for path in tmp_path.rglob('*') if path.is_file() and path.stat().st_size}
   assert made >= {'report.html', 'first.html', 'breakout.gif', 'policy.jaxexport'}
+
+
+def trainings():
+  """Returns the distinct `train` commands of all pages as words, those that make data first."""
+  found = {
+    tuple(words): None
+    for page in PAGES
+    for words, complete in commands_of(page)
+    if complete and words[:2] == ['implicit-rl', 'train'] and '--list_configurables' not in words
+  }
+  makes_data = lambda words: any('log_replay' in word or word in MAKERS for word in words)
+  return sorted(found, key=lambda words: not makes_data(words))
+
+
+@pytest.mark.exhaustive
+def test_every_training_of_the_pages_trains(tmp_path, monkeypatch):
+  """As the pages have it, with small settings appended."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, 'path', [*sys.path])
+  monkeypatch.setattr(app, 'run', lambda main, argv: main(flags.FLAGS(argv)))
+  for name, config in OWN.items():
+    (tmp_path / name).write_text(f"include '{config}'\n")
+  np.savez(tmp_path / 'mine.npz', **arrays())
+  failed = {}
+  for words in trainings():
+    if any(part in word for word in words for part in ELSEWHERE):
+      continue
+    (gin_file, *_) = (word.partition('=')[2] for word in words if word.startswith('--gin_files='))
+    base_dir = next(word.partition('=')[2] for word in words if word.startswith('--base_dir='))
+    shutil.rmtree(base_dir, ignore_errors=True)
+    settings = command_line.small(OWN.get(gin_file, gin_file))
+    bindings = [f'--gin_bindings={name} = {value}' for name, value in settings.items()]
+    flags.FLAGS.unparse_flags()
+    try:
+      cli.main([*words[1:], *bindings])
+      if not jsonl.read(pathlib.Path(base_dir) / 'metrics.jsonl'):
+        failed[words] = 'no row'
+    except (Exception, SystemExit) as error:
+      failed[words] = str(error)
+  flags.FLAGS.unparse_flags()
+  assert not failed, '\n'.join(f'{" ".join(words)}\n  {why}' for words, why in failed.items())
+
+
+def arrays():
+  """Returns a tiny dataset as docs/data.md describes it: three episodes of CartPole's shapes."""
+  random, size = np.random.default_rng(0), 60
+  end = np.arange(1, size + 1) % 20 == 0
+  return {
+    'observations': random.normal(size=(size, 4)).astype(np.float32),
+    'actions': random.integers(2, size=size),
+    'rewards': np.ones(size, np.float32),
+    'terminals': end,
+  }
 
 
 def test_every_subcommand_runs_in_a_test():
