@@ -71,12 +71,14 @@ def _srank(rows: int, features: int) -> dict[str, Any]:
 
 
 def _apart(one: Any, other: Any) -> float:
-  """The largest difference of two pytrees of parameters, relative to the largest parameter."""
-  pairs = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
-  largest = max(float(np.abs(np.asarray(b)).max(initial=0)) for _, b in pairs)
-  return (
-    max(float(np.abs(np.asarray(a) - np.asarray(b)).max(initial=0)) for a, b in pairs) / largest
-  )
+  """The distance of two pytrees of parameters relative to the second's norm, both over all arrays.
+
+  Of single parameters it would say little: rounding decides which way Adam moves one whose gradient
+  is nearly 0.
+  """
+  one, other = ([np.float64(leaf) for leaf in jax.tree.leaves(tree)] for tree in (one, other))
+  norm = lambda leaves: np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves))
+  return norm([a - b for a, b in zip(one, other, strict=True)]) / norm(other)
 
 
 def _scan_is_dispatch(network: str) -> dict[str, Any]:
