@@ -253,7 +253,7 @@ def test_has_convolution_looks_inside_jit_and_loops():
     ({'penalty_weight': -1}, 'penalty_weight must be a number of at least 0'),
     ({'target_update_period': 0}, 'target_update_period must be a number of at least 1'),
     ({'target_update_rate': 0.0}, r'target_update_rate must be a number in \(0, 1\]'),
-    ({'loop': 'while'}, "not 'while'"),
+    ({'loop': 'while'}, "got 'while'"),
   ],
 )
 def test_bad_settings_are_named(settings, message):

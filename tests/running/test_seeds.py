@@ -94,7 +94,7 @@ def test_seeds_as_processes_are_separate_runs(tmp_path):
       {'OfflineRunner.num_seeds': 0},
       r'OfflineRunner\.num_seeds must be .* of at least 1, got 0',
     ),
-    (MINATAR, BOTH | {'OfflineRunner.seeds_as': "'vamp'"}, "'processes', not 'vamp'"),
+    (MINATAR, BOTH | {'OfflineRunner.seeds_as': "'vamp'"}, "'processes', got 'vamp'"),
     (
       HOST,
       {

@@ -74,7 +74,7 @@ def test_a_dictionary_makes_single_frames_of_a_scene_small():
   plain, small = frame_store.pack(frames), frame_store.pack(frames, dictionary=dictionary)
   assert small.nbytes < len(dictionary) + 300 * (8 + 60) < plain.nbytes / 3
   np.testing.assert_array_equal(small.take(np.arange(300)), frames)
-  with pytest.raises(ValueError, match='needs frames'):
+  with pytest.raises(ValueError, match='needs at least one frame'):
     frame_store.train_dictionary(frames[:0])
 
 
