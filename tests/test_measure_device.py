@@ -6,11 +6,12 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from implicit_rl import eigensolvers
 from implicit_rl.measure_device import __main__ as program
-from implicit_rl.measure_device import correctness, peers, report, roofline, speed
+from implicit_rl.measure_device import correctness, peers, report, roofline, speed, workloads
 from tests.command_line import ROOT
 
 
@@ -151,3 +152,14 @@ print(*sorted({known[name][0].lower().replace('_', '-') for name in loaded & kno
   assert {'flax', 'gymnax'} <= set(found)
   optional = {'flatbuffers', 'filelock', 'setuptools'}  # imported where they happen to be
   assert set(found) - with_jax - packed - optional == set()
+
+
+@pytest.mark.parametrize('seeds', [1, 3])
+def test_first_states_can_be_made_again_after_an_update_took_them(seeds):
+  learner = workloads.learner('MinAtar', 4)
+  first = workloads.states('MinAtar', learner, seeds).params
+  values = [np.array(leaf) for leaf in jax.tree.leaves(first)]
+  for leaf in jax.tree.leaves(first):
+    leaf.delete()
+  again = jax.tree.leaves(workloads.states('MinAtar', learner, seeds).params)
+  assert all(np.array_equal(one, other) for one, other in zip(values, again, strict=True))

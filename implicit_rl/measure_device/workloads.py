@@ -91,9 +91,9 @@ def batches(size: Size, *lead: int) -> Batch:
 def states(network: str, learner: Learner, seeds: int) -> LearnerState:
   """Returns first states of `seeds` seeds side by side; of one, without the axis."""
   keys = jax.random.split(jax.random.PRNGKey(0), seeds)
-  params = _params(network, seeds)
+  params = jax.tree.map(jnp.copy, _params(network, seeds))  # An update takes over what it is given.
   if seeds == 1:
-    return learner.init(jax.tree.map(lambda x: jnp.copy(x[0]), params), keys[0])
+    return learner.init(jax.tree.map(lambda x: x[0], params), keys[0])
   return jax.vmap(learner.init)(params, keys)
 
 
