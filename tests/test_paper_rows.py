@@ -1,0 +1,32 @@
+"""docs/reproduction.md quotes what experiments/paper_rows.py computes from the kept rows."""
+
+import pandas as pd
+import paper_rows
+import pytest
+
+from tests.command_line import ROOT
+
+
+def quoted():
+  return ' '.join((ROOT / 'docs' / 'reproduction.md').read_text().replace('−', '-').split())
+
+
+@pytest.mark.parametrize(
+  ('sweep', 'game', 'measures'),
+  [
+    ('minatar_all_measures', 'Breakout', ['srank', 'eigenvalue_srank', 'srank/target']),
+    ('minatar_rainbow_penalty', 'Breakout', ['effective_rank']),
+  ],
+)
+def test_the_page_quotes_the_sweeps(sweep, game, measures):
+  rows = pd.read_csv(ROOT / paper_rows.RESULTS / sweep / 'rows.csv')
+  found = paper_rows.first_and_last(rows[rows['game'] == game], measures)
+  assert len(found) == 2 * len(measures)
+  for end in (*found['first'], *found['last']):
+    assert end in quoted(), end
+
+
+def test_the_page_quotes_every_correlation_of_td_error_and_rank():
+  rows = pd.read_csv(ROOT / paper_rows.RESULTS / 'minatar_online' / 'runs.csv')
+  for game, pair in paper_rows.correlations(rows).groupby('game'):
+    assert f'{game} {" and ".join(pair["ρ"])}' in quoted(), game
