@@ -1,5 +1,6 @@
 """The device report: every table at a tiny size, the checks, the time's shares, the roofline."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -75,6 +76,13 @@ def test_the_base_case_comes_first_and_each_combination_once():
   names = [name for name, _ in speed.throughput(scale)]
   assert names[0] == 'Atari, updates 64, seeds 1, batch 32'
   assert len(names) == len(set(names)) == 4 * 4 * 2
+
+
+def test_a_cpu_leaves_out_what_takes_its_time_from_other_tables():
+  on_cpu = dataclasses.replace(speed.Scale(), atari_rows=32)
+  atari = [name for name, _ in speed.throughput(on_cpu) if name.startswith('Atari')]
+  assert atari and all(name.endswith('seeds 1, batch 32') for name in atari)
+  assert 'MinAtar, updates 64, seeds 64, batch 256' in dict(speed.throughput(on_cpu))
 
 
 def test_a_bound_is_the_longest_of_three_times():

@@ -28,6 +28,7 @@ _CPU = speed.Scale(
   steps=2048,
   checked=(512, 128),
   store=4000,
+  atari_rows=32,  # 128 take half a second an update, and the time is for all tables.
 )
 _QUICK = speed.Scale(
   networks=('MinAtar',),

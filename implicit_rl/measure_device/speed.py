@@ -49,6 +49,7 @@ class Scale:
     steps: environment steps of a call.
     store: rows of the device store.
     torch_compile: whether PyTorch's update is timed compiled too, which takes half a minute.
+    atari_rows: the most states of all seeds, seeds × batch, for Atari's network; None is any.
   """
 
   networks: tuple[str, ...] = ('Atari', 'MinAtar')
@@ -63,11 +64,16 @@ class Scale:
   steps: int = 16_384
   store: int = 20_000
   torch_compile: bool = True
+  atari_rows: int | None = None
 
   @property
   def base(self) -> dict[str, int]:
     """The case that the other tables vary."""
     return {'updates': self.updates[0], 'seeds': self.seeds[0], 'batch': self.batch[0]}
+
+  def fits(self, network: str, seeds: int, batch: int) -> bool:
+    """Whether an update is small enough to be timed here."""
+    return network != 'Atari' or self.atari_rows is None or seeds * batch <= self.atari_rows
 
 
 def updates(
@@ -141,6 +147,8 @@ def throughput(scale: Scale) -> Iterator[Case]:
   for case in {tuple(one.items()): one for one in wanted}.values():
     settings: dict[str, Any] = dict(case)
     for network in scale.networks:
+      if not scale.fits(network, case['seeds'], case['batch']):
+        continue
       name = ', '.join(f'{key} {value}' for key, value in case.items())
       yield f'{network}, {name}', functools.partial(updates, network, scale, **settings)
 
@@ -150,6 +158,8 @@ def variants(scale: Scale) -> Iterator[Case]:
   some = scale.seeds[min(2, len(scale.seeds) - 1)]
   for network in scale.networks:
     for seeds in dict.fromkeys((1, some)):
+      if not scale.fits(network, seeds, scale.base['batch']):
+        continue
       for name, settings in workloads.penalties().items():
         case = functools.partial(updates, network, scale, seeds=seeds, **settings)
         yield f'{network}, {name}', case
