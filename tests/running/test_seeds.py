@@ -52,7 +52,7 @@ def assert_equal(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('on_device', [False, True])
+@pytest.mark.parametrize('on_device', [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_one_program_for_all_seeds_trains_what_separate_runs_do(on_device, separate, tmp_path):
   together = BOTH | {'TFDSReplay.on_device': on_device}
   launch(tmp_path, MINATAR, PENALTY, seed=5, **SETTINGS, **together)

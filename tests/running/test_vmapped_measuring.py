@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import jax
 import numpy as np
+import pytest
 
 from implicit_rl.agents.base import Agent
 from implicit_rl.agents.behaviour_cloning import BehaviourCloningAgent
@@ -94,6 +95,7 @@ def test_a_diagnostic_sees_one_seed_and_is_compiled_once_for_all():
   assert _Traced.seen == [(64,)]
 
 
+@pytest.mark.exhaustive
 def test_runs_side_by_side_measure_all_seeds_at_once(tmp_path, monkeypatch):
   """And write the spectra of separate runs."""
   calls, measure = [], Agent.measure

@@ -71,6 +71,7 @@ def test_one_program_plays_and_learns_what_separate_runs_do(together, tmp_path):
   assert rows(together, SEEDS[0]) != rows(together, SEEDS[1])
 
 
+@pytest.mark.exhaustive
 def test_killed_between_two_checkpoints_of_an_iteration_equals_never(together, tmp_path):
   """The last seed must do an iteration again that the others have ended."""
   process = processes.start(

@@ -92,6 +92,7 @@ def test_vmapped_learning_rates_are_separate_runs(together, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_it_ends_as_if_it_had_not_been(together, tmp_path):
   folder = tmp_path / 'killed'
   spec = write(tmp_path / 'killed.yaml', vmap=True)
