@@ -104,7 +104,7 @@ def check_optional(
       )
     if name not in read:
       raise ValueError(
-        f'Agent.{name} must be None for {agent}, whose loss takes none, got {value!r}.'
+        f'Agent.{name} must be None for {agent}, whose loss does not use it, got {value!r}.'
       )
 
 

@@ -21,7 +21,7 @@ def state(found: pd.DataFrame, excluded: pd.DataFrame, spec: Spec) -> str:
   Args:
     found: rows of complete cells, from `summary`.
     excluded: cells that cannot exist.
-    spec: the leaderboard's.
+    spec: the leaderboard's methods, regimes and seeds.
   """
   there = {(r, m) for r, m in zip(found['regime'], found['remedy'], strict=True)}
   refused = (
@@ -42,7 +42,7 @@ def state(found: pd.DataFrame, excluded: pd.DataFrame, spec: Spec) -> str:
 
 
 def in_short(methods: pd.DataFrame) -> str:
-  """Returns which methods change the mean score by more than two standard errors, and of what kind.
+  """Returns the methods and kinds that change the mean score by more than two standard errors.
 
   Args:
     methods: from `summary.by_method`.
@@ -98,8 +98,8 @@ def _does_rank_fall(found: pd.DataFrame, spec: Spec) -> str:
       f'{_count(group, 1)}'
     )
   return (
-    'Without a remedy, from the first iteration to the last, by more than two standard errors over '
-    f'{len(spec.seeds)} seeds: {"; ".join(sentences)}.'
+    'Without a remedy, ranks change as follows from the first iteration to the last, by more than '
+    f'two standard errors over {len(spec.seeds)} seeds: {"; ".join(sentences)}.'
   )
 
 

@@ -223,7 +223,7 @@ READS = {
 def test_an_option_changes_the_loss_or_is_refused(agent, option):
   settings = {option: OPTIONS[option]}
   if option not in READS[agent]:
-    message = f'Agent.{option} must be None for {agent.__name__}, whose loss takes none, got '
+    message = f'Agent.{option} must be None for {agent.__name__}, whose loss does not use it, got '
     with pytest.raises(ValueError, match=message):
       make(agent, **settings)
     return
