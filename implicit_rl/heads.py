@@ -1,8 +1,8 @@
-"""Heads: what a network does with its features. Values, distributions, histograms or quantiles.
+"""Heads turn a network's features into values, distributions, histograms or quantiles.
 
 A head is a plain function with settings, called inside a Flax module's `__call__`, so its layers
-are the module's own: a network with a `QHead` has the parameters of one that ends in a dense layer.
-A head computes in the dtype of the features that it is given and returns float32.
+belong to the module. A network with a `QHead` has the same parameters as one that ends in a dense
+layer. A head computes in the dtype of its features and returns float32.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ Outputs: TypeAlias = QOutputs | CategoricalOutputs | HistogramOutputs | Quantile
 
 @dataclasses.dataclass(frozen=True)
 class Head(abc.ABC):
-  """What the heads share: their layers, dueling streams, noise.
+  """Base of the heads: layers, dueling streams, noise.
 
   Attributes:
-    dueling: value and advantages apart, on the same features (Wang et al., 2016); their sum, with
-      the advantages' mean taken off, as in Dopamine.
-    noisy: the hidden layers and the head are `NoisyDense`.
+    dueling: separate streams for value and advantages on the same features (Wang et al., 2016). The
+      output is value + advantages − mean of the advantages, as in Dopamine.
+    noisy: whether the hidden layers and the head are `NoisyDense`.
   """
 
   dueling: bool = False
   noisy: bool = False
 
   def dense(self, width: int, large: bool = False, dtype: Any = None) -> nn.Module:
-    """Returns a fully connected layer of the kind that this head asks for.
+    """Returns a fully connected layer of the kind that this head's settings require.
 
     Args:
       width: outputs.
       large: the kernel has millions of weights (`RowDense`).
-      dtype: the layer computes in it; None is float32.
+      dtype: of the layer's computation; None is float32.
     """
     if self.noisy:
       return NoisyDense(width, dtype)
@@ -65,7 +65,7 @@ class Head(abc.ABC):
 
   @abc.abstractmethod
   def __call__(self, features: jax.Array, num_actions: int) -> Outputs:
-    """Features [B, d] -> outputs, `q_values` [B, A] and the features among them."""
+    """Features [B, d] -> outputs, which include `q_values` [B, A] and the features."""
 
 
 @gin.configurable
@@ -87,7 +87,7 @@ class C51Head(Head):
   Attributes:
     num_atoms: K, returns.
     v_max: the largest return; ±10 suits clipped Atari rewards and γ = 0.99.
-    v_min: the smallest; None is −v_max.
+    v_min: the smallest return; None is −v_max.
   """
 
   num_atoms: int = 51
@@ -119,15 +119,15 @@ class C51Head(Head):
 class HLGaussHead(Head):
   """A histogram of the value for each action, trained by classification (Farebrother et al., 2024).
 
-  The losses that regress a value (`losses.regression_loss`: DQN, CQL on it, FQE, Monte Carlo) see
-  from its outputs that they are to take the cross-entropy to the smoothed target instead. Bins,
-  range and smoothing are the paper's for Atari (its tables B.2 and B.3).
+  The losses that regress a value (`losses.regression_loss`: DQN, CQL on it, FQE, Monte Carlo)
+  recognise its outputs and use the cross-entropy to the smoothed target instead. Bins, range and
+  smoothing are the paper's for Atari (its tables B.2 and B.3).
 
   Attributes:
     num_bins: K.
-    v_max: where the last bin ends; targets beyond the bins count as at their edge.
-    v_min: where the first begins; None is −v_max.
-    smoothing: the Gaussian's standard deviation in widths of a bin.
+    v_max: the end of the last bin; targets beyond the bins are clipped to their edge.
+    v_min: the start of the first bin; None is −v_max.
+    smoothing: the Gaussian's standard deviation, in bin widths.
 
   Raises:
     ValueError: for fewer than two bins, an empty range or a smoothing that is not positive.
@@ -149,7 +149,7 @@ class HLGaussHead(Head):
 
   @property
   def low(self) -> float:
-    """Where the first bin begins."""
+    """The start of the first bin."""
     return -self.v_max if self.v_min is None else self.v_min
 
   def __call__(self, features: jax.Array, num_actions: int) -> HistogramOutputs:
@@ -173,7 +173,7 @@ class QuantileHead(Head):
   num_quantiles: int = 200
 
   def __post_init__(self):
-    """Raises ValueError for no quantile."""
+    """Raises ValueError for fewer than one quantile."""
     if self.num_quantiles < 1:
       raise ValueError(f'QuantileHead.num_quantiles must be at least 1, got {self.num_quantiles}.')
 
@@ -184,7 +184,7 @@ class QuantileHead(Head):
 
 
 def numbers_of(outputs: Any) -> jax.Array:
-  """Returns what the last layer said: logits, quantiles, or the values themselves.
+  """Returns the last layer's outputs: logits, quantiles, or the values themselves.
 
   Raises:
     ValueError: for outputs that no head here makes.
@@ -201,7 +201,7 @@ def numbers_of(outputs: Any) -> jax.Array:
 
 
 def with_numbers(outputs: Any, numbers: jax.Array) -> Any:
-  """Returns outputs as if the last layer had said something else; see `numbers_of`."""
+  """Returns outputs with other numbers in place of those of the last layer; see `numbers_of`."""
   if isinstance(outputs, CategoricalOutputs):
     return outputs._replace(logits=numbers, q_values=_means(numbers, outputs.support))
   if isinstance(outputs, HistogramOutputs):

@@ -1,4 +1,4 @@
-"""Layers that networks are made of, and what they have in common: activation, dtype, names.
+"""Layers of networks, and their common settings: activation, dtype, names.
 
 Dense layers and convolutions have the parameters of Flax's own.
 """
@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, Activation] = {
   # Twice as many outputs (Abbas et al., 2023; Lewandowski et al., 2025).
   'crelu': lambda x: jnp.concatenate([nn.relu(x), nn.relu(-x)], axis=-1),
   'fourier': lambda x: jnp.concatenate([jnp.sin(x), jnp.cos(x)], axis=-1),
-  # The product of two layers' outputs, which stand side by side in x (Kooi et al., 2024).
+  # The product of two layers' outputs, which are concatenated in x (Kooi et al., 2024).
   'hadamard': lambda x: jnp.multiply(*map(nn.tanh, jnp.split(x, 2, axis=-1))),
   'tanh': nn.tanh,
   'sigmoid': nn.sigmoid,
@@ -42,7 +42,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 class Hidden:
-  """Applies hidden layers inside a module's `__call__` and keeps what each one did.
+  """Applies hidden layers inside a module's `__call__` and records each layer's activations.
 
   Args:
     network: its name, for errors.
@@ -50,9 +50,10 @@ class Hidden:
     layer_norm: normalise each layer before its activation: True or 'rms', see
       `normalisations.normalise`.
     dtype: what the layers compute in; None is float32.
-    feature_norm: `features` have length 1 (Hussing et al., 2024).
-    spectral_norm: power iterations that find the largest singular value of the weights that lead to
-      `features`, by which they are divided (Gogianu et al., 2021); 0 leaves them.
+    feature_norm: whether `features` are scaled to length 1 (Hussing et al., 2024).
+    spectral_norm: number of power iterations that find the largest singular value of the weights
+      that lead to `features`. The weights are divided by it (Gogianu et al., 2021); 0 switches this
+      off.
 
   Attributes:
     layers: a `Layer` by its path in the parameters, in the order of the calls.
@@ -98,14 +99,14 @@ class Hidden:
     return self._hide(layer, x, iterations=0)
 
   def features(self, layer: nn.Module, x: jax.Array) -> jax.Array:
-    """As a call, for the penultimate layer: [B, p] -> [B, d], what the head is given."""
+    """Applies the penultimate layer, whose outputs the head gets: [B, p] -> [B, d]."""
     features = self._hide(layer, x, self._spectral_norm)
     return unit_length(features) if self._feature_norm else features
 
   def _hide(self, layer: nn.Module, x: jax.Array, iterations: int) -> jax.Array:
     layers = [layer, layer.clone(parent=layer.parent, name=None)] if self._twofold else [layer]
     made = [one(x) for one in layers]
-    if isinstance(made[0], Layer):  # A `Conv` with its rectifier.
+    if isinstance(made[0], Layer):  # A `Conv` that applies its rectifier itself.
       return self._keep(layer, made[0])
     if iterations:
       made = [self._divided(*pair, iterations) for pair in zip(layers, made, strict=True)]
@@ -115,7 +116,7 @@ class Hidden:
     return self._keep(layer, Layer(x, self._activation(x)))
 
   def _divided(self, layer: nn.Module, y: jax.Array, iterations: int) -> jax.Array:
-    """What a dense layer that returned y [B, d] returns with W/σ₁(W)."""
+    """Returns the output of a dense layer with W/σ₁(W) in place of W, given its output y [B, d]."""
     own = layer.variables['params']
     if 'kernel' not in own:
       raise ValueError(
@@ -138,7 +139,7 @@ def _is_floating(dtype: Any) -> bool:
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-  """Returns float16 and bfloat16 as float32, and anything wider as it is."""
+  """Converts float16 and bfloat16 to float32; wider types are unchanged."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -150,12 +151,13 @@ def dense(width: int, dtype: Any = None) -> nn.Dense:
 class RowDense(nn.Module):
   """A dense layer that keeps the weights of each output together, as rows of its kernel.
 
-  The same function as `nn.Dense`. XLA's CPU backend is faster so with millions of weights
-  (docs/performance_details.md); within the caches `nn.Dense` is.
+  It computes the same function as `nn.Dense`. XLA's CPU backend is faster with this layout for
+  millions of weights (docs/performance_details.md), and with `nn.Dense` if the weights fit into the
+  caches.
 
   Attributes:
     width: outputs.
-    dtype: computes in it; None is the widest of input and parameters, as in `nn.Dense`.
+    dtype: of the computation; None is the widest of input and parameters, as in `nn.Dense`.
   """
 
   rows: ClassVar[bool] = True  # Read by `layer_graph`: the kernel is [out, in].
@@ -175,13 +177,13 @@ class RowDense(nn.Module):
 class NoisyDense(nn.Module):
   """A dense layer with factorised Gaussian noise on its weights (Fortunato et al., 2018, eq. 8-11).
 
-  Applied with `rngs={'noise': key}` it draws one noise for the whole batch; without, it uses the
-  mean weights. Initialised as in Dopamine: μ uniform in ±1/√p and σ = 0.1/√p for p inputs. Kernels
-  are kept by rows, as `RowDense` does.
+  With `rngs={'noise': key}` it draws one noise for the whole batch; otherwise it uses the mean
+  weights. Initialised as in Dopamine: μ uniform in ±1/√p and σ = 0.1/√p for p inputs. Kernels are
+  stored by rows, as in `RowDense`.
 
   Attributes:
     width: outputs.
-    dtype: multiplies in it, see `RowDense`; the noise is drawn in float32.
+    dtype: of the products, see `RowDense`; the noise is drawn in float32.
   """
 
   rows: ClassVar[bool] = True  # Read by `layer_graph`: the kernel is [out, in].
@@ -208,7 +210,7 @@ class NoisyDense(nn.Module):
       return jnp.sign(drawn) * jnp.sqrt(jnp.abs(drawn))
 
     drawn = jnp.zeros(inputs + self.width)
-    if self.has_rng('noise'):  # Else XLA draws anew for each of a kernel's weights.
+    if self.has_rng('noise'):  # Otherwise XLA would draw anew for each of a kernel's weights.
       drawn = matmul.apart(draw, self.make_rng('noise'))
     noise_in, noise_out = drawn[:inputs], drawn[inputs:]
     kernel = weight('kernel', (self.width, inputs), jnp.outer(noise_out, noise_in))
@@ -218,16 +220,16 @@ class NoisyDense(nn.Module):
 
 
 class Conv(nn.Module):  # Flax names layers in saved networks after the class.
-  """`nn.Conv`, with its parameters, and if asked for what comes before and after; fast on a CPU.
+  """`nn.Conv`, with the same parameters; optionally scales its input and rectifies. Fast on a CPU.
 
   Attributes:
     width: output channels.
     size: side of the square kernel.
-    stride: places between two outputs.
+    stride: distance of two neighbouring outputs.
     padding: 'SAME' or 'VALID'.
     frames: the input is a state stack [B, S, H, W, ...] of bytes, divided by 255 here.
-    rectify: apply relu too, and return a `Layer`.
-    dtype: computes in it; None is the widest of input and parameters, as in `nn.Conv`.
+    rectify: apply relu too and return a `Layer`.
+    dtype: of the computation; None is the widest of input and parameters, as in `nn.Conv`.
   """
 
   width: int
@@ -256,14 +258,14 @@ class Conv(nn.Module):  # Flax names layers in saved networks after the class.
 class PatchConv(nn.Module):
   """A stride-1 VALID convolution written as shifted slices and one matrix product.
 
-  The same function and parameters as `nn.Conv`. XLA's CPU backend runs a convolution inside a
-  compiled loop many times slower than outside it; a matrix product does not suffer, so networks for
-  small images use this to train in one compiled loop.
+  It has the same function and parameters as `nn.Conv`. XLA's CPU backend runs a convolution many
+  times slower inside a compiled loop than outside it, but not a matrix product. Networks for small
+  images therefore use this layer to train in one compiled loop.
 
   Attributes:
     width: output channels.
     size: side of the square kernel.
-    dtype: computes in it; None is the widest of input and parameters, as in `nn.Conv`.
+    dtype: of the computation; None is the widest of input and parameters, as in `nn.Conv`.
   """
 
   width: int

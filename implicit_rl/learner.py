@@ -1,7 +1,7 @@
 """One learner for every agent: loss plus penalty, gradient, optax step, target network.
 
-It knows no agent by name. An agent passes a pure loss; gin chooses the optimiser, the penalty and
-how the target network is updated.
+It depends on no particular agent. An agent passes a pure loss; gin chooses the optimiser, the
+penalty and the target network's update.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ Update = Callable[[LearnerState, Batch], tuple[LearnerState, UpdateInfo]]
 Penalty = Callable[[jax.Array], jax.Array]
 Fetch = Callable[[Any, jax.Array], Batch]  # (store on the device, rows [B]) -> batch [B, ...]; pure
 
-_INIT_KEYS = 2**32 - 1  # Sets the keys of remedies' first states apart from those of updates.
+_INIT_KEYS = 2**32 - 1  # Separates the keys of remedies' first states from those of updates.
 
-# `rank` imports jax alone, so its penalty gets its gin name here.
+# `rank` imports only jax, so its penalty gets its gin name here.
 gin.external_configurable(rank.lp_penalty, module='rank')
 
 
@@ -59,7 +59,7 @@ def make_update(
   The minimised objective is loss + penalty_weight · Σ penalty(Φ) over the leaves Φ of the outputs'
   `features` (two for twin critics), plus the remedies' terms. With weight 0 the penalty is not part
   of the program, and neither is an inactive remedy. The parameters then equal those of a learner
-  without it bit for bit.
+  without them bit for bit.
 
   Args:
     loss: the agent's loss.
@@ -87,7 +87,7 @@ def make_update(
       total = loss_value + penalty_weight * penalty_value
     for name, remedy in active.items():
       if type(remedy).loss_term is Remedy.loss_term:
-        continue  # Adding its zero would be another program.
+        continue  # Adding a zero would change the program.
       term, found = remedy.loss_term(
         context, params, target_params, batch, aux, named_key(key, name), extra.get(name)
       )
@@ -102,8 +102,8 @@ def make_update(
     gradients, info = jax.grad(objective, has_aux=True)(
       state.params, state.target_params, batch, key, state.extra
     )
-    # Behind a barrier: else XLA keeps the squares that it computes for Adam, as large as the
-    # network, until the norm has been summed.
+    # The barrier stops XLA from keeping the squares that it computes for Adam, as large as the
+    # network, until the norm is summed.
     info.metrics['Gradient/Norm'] = optax.tree.norm(jax.lax.optimization_barrier(gradients))
     changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
     if isinstance(optimizer_state, optax.ApplyIfFiniteState):
@@ -151,7 +151,7 @@ def init_state(
     params: the online network's parameters.
     key: all randomness of the updates derives from it.
     optimizer: as in `make_update`.
-    remedies: by name; those with a state keep it in `extra`.
+    remedies: by name; their states are kept in `extra`.
     context: information on the agent for remedies.
   """
   context = dataclasses.replace(context or Context(), optimizer=optimizer)
@@ -177,7 +177,7 @@ def _active(remedies: Mapping[str, Remedy] | None) -> dict[str, Remedy]:
 
 
 def _of_trained(changes: Params) -> Params:
-  """Changes of what an optimiser moves: Flax's collection 'params', where there are others too."""
+  """Sets the changes of Flax collections other than 'params' to 0."""
   if not isinstance(changes, Mapping) or 'params' not in changes:
     return changes
   still = lambda own: jax.tree.map(jnp.zeros_like, own)
@@ -185,24 +185,24 @@ def _of_trained(changes: Params) -> Params:
 
 
 def _operation_key(key: PRNGKey, name: str) -> PRNGKey:
-  """A remedy's key for its operation; the one for its loss term is another."""
+  """Returns a remedy's key for its operation; its loss term has another key."""
   return jax.random.fold_in(named_key(key, name), 1)
 
 
 def _without_skipped(info: UpdateInfo, skipped: jax.Array) -> UpdateInfo:
-  """What an update reports where it may have been skipped: zeros then, which no mean counts."""
+  """Returns an update's report; for a skipped update zeros, which means leave out."""
   metrics = {name: jnp.where(skipped, 0.0, value) for name, value in info.metrics.items()}
   priority = jnp.where(jnp.isfinite(info.priority), info.priority, 0.0)
   return UpdateInfo({**metrics, SKIPPED: skipped.astype(jnp.float32)}, priority)
 
 
 class _Program:
-  """A function under `jax.jit` that takes its state's memory, unless the caller transforms it.
+  """A function under `jax.jit` that reuses its state's memory, unless the caller transforms it.
 
   Args:
-    function: is pure.
-    donated: number of the argument whose buffers the results may take.
-    static: number of an argument that is no array, or none.
+    function: a pure function.
+    donated: index of the argument whose buffers the results may reuse.
+    static: index of an argument that is not an array, or None.
   """
 
   def __init__(self, function: Callable[..., Any], *, donated: int, static: int | None = None):
@@ -214,17 +214,17 @@ class _Program:
     return (self._plain if _are_traced(arguments) else self._donating)(*arguments)
 
   def has_convolution(self, *arguments: Any) -> bool:
-    """Whether what it computes contains a convolution; a later call does not trace it again."""
+    """Whether the computation contains a convolution; a later call does not trace it again."""
     return has_convolution(self._donating, *arguments)
 
 
 def _are_traced(arguments: Any) -> bool:
-  """Whether a caller's transformation, such as `jax.jit` or `jax.grad`, is at work."""
+  """Whether a caller's transformation, such as `jax.jit` or `jax.grad`, is active."""
   return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
 
 
 def has_convolution(program: Any, *args) -> bool:
-  """Whether what `program(*args)`, a function under `jax.jit`, computes contains a convolution.
+  """Whether `program(*args)`, a function under `jax.jit`, contains a convolution.
 
   A call with such arguments does not trace it again.
   """
@@ -250,7 +250,7 @@ class Learner:
   """Compiles an update and runs it once or many times.
 
   `update`, `update_many` and `pure_update` may be used inside functions that the caller transforms:
-  `jax.jit`, `jax.lax.scan`, `jax.vmap`, `jax.grad`. Nothing is donated there.
+  `jax.jit`, `jax.lax.scan`, `jax.vmap`, `jax.grad`. No buffers are donated there.
 
   Args:
     loss: the agent's pure loss.
@@ -259,7 +259,7 @@ class Learner:
     penalty: function of features [B, d]; used when `penalty_weight` is not 0.
     penalty_weight: α; the paper uses 0.001.
     target_update_period: gradient updates between two changes of the target network.
-    target_update_rate: 1 copies (DQN), less is Polyak averaging.
+    target_update_rate: 1 copies (DQN), smaller values average (Polyak).
     loop: how `update_many` runs. 'scan' is one compiled loop; 'dispatch' calls the compiled update
       from Python. 'auto' is 'scan', except on the CPU backend with a convolution in the program,
       which XLA runs about ten times slower inside a loop.
@@ -316,7 +316,7 @@ class Learner:
     self._optimizer = optimizer or optax.adam(6.25e-5, eps=1.5e-4)
     if max_gradient_norm is not None:
       self._optimizer = optax.chain(optax.clip_by_global_norm(max_gradient_norm), self._optimizer)
-    if on_nonfinite == 'skip':  # Without end: who trains notices if nothing else is left.
+    if on_nonfinite == 'skip':  # Unlimited: runners detect if all updates are skipped.
       self._optimizer = optax.apply_if_finite(self._optimizer, 2**31 - 1)
     self._loop = loop
     if remedies is None:
@@ -338,7 +338,7 @@ class Learner:
     self._compile(seeds=None)
 
   def _compile(self, seeds: int | None) -> None:
-    """Makes the programs, of one state or of `seeds` side by side, on one device or several."""
+    """Creates the programs for one state or for `seeds` states, on one device or several."""
     self._seeds = seeds
     self._placement = None
     if self.devices != 1:
@@ -373,8 +373,8 @@ class Learner:
 
     Args:
       seeds: N.
-      update: `update(number, state, batch)`, the pure update of each state by its number, if they
-        do not share one; pure.
+      update: `update(number, state, batch)`, a pure update of each state by its number; None if all
+        states share one.
     """
     other = copy.copy(self)
     other._numbered_update = update
@@ -410,7 +410,7 @@ class Learner:
     infos = []
     here, start = isinstance(batches.action, jax.Array), _count(state.updates)
     for k in range(batches.action.shape[0]):
-      if here:  # Which one is next is told on the device, so that nothing travels there.
+      if here:  # The next index stays on the device: no transfer.
         state, info = self._next(state, batches, start)
       else:
         state, info = self._one(state, jax.tree.map(lambda x, k=k: x[k], batches))
@@ -423,10 +423,10 @@ class Learner:
     """K updates on batches that are gathered from device memory within the compiled program.
 
     Args:
-      fetch: the same object at every call, since each is compiled for.
+      fetch: the same object at every call, since each new object is compiled again.
       state: donated.
       store: a pytree of device arrays; read only.
-      rows: [K, B], what `fetch` takes for each update.
+      rows: [K, B], the argument of `fetch` for each update.
 
     Returns:
       The state and the updates' info, with leading axis [K].
@@ -450,12 +450,12 @@ class Learner:
     return self._update(state, fetch(store, rows))
 
   def _update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, UpdateInfo]:
-    """`pure_update`, of all seeds and where the devices want it."""
+    """`pure_update` for all seeds, with its results on the right devices."""
     if self._seeds is None:
       state, info = self.pure_update(state, batch)
     else:
-      # All have done as many updates. Told so, XLA branches where the target network is due; else
-      # it would write one at every update, and select.
+      # All states have done equally many updates. With one shared count XLA branches when the
+      # target network is due; otherwise it would write one at every update and select.
       axes = LearnerState._make((0, 0, 0, 0, None, 0))
       numbered = self._numbered_update or (lambda _, *given: self.pure_update(*given))
       update = jax.vmap(numbered, in_axes=(0, axes, 0), out_axes=(axes, 0))
@@ -469,7 +469,7 @@ class Learner:
 
   def _choose_loop(self, scan: _Program, *arguments: Any) -> str:
     if _are_traced(arguments):
-      return 'scan'  # Dispatch would unroll the loop.
+      return 'scan'  # 'dispatch' would unroll the loop.
     if self._loop == 'auto':
       slow = jax.default_backend() == 'cpu' and scan.has_convolution(*arguments)
       self._loop = 'dispatch' if slow else 'scan'
@@ -478,7 +478,7 @@ class Learner:
 
 @jax.jit
 def _count(updates: jax.Array) -> jax.Array:
-  """How many updates a state has done, [], or each of several, which are in step."""
+  """Returns the number of updates of a state, [], or of several states with equal numbers."""
   return updates.ravel()[0]
 
 

@@ -1,4 +1,4 @@
-"""What an iteration measures on a fixed set of transitions: feature ranks, TD error, values."""
+"""Measurements of an iteration on a fixed set of transitions: feature ranks, TD error, values."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import jax.numpy as jnp
 from implicit_rl import rank
 from implicit_rl.types import Batch, Loss, LossAux, Params, PRNGKey
 
-# Returns must be known for so many transitions; a few are no fair sample of the data.
+# Returns must be known for this share of transitions; a few are not a fair sample of the data.
 _LEAST_KNOWN = 0.25
 
 Measure = Callable[[Params, Params, Batch, PRNGKey], Mapping[str, jax.Array]]
 
 
 def make_measure(loss: Loss, delta: float = 0.01) -> Measure:
-  """Builds the jitted measurement on a fixed batch; the paper takes 2048 i.i.d. transitions (§3).
+  """Builds the jitted measurement on a fixed batch; the paper uses 2048 i.i.d. transitions (§3).
 
   Args:
-    loss: the agent's loss: its outputs and TD errors are what is measured, so an agent's rank and
-      error are those of the network and target that it trains.
+    loss: the agent's loss, whose outputs and TD errors are measured. An agent's rank and error are
+      thus those of the network and target that it trains.
     delta: δ of srank.
 
   Returns:
     measure(params, target_params, batch, key) -> scalars by name. `td_error` is the root mean
     square of the TD errors; the arrays are `singular_values` and `centred_singular_values`
-    [min(B, d)]. Where `features` are several networks' (twin critics), what is measured of them is
-    the mean over the networks, and `srank_1`, `srank_2`, … are each one's own.
+    [min(B, d)]. If `features` belong to several networks (twin critics), the measures are means
+    over the networks, and `srank_1`, `srank_2`, … are those of each network.
   """
   return jax.jit(functools.partial(measure, loss, delta))
 
@@ -42,7 +42,7 @@ def measure(
   batch: Batch,
   key: PRNGKey,
 ) -> dict[str, jax.Array]:
-  """Returns what `make_measure` says. Pure, for any transformation."""
+  """Returns the measurements described in `make_measure`. Pure, for any transformation."""
   loss_value, aux = loss(params, target_params, batch, key)
   q_values = aux.outputs.q_values
   return {
@@ -67,11 +67,11 @@ def value_gap(q_values: jax.Array, batch: Batch) -> jax.Array:
   """Returns the mean of Q(s, a) minus the Monte Carlo return of the same step of the data.
 
   Args:
-    q_values: [B, A], or [B, K] of K critics on the data's actions, whose mean counts.
-    batch: its `return_to_go` is NaN where the return is not known.
+    q_values: [B, A], or [B, K] of K critics on the data's actions, whose mean is used.
+    batch: its `return_to_go` is NaN where the return is unknown.
 
   Returns:
-    [] over the transitions whose return is known; NaN where those are under a quarter.
+    [] over the transitions whose return is known; NaN if these are less than a quarter.
   """
   if batch.return_to_go is None:
     return jnp.full((), jnp.nan)

@@ -1,22 +1,23 @@
-"""Flax networks. Every one returns named outputs: the features and every hidden layer among them.
+"""Flax networks. Each returns named outputs, which include the features and every hidden layer.
 
 Inputs are state stacks with the frames first, [B, S, *observation_shape], as the data sources serve
-them: gathering frames first on the host costs a tenth of gathering them last, so each network does
-its own transpose on the device.
+them. Gathering frames first on the host costs a tenth of gathering them last, so each network
+transposes them on the device.
 
-A network is a torso and one hidden layer of its own, and a head from `heads`, which turns features
-into values or distributions. The agent chooses the head; gin chooses the network. `ActorCritic` is
-for continuous actions: a policy and critics that share nothing.
+A network has a torso, one hidden layer, and a head from `heads`, which turns features into values
+or distributions. The agent chooses the head; gin chooses the network. `ActorCritic` is for
+continuous actions: its policy and critics share no parameters.
 
-What all networks share, by gin:
+Settings that all networks share, bound by gin:
   activation: of every hidden layer, one of `layers.ACTIVATIONS`.
   layer_norm: normalise each hidden layer before its activation: True, or 'rms' for the root mean
     square alone.
   dtype: what the layers compute in, such as 'bfloat16'; None is float32. Parameters and outputs
     are float32 in any case.
-  feature_norm: features have length 1, φ/‖φ‖; of critics, not of the policy.
-  spectral_norm: power iterations that find σ₁ of the weights that lead to the features, which are
-    divided by it; 0 leaves them. Likewise of critics.
+  feature_norm: features are scaled to length 1, φ/‖φ‖; in `ActorCritic` those of critics, not of
+    the policy.
+  spectral_norm: number of power iterations that find σ₁ of the weights that lead to the features;
+    these weights are divided by σ₁. 0 switches this off. In `ActorCritic` it applies to critics.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # width, size, stride (Mni
 def hidden_layers(network: nn.Module, state: Array) -> tuple[str, ...]:
   """Returns the names of a network's hidden layers, from input to output.
 
-  Nothing is computed: the network is traced on the state's shape.
+  The network is only traced on the state's shape; it computes nothing.
 
   Args:
     network: a module whose `__call__` takes a state.
@@ -63,7 +64,7 @@ def hidden_layers(network: nn.Module, state: Array) -> tuple[str, ...]:
 
 
 def _hidden(module: Any, name: str | None = None) -> Hidden:
-  """Returns what applies a module's hidden layers, by its settings; `name` is for errors."""
+  """Returns the `HiddenLayers` for a module's settings; `name` is for errors."""
   return Hidden(
     name or type(module).__name__,
     module.activation,
@@ -84,9 +85,9 @@ def _dense_layers(
 
 
 def outputs_of(head: Head, features: jax.Array, num_actions: int, layers: Layers) -> Outputs:
-  """Returns what the head makes of the features, with the hidden layers."""
+  """Returns the head's outputs for the features, with the hidden layers."""
   outputs = head(features, num_actions)
-  has_layers = 'layers' in outputs._fields  # Outputs of a user's own head may have none.
+  has_layers = 'layers' in outputs._fields  # Outputs of a user's head may have no layers.
   return outputs._replace(layers=layers) if has_layers else outputs
 
 
@@ -104,13 +105,13 @@ def convolve(
 def _check_frames(
   network: str, state: jax.Array, layers: Sequence[tuple[int, int, int]], shrink: int = 1
 ) -> None:
-  """Raises ValueError for frames of which convolutions without padding would not see every pixel.
+  """Raises ValueError if convolutions without padding would ignore pixels of the frames.
 
   Args:
     network: its name.
     state: [B, S, H, W, ...].
     layers: (width, size, stride) of each.
-    shrink: by how much the frames are made smaller first.
+    shrink: factor by which the frames are made smaller first.
   """
   for size in state.shape[2:4]:
     seen, ok = size // shrink, size % shrink == 0
@@ -134,8 +135,8 @@ class NatureCNN(nn.Module):
     num_actions: number of actions A.
     hidden_units: width d of the penultimate layer.
     padding: 'SAME' as in Dopamine's networks (7744 inputs to the hidden layer) or 'VALID' as in the
-      original (3136 inputs). Their speeds and ranks are not comparable. 'VALID' refuses frames of
-      which it would not see every pixel.
+      original (3136 inputs). Their speeds and ranks are not comparable. 'VALID' refuses frames
+      whose last rows or columns it would ignore.
     layer_norm: True or 'rms' normalises each hidden layer before its activation.
     head: what turns features into values.
     activation: of every hidden layer, one of `layers.ACTIVATIONS`.
@@ -171,8 +172,8 @@ class NatureCNN(nn.Module):
 class SmallCNN(nn.Module):
   """Two convolutions on Atari frames at half their size: a tenth of NatureCNN's work, for a CPU.
 
-  Of 84 × 84 pixels it does not see the last six rows and columns, where the second convolution's
-  stride leaves a rest. Other sizes that would leave one are refused.
+  Of 84 × 84 pixels it ignores the last six rows and columns, since the second convolution's stride
+  leaves a remainder. Other sizes that would leave a remainder are refused.
 
   Attributes:
     num_actions: number of actions A.
@@ -201,8 +202,8 @@ class SmallCNN(nn.Module):
     hidden = _hidden(self)
     layers = ((16, 6, 3), (32, 4, 2))
     _check_frames('SmallCNN', state, layers, shrink=2)
-    x = jnp.maximum(state[:, :, ::2], state[:, :, 1::2])  # The largest of four neighbours, so that
-    x = jnp.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])  # nothing small is lost. [B, S, 42, 42, ...]
+    x = jnp.maximum(state[:, :, ::2], state[:, :, 1::2])  # The maximum of four neighbours, so that
+    x = jnp.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])  # small objects remain. [B, S, 42, 42, ...]
     x = convolve(hidden, x, layers, 'VALID')
     dense = self.head.dense(self.hidden_units, dtype=self.dtype)
     features = hidden.features(dense, x.reshape(x.shape[0], -1))
@@ -264,7 +265,8 @@ class MLP(nn.Module):
       convolutional networks. MinAtar's zeros and ones have more channels and stay as they are.
 
   Raises:
-    ValueError: for uint8 vectors [B, S, D] without `observation_max`, which may hold either.
+    ValueError: for uint8 vectors [B, S, D] without `observation_max`, which may hold bytes or zeros
+      and ones.
   """
 
   num_actions: int
@@ -307,7 +309,7 @@ class MLP(nn.Module):
 
 
 class _HiddenLayers(nn.Module):
-  """Fully connected layers with activations; the last ones are the features."""
+  """Fully connected layers with activations; the last activations are the features."""
 
   widths: Sequence[int]
   layer_norm: bool | str
@@ -327,17 +329,17 @@ class _HiddenLayers(nn.Module):
 class ActorCritic(nn.Module):
   """A tanh-Gaussian policy and K critics for flat observations and continuous actions.
 
-  The methods `actor`, `critics`, `log_temperature` and `log_multiplier` are what losses apply.
+  Losses apply the methods `actor`, `critics`, `log_temperature` and `log_multiplier`.
 
   Attributes:
     num_actions: A, length of an action.
     hidden_units: widths of the hidden layers of policy and critics; a critic's last is d.
     num_critics: K.
     layer_norm: True or 'rms' normalises each hidden layer before its activation.
-    initial_temperature: α before the first update, where it is learnt.
-    least_log_std: the policy's log standard deviation is clipped from below at this.
-    most_log_std: and from above at this.
-    lagrange: there is a multiplier to learn, which starts at 1 (CQL with a threshold).
+    initial_temperature: α before the first update, if it is learnt.
+    least_log_std: lower bound at which the policy's log standard deviation is clipped.
+    most_log_std: upper bound at which it is clipped.
+    lagrange: whether a multiplier is learnt, which starts at 1 (CQL with a threshold).
     activation: of the hidden layers of policy and critics, one of `layers.ACTIVATIONS`.
     dtype: what the layers compute in, such as 'bfloat16'; None is float32.
     feature_norm: whether features are scaled to length 1.
@@ -395,7 +397,7 @@ class ActorCritic(nn.Module):
     return CriticOutputs(jnp.concatenate(values, axis=-1), tuple(features), layers)
 
   def log_temperature(self) -> jax.Array:
-    """Log α [], the entropy's weight where it is learnt."""
+    """Log α [], the entropy's weight if it is learnt."""
     return self.log_alpha
 
   def log_multiplier(self) -> jax.Array:

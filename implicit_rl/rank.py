@@ -1,13 +1,13 @@
-"""Measures of a feature matrix's rank, and the penalty that raises it. Needs jax alone.
+"""Measures of a feature matrix's rank, and the penalty that raises it. Needs only jax.
 
 Φ [n, d] holds the features of n inputs, one per row; σ_1 ≥ … ≥ σ_m ≥ 0 with m = min(n, d) are its
-singular values, σ_min = σ_m the smallest of them (the smaller Gram matrix's, so a wide Φ of full
-row rank has σ_min > 0). Formulas: Kumar et al., "Implicit Under-Parameterization Inhibits
-Data-Efficient Deep Reinforcement Learning", ICLR 2021. Every measure may be taken of `centred(Φ)`
-too: where the mean feature dominates the spectrum, the two answer differently.
+singular values. σ_min = σ_m is that of the smaller Gram matrix, so a wide Φ of full row rank has
+σ_min > 0. Formulas: Kumar et al., "Implicit Under-Parameterization Inhibits Data-Efficient Deep
+Reinforcement Learning", ICLR 2021. Every measure also applies to `centred(Φ)`. The two values
+differ where the mean feature dominates the spectrum.
 
-What holds for every function here:
-  Input: anything `jnp.asarray` takes (JAX, NumPy, PyTorch on the CPU, nested lists) with two
+For every function here:
+  Input: anything that `jnp.asarray` accepts (JAX, NumPy, PyTorch on the CPU, nested lists) with two
     dimensions. Other shapes raise ValueError (batch with `jax.vmap`), complex numbers TypeError.
   Precision: integers, booleans, float16 and bfloat16 are computed in float32; float64 stays float64
     where JAX has it enabled. Matrix products run at full precision on every backend.
@@ -15,12 +15,13 @@ What holds for every function here:
   Zero matrix: every rank, the norm and the penalty are 0, the condition number is inf. A matrix
     without rows or columns is measured as a zero matrix.
   Scale: Φ is divided by a power of two near max|Φ| before anything is squared, so that features of
-    1e-20 or 1e20 are measured right. Subnormal numbers (below 1.2e-38 in float32) count as 0.
+    1e-20 or 1e20 are measured correctly. Subnormal numbers (below 1.2e-38 in float32) count as 0.
   Gradients: exact wherever the singular values concerned are distinct. Where they repeat (identity,
-    duplicate directions) one subgradient comes back. Ranks that count have gradient 0.
+    duplicate directions) the gradient is one of the subgradients. Ranks that are counts have
+    gradient 0.
   Second derivatives: exact too. Where singular values repeat, only `lp_penalty`'s are finite.
-All are compiled with `jax.jit`, and may be used inside every transformation of JAX, forward and
-reverse mode in any order among them.
+All are compiled with `jax.jit` and work inside every transformation of JAX, including forward and
+reverse mode in any order.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from jax import lax
 
 from implicit_rl.eigensolvers import SOLVERS
 
-ArrayLike = Any  # Whatever `jnp.asarray` takes.
+ArrayLike = Any  # Anything that `jnp.asarray` accepts.
 
 _PCA_DELTA = 0.01  # of Σσ², left out by `pca_rank`.
-# The measures that results are stated by: they disagree in sign on the same runs.
+# Measures that results are stated with; they disagree in sign on the same runs.
 WORDS = {
   'srank': 'srank',
   'effective_rank': 'entropy rank',
@@ -51,7 +52,7 @@ WORDS = {
 
 
 def _without_wide_integers(values: ArrayLike) -> ArrayLike:
-  """Converts integers on the host to float32, since JAX would first cut them to 32 bits."""
+  """Converts integers on the host to float32, since JAX would truncate them to 32 bits."""
   if isinstance(values, list | tuple):
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(values)):
       return values
@@ -84,7 +85,7 @@ def _check_delta(delta: ArrayLike) -> ArrayLike:
 
 
 def _on_features(function: Callable[[jax.Array], jax.Array]) -> Callable[[ArrayLike], jax.Array]:
-  """Compiles a measure of an array [n, d] and converts and checks what it is given."""
+  """Compiles a measure of an array [n, d] and converts and checks its input."""
   compiled = jax.jit(function)
 
   @functools.wraps(function)
@@ -106,7 +107,7 @@ def _poison(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _cleaned(x: jax.Array) -> jax.Array:
-  """Returns `x`, or zeros where any element is not finite: no decomposition ever meets a NaN."""
+  """Returns `x`, or zeros where any element is not finite, since no decomposition may get a NaN."""
   return jnp.where(jnp.isfinite(_largest(x)), x, 0)
 
 
@@ -179,13 +180,14 @@ _compiled_srank = jax.jit(lambda x, delta: _srank(_spectrum(lax.stop_gradient(x)
 def srank(features: ArrayLike, delta: ArrayLike = 0.01) -> jax.Array:
   """Returns the effective rank srank_δ(Φ) = min{k : Σ_{i≤k} σ_i / Σ_i σ_i ≥ 1 − δ} (Section 3).
 
-  A count between 1 and min(n, d), 0 for a zero matrix. Not differentiable: its gradient is 0. A δ
-  below about min(n, d) times the dtype's epsilon (6e-5 for float32 and d = 512) counts rounding.
+  A count between 1 and min(n, d), 0 for a zero matrix. Not differentiable: its gradient is 0. With
+  δ below about min(n, d) times the dtype's epsilon (6e-5 for float32 and d = 512) rounding errors
+  are counted too.
 
   Args:
-    features: [n, d]; the paper takes the penultimate layer on 2048 transitions.
-    delta: the share of the spectrum left out, in (0, 1), a number or a traced scalar; another value
-      of it compiles nothing anew.
+    features: [n, d]; the paper uses the penultimate layer on 2048 transitions.
+    delta: the share of the spectrum left out, in (0, 1), a number or a traced scalar. A new value
+      does not recompile.
 
   Returns:
     [] float32, a whole number; NaN for non-finite features and for a traced δ outside (0, 1).
@@ -203,7 +205,7 @@ def _compiled_srank_from_singular_values(values: jax.Array, delta: ArrayLike) ->
 
 
 def srank_from_singular_values(values: ArrayLike, delta: ArrayLike = 0.01) -> jax.Array:
-  """Returns `srank` of a spectrum that is at hand already, so that no SVD is paid twice.
+  """Returns `srank` of a given spectrum, so that no SVD is computed twice.
 
   Args:
     values: [m] non-negative, in any order: singular values, or |eigenvalues| for srank_{δ,λ}.
@@ -238,10 +240,10 @@ def _compiled_eigenvalue_srank(x: jax.Array, delta: ArrayLike) -> jax.Array:
 def eigenvalue_srank(features: ArrayLike, delta: ArrayLike = 0.01) -> jax.Array:
   """Returns srank_{δ,λ}(Φ), which is `srank` with |eigenvalues| of a square Φ (Appendix A.7).
 
-  Accelerators have no eigenvalue solver for general matrices: on CPU this is LAPACK inside the
-  compiled program, elsewhere the matrix travels to the host and NumPy computes (`pure_callback`).
-  Eigenvalues of strongly non-normal matrices are ill-conditioned: those of a nilpotent matrix come
-  out near eps^(1/d), not 0, and are counted.
+  Accelerators have no eigenvalue solver for general matrices. On the CPU, LAPACK computes the
+  eigenvalues inside the compiled program. Elsewhere the matrix is copied to the host, where NumPy
+  computes them (`pure_callback`). Eigenvalues of strongly non-normal matrices are ill-conditioned:
+  those of a nilpotent matrix are computed as about eps^(1/d) instead of 0, and are counted.
 
   Args:
     features: [d, d], as many inputs as features.
@@ -311,7 +313,7 @@ def _compiled_effective_rank_from_singular_values(values: jax.Array) -> jax.Arra
 
 
 def effective_rank_from_singular_values(values: ArrayLike) -> jax.Array:
-  """Returns `effective_rank` of a spectrum [m] that is at hand already, in any order: []."""
+  """Returns `effective_rank` of a given spectrum [m], in any order: []."""
   return _compiled_effective_rank_from_singular_values(_as_array(values, 1, 'singular values'))
 
 
@@ -319,7 +321,7 @@ def effective_rank_from_singular_values(values: ArrayLike) -> jax.Array:
 def numerical_rank(features: ArrayLike) -> jax.Array:
   """Returns the number of σ_i > σ_max · max(n, d) · eps, as `numpy.linalg.matrix_rank`: [] float32.
 
-  `eps` is that of the dtype computed in, 1.2e-7 for float32. Its gradient is 0.
+  `eps` is that of the computation's dtype, 1.2e-7 for float32. Its gradient is 0.
   """
   return _numerical_rank(_spectrum(lax.stop_gradient(features))[0], features.shape)
 
@@ -329,7 +331,7 @@ def _pca_rank(values: jax.Array) -> jax.Array:
 
 
 def _feature_rank(values: jax.Array, scale: jax.Array, rows: int) -> jax.Array:
-  # The threshold is scaled down, for σ scaled up may overflow.
+  # The threshold is scaled down, since σ scaled up may overflow.
   count = jnp.sum(values > 0.01 * rows**0.5 / scale).astype(jnp.float32)
   return jnp.where(jnp.isfinite(values[0]), count, jnp.nan)
 
@@ -392,9 +394,9 @@ def feature_norm(features: ArrayLike) -> jax.Array:
 def dead_units(features: ArrayLike) -> jax.Array:
   """Returns the share of units (columns) that are exactly 0 on every row: [] in [0, 1].
 
-  Meant for activations that can be 0, such as ReLU. A share, not a count, so that layers of
-  different width compare; 0 where there are no units, 1 where there are units but no rows. Its
-  gradient is 0.
+  Meant for activations that can be 0, such as ReLU. It is a share, not a count, so that layers of
+  different width can be compared. It is 0 if there are no units, and 1 if there are units but no
+  rows. Its gradient is 0.
   """
   if features.shape[1] == 0:
     return jnp.zeros((), features.dtype)
@@ -419,7 +421,8 @@ def dormancy_scores(activations: ArrayLike) -> jax.Array:
 def dormant_units(activations: ArrayLike, threshold: float = 0.025) -> jax.Array:
   """Returns the share of units (columns) whose `dormancy_scores` are at most τ: [] in [0, 1].
 
-  With τ = 0 these are the `dead_units`. 0 where there are no units. Its gradient is 0.
+  With τ = 0 the dormant units are the `dead_units`. The share is 0 if there are no units. Its
+  gradient is 0.
 
   Args:
     activations: [n, d] after the activation function.
@@ -459,8 +462,8 @@ def _extreme_eigenvalues(wide: jax.Array, solver: str) -> jax.Array:
 
 @_extreme_eigenvalues.defjvp
 def _extreme_eigenvalues_jvp(solver, primals, tangents):
-  # The slope of λ is that of |uᵀΦ|² at a fixed u: two rows' worth of work, where the general rule
-  # for eigenvalues makes products as large as the Gram matrix's. Only a second derivative moves u.
+  # The derivative of λ is that of |uᵀΦ|² at a fixed u, which costs two rows' work; the general rule
+  # for eigenvalues needs products as large as the Gram matrix. Only a second derivative changes u.
   (wide,), (change,) = primals, tangents
   product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
   values, ends = _extreme_eigenpairs(_gram(wide), solver)
@@ -492,15 +495,15 @@ def lp_penalty(features: ArrayLike, solver: str = 'auto') -> jax.Array:
   mode. Where one of them repeats they are finite: a subgradient, and the second derivative along
   one of its vectors. Only a second derivative needs all eigenvectors.
 
-  The square is only as large as the dtype: in float32 the value overflows to inf, and its gradient
-  to inf or NaN, once σ_max² − σ_min² passes 3.4e38 (features near 1e19); both underflow to 0 for
-  features below 1e-19.
+  The dtype limits the squares: in float32 the value overflows to inf, and its gradient to inf or
+  NaN, once σ_max² − σ_min² passes 3.4e38 (features near 1e19); both underflow to 0 for features
+  below 1e-19.
 
   Args:
     features: [n, d], activations of the training minibatch.
     solver: how the two eigenpairs are found, a key of `eigensolvers.SOLVERS`. All agree to
-      rounding. 'auto' is bisection on the CPU, the fastest there, and 'eigh' elsewhere, where none
-      was measured; 'squaring' calls no library.
+      rounding. 'auto' is bisection on the CPU, which is the fastest there, and 'eigh' elsewhere,
+      where no solver was measured. 'squaring' calls no library.
 
   Raises:
     ValueError: the features are not two-dimensional, or there is no such solver.
@@ -552,15 +555,15 @@ def rank_metrics(
   centred: bool = True,
   spectra: bool = False,
 ) -> dict[str, jax.Array]:
-  """Returns every measure of this module that applies to any matrix, for the price of two SVDs.
+  """Returns every measure of this module that applies to any matrix, at the cost of two SVDs.
 
-  The penalty comes from the same SVD, so it differs from `lp_penalty` by rounding. Not here, for it
-  needs a square matrix: `eigenvalue_srank`.
+  The penalty comes from the same SVD, so it differs from `lp_penalty` by rounding.
+  `eigenvalue_srank` is not included, since it needs a square matrix.
 
   Args:
     features: [n, d].
     delta: as in `srank`.
-    centred: measure the ranks of `centred(features)` too; without, one SVD is enough.
+    centred: measure the ranks of `centred(features)` too; if False, one SVD is enough.
     spectra: return the singular values too.
 
   Returns:

@@ -28,7 +28,7 @@ class ResidualBlock(nn.Module):
   Attributes:
     expansion: how many times wider than x the inner layer is.
     activation: one of `layers.ACTIVATIONS`.
-    dtype: computes in it; None is float32.
+    dtype: of the computation; None is float32.
   """
 
   expansion: int

@@ -32,8 +32,8 @@ class Batch(NamedTuple):
     next_action: like `action`, the action taken in `next_state`; meaningless if `discount` is 0.
     discount: [B] float32, 0 if the episode terminated within the horizon, else 1.
     weight: [B] float32, importance weights of the sampling; 1 for uniform sampling.
-    return_to_go: [B] float32, Σ_{i≥0} γ^i r_{t+i} to the episode's end; None unless the source was
-      asked for it.
+    return_to_go: [B] float32, Σ_{i≥0} γ^i r_{t+i} to the episode's end; None unless the source is
+      set to compute it.
   """
 
   state: Array

@@ -98,7 +98,9 @@ def test_a_refusal_is_one_line_of_the_command(tmp_path):
     f'gin_configs/losses/{n}.gin' for n in ('hl_gauss', 'target_clipping_returns')
   )
   message = refusal(tmp_path, 'gin_configs/mujoco/online_sac.gin', hl_gauss)
-  assert 'Agent.value_head must be None for SACAgent, whose loss does not use it, got HLGauss' in message
+  assert (
+    'Agent.value_head must be None for SACAgent, whose loss does not use it, got HLGauss' in message
+  )
   message = refusal(tmp_path, 'gin_configs/minatar/online_dqn.gin', returns)
   assert "DeviceReplay can't tell the returns to the episodes' ends" in message
 

@@ -1,11 +1,11 @@
 """Diagnostics: measures of representation, plasticity and values; each is one gin line.
 
     Diagnostics.mine = @my_file.MyMeasure()   # binds it under a name of your choice
-    Diagnostics.mine = None                   # a later file or binding takes it out again
+    Diagnostics.mine = None                   # a later file or binding removes it
 
-`base` says what a diagnostic is, `measurements` lists those that every run takes, `alarms` what a
-person is told of. The functions that measure are pure and may be used alone. This package imports
-neither TensorFlow nor Dopamine.
+`base` defines the class `Diagnostic`, `measurements` lists the diagnostics of every run, and
+`alarms` those problems that a run reports. The measuring functions are pure and can be used on
+their own. This package imports neither TensorFlow nor Dopamine.
 """
 
 from implicit_rl.diagnostics.base import Diagnostic

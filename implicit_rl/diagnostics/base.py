@@ -13,7 +13,7 @@ from implicit_rl.types import Batch, Layers, LearnerState, Params, PRNGKey
 
 
 class Diagnostic:
-  """A measurement; a subclass writes `measure`. Make it a frozen `@gin.configurable` dataclass.
+  """A measurement; a subclass defines `measure`. Make it a frozen `@gin.configurable` dataclass.
 
   Attributes:
     period: iterations between two measurements, at least 1; the first iteration is measured.
@@ -44,7 +44,7 @@ class Diagnostic:
     raise NotImplementedError(f'{type(self).__name__} has no measure(); see docs/extending.md.')
 
   def remember(self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey) -> Any:
-    """Returns what the next measurement finds in `state.extra`, such as this one's masks.
+    """Returns the value of `state.extra` at the next measurement, such as this one's masks.
 
     Args:
       context: as in `measure`.

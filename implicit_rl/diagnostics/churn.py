@@ -1,4 +1,4 @@
-"""Churn: how much a few updates change the values of states that they were not made for."""
+"""Churn: how much a few updates change the values of states outside their batches."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def after_updates(
 
   Args:
     context: see `Context`.
-    state: where they begin.
-    batch: what minibatches are drawn from.
-    key: draws them.
+    state: the state before these updates.
+    batch: transitions that minibatches are drawn from.
+    key: draws the minibatches.
     updates: how many.
     batch_size: transitions in each.
   """
@@ -56,9 +56,9 @@ class Churn(Diagnostic):
 
   Attributes:
     period: iterations between two measurements.
-    updates: how many, by the agent's loss without penalty and remedies; they are undone.
+    updates: number of updates, by the agent's loss without penalty and remedies; they are not kept.
     batch_size: transitions in each.
-    states: at most so many transitions in both halves.
+    states: at most this many transitions in both halves.
   """
 
   period: int = 1

@@ -1,4 +1,4 @@
-"""Units that do nothing: dormant ones in every layer, and saturated ones under tanh."""
+"""Inactive units: dormant units in every layer, and saturated units of tanh."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from implicit_rl.types import Batch, Layers, LearnerState, PRNGKey
 
 
 def as_rows(activation: jax.Array) -> jax.Array:
-  """Returns activations [B, ..., C] with a row per state and place, a column per unit: [n, C]."""
+  """Returns activations [B, ..., C] as a matrix [n, C]: a row per state and position."""
   return activation.reshape(-1, activation.shape[-1])
 
 
@@ -35,7 +35,7 @@ def dormant_masks(layers: Layers, threshold: float) -> dict[str, jax.Array]:
 def overlap(mask: jax.Array, earlier: jax.Array) -> jax.Array:
   """Returns the overlap coefficient |A ∩ B| / min(|A|, |B|) of two masks [C]: [].
 
-  NaN where one of the two is empty or not known.
+  NaN if one of the two is empty or unknown.
   """
   least = jnp.minimum(jnp.sum(mask), jnp.sum(earlier))
   both = jnp.sum(mask * earlier) / jnp.where(least == 0, 1, least)
@@ -57,7 +57,7 @@ class Dormancy(Diagnostic):
     period: iterations between two measurements.
     threshold: τ of `dormant_units/LAYER`, `dormant_at_start/LAYER` and `dormant_overlap/LAYER`.
     others: further τ, each logged as `dormant_units_τ/LAYER`.
-    states: at most so many.
+    states: at most this many transitions.
   """
 
   period: int = 1
@@ -68,9 +68,9 @@ class Dormancy(Diagnostic):
   def measure(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> dict[str, jax.Array]:
-    """Returns shares, also of the initial network, overlaps, and of tanh `saturated_units/LAYER`.
+    """Returns shares, now and initially, their overlap, and tanh's `saturated_units/LAYER`.
 
-    The initial network is measured on the same transitions, if the context knows it.
+    The initial network is measured on the same transitions, if the context has it.
     """
     del key
     batch = first(batch, self.states)

@@ -1,4 +1,4 @@
-"""Measures of one gradient: units that learn nothing, and the size of a step."""
+"""Measures of one gradient: units with small gradients, and the size of a step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from implicit_rl.types import Batch, LearnerState, PRNGKey
 
 
 def effective_learning_rate(changes: optax.Updates, params: optax.Params) -> jax.Array:
-  """Returns ‖Δθ‖ / ‖θ‖: [], how far one step turns the weights."""
+  """Returns ‖Δθ‖ / ‖θ‖: [], the relative size of one step."""
   return optax.tree.norm(changes) / optax.tree.norm(params)
 
 
@@ -28,9 +28,9 @@ class Gradients(Diagnostic):
 
   Attributes:
     period: iterations between two measurements.
-    threshold: τ; a unit is gradient-dormant where the mean |∂L/∂w| over the weights that lead into
-      it is at most τ of the layer's mean (Liu et al., "Measure gradients, not activations!", 2025).
-    states: at most so many transitions.
+    threshold: τ; a unit is gradient-dormant if the mean |∂L/∂w| over the weights that lead into it
+      is at most τ of the layer's mean (Liu et al., "Measure gradients, not activations!", 2025).
+    states: at most this many transitions.
   """
 
   period: int = 1
@@ -57,6 +57,6 @@ class Gradients(Diagnostic):
       for part in kernel.path:
         leaf = leaf[part]
       share = rank.dormant_units(jnp.abs(kernel.matrix(leaf)), self.threshold)
-      # A rectifier passes no gradient to what is not a number: all its units would be dormant.
+      # A rectifier passes no gradient to a NaN, so all its units would be dormant.
       found[f'gradient_dormant_units/{name}'] = jnp.where(jnp.isfinite(norm), share, jnp.nan)
     return found

@@ -17,11 +17,11 @@ from implicit_rl.types import Batch, LearnerState, PRNGKey
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class HeldOutError(Diagnostic):
-  """The error of the agent's loss on held-out transitions: far above `td_error` is overfitting.
+  """The error of the agent's loss on held-out transitions. Far above `td_error` means overfitting.
 
   Attributes:
     period: iterations between two measurements.
-    states: at most so many transitions.
+    states: at most this many transitions.
   """
 
   period: int = 1

@@ -29,7 +29,7 @@ class LayerRanks(Diagnostic):
 
   Attributes:
     period: iterations between two measurements.
-    states: how many states they are measured on; a convolution's outputs at all places are columns.
+    states: number of states to measure on. A convolution's outputs at all positions are columns.
   """
 
   period: int = 1
@@ -49,7 +49,7 @@ class LayerRanks(Diagnostic):
     features = jax.tree.leaves(training_outputs(context, target, following).features)
     for number, phi in enumerate(features, 1):
       found |= ranks(phi, 'target' if len(features) == 1 else f'target_{number}')
-    square = first(batch, features[0].shape[1])  # It takes as many states as features.
+    square = first(batch, features[0].shape[1])  # It needs as many states as features.
     phi = jax.tree.leaves(training_outputs(context, state, square).features)[0]
     if len(phi) == phi.shape[1]:
       found['eigenvalue_srank'] = rank.eigenvalue_srank(phi)

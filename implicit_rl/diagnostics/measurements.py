@@ -24,7 +24,7 @@ from implicit_rl.types import Batch, LearnerState, Params, PRNGKey
 
 KEYS = 0xD1A6  # Sets the diagnostics' keys apart from those of updates.
 
-# Cheap ones, which every run takes unless gin binds None: `Diagnostics.dormancy = None`.
+# Cheap diagnostics, part of every run unless gin binds None: `Diagnostics.dormancy = None`.
 DEFAULTS: dict[str, Callable[[], Diagnostic]] = {
   'dormancy': Dormancy,
   'held_out': HeldOutError,
@@ -77,13 +77,13 @@ class Measurements:
       self._measures[name] = jax.jit(measure) if diagnostic.compiled else measure
 
   def over_seeds(self, initial: Sequence[Params | None]) -> Measurements:
-    """Returns measurements that take those of several seeds side by side, without a memory yet.
+    """Returns measurements of several seeds as one program, with nothing remembered yet.
 
-    All that goes into `take` and comes out of it has a leading axis [N]. A diagnostic is one
-    vmapped program; one that is not compiled measures one seed after the other.
+    All inputs and outputs of `take` have a leading axis [N]. A diagnostic is one vmapped program;
+    one that is not compiled measures the seeds in sequence.
 
     Args:
-      initial: of each seed, the parameters that it began with, or None.
+      initial: the initial parameters of each seed, or None.
     """
     together = copy.copy(self)
     together._initial = jax.tree.map(lambda *leaves: np.stack(leaves), *initial)
@@ -125,7 +125,7 @@ class Measurements:
     return measured
 
   def state_dict(self) -> dict[str, Any]:
-    """Returns what diagnostics remember, nested dicts of arrays by their names."""
+    """Returns the diagnostics' remembered values, nested dicts of arrays by their names."""
     return {
       name: checkpoints.to_arrays(memory)
       for name, memory in self._memory.items()
@@ -145,8 +145,8 @@ def measure_and_remember(
   batch: Batch,
   key: PRNGKey,
 ) -> tuple[Mapping[str, Any], Any]:
-  """Returns what a diagnostic measures, and what it remembers; `initial` is `context.initial`."""
-  # As an argument: a compiled program would hold a copy of a constant.
+  """Returns a diagnostic's measurements and remembered values; `initial` is `context.initial`."""
+  # It is an argument, since a compiled program would hold a copy of a constant.
   context = dataclasses.replace(context, initial=initial)
   measured = diagnostic.measure(context, state, batch, key)
   return measured, diagnostic.remember(context, state, batch, key)
@@ -155,7 +155,7 @@ def measure_and_remember(
 def nothing_yet(
   diagnostic: Diagnostic, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
 ) -> Any:
-  """Returns what a diagnostic finds in `state.extra` before its first measurement: only NaN."""
+  """Returns the value of `state.extra` before a diagnostic's first measurement: only NaN."""
   if type(diagnostic).remember is Diagnostic.remember:
     return None
   shapes = jax.eval_shape(lambda: diagnostic.remember(context, state, batch, key))
@@ -163,12 +163,12 @@ def nothing_yet(
 
 
 def _key(name: str, key: PRNGKey) -> PRNGKey:
-  """The key of a diagnostic, from that of the learner's state."""
+  """Returns the key of a diagnostic, derived from that of the learner's state."""
   return named_key(jax.random.fold_in(key, KEYS), name)
 
 
 def _in_turn(measure: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns `measure` of several seeds [N, ...], one after the other."""
+  """Returns `measure` of several seeds [N, ...], computed in sequence."""
 
   def measured(initial: Any, state: LearnerState, batch: Batch, key: PRNGKey) -> Any:
     given = (initial, state, batch, key)

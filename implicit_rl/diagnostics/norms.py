@@ -1,4 +1,4 @@
-"""Norms of the weights, and how far they have moved from where they began."""
+"""Norms of the weights, and their distance from the initial weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def total_norm(params: Params) -> float:
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Norms(Diagnostic):
-  """Weight norms, in all and by layer, and the distance from the initial parameters.
+  """Weight norms, in total and by layer, and the distance from the initial parameters.
 
   Attributes:
     period: iterations between two measurements.

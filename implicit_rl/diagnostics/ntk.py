@@ -1,4 +1,4 @@
-"""The neural tangent kernel: its rank, and whether bootstrapping by it makes values diverge."""
+"""The neural tangent kernel: its rank, and whether bootstrapping with it makes values diverge."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ def gram(
 
   Args:
     function: f, of parameters and one input.
-    params: where the gradients are taken.
-    rows: the x, a pytree of arrays [n, ...].
-    columns: the y, a pytree of arrays [m, ...].
+    params: parameters at which the gradients are taken.
+    rows: the inputs x, a pytree of arrays [n, ...].
+    columns: the inputs y, a pytree of arrays [m, ...].
     other: g; None is f.
-    chunk: the most inputs at once; the largest that divides both counts is taken.
+    chunk: the maximum number of inputs at once; the largest divisor of both counts within it is
+      used.
   """
   counts = [len(jax.tree.leaves(inputs)[0]) for inputs in (rows, columns)]
   size = max(k for k in range(1, chunk + 1) if math.gcd(*counts) % k == 0)
@@ -82,7 +83,7 @@ def largest_real_eigenvalue(matrix: jax.Array) -> jax.Array:
 def seem_matrix(kernel: jax.Array, next_kernel: jax.Array, discount: jax.Array) -> jax.Array:
   """Returns γ·K(s′*, s) − K(s, s) [n, n] (Yue et al., NeurIPS 2023).
 
-  A positive eigenvalue says that gradient steps on the TD error make the values grow without bound.
+  With a positive eigenvalue, gradient steps on the TD error make the values grow without bound.
 
   Args:
     kernel: K(s, s) [n, n].
@@ -111,7 +112,7 @@ class NeuralTangentKernel(Diagnostic):
   Attributes:
     period: iterations between two measurements.
     states: n; the cost grows with its square.
-    chunk: gradients of so many states are in memory at once, twice.
+    chunk: number of states whose gradients are in memory at once, twice.
   """
 
   period: int = 1

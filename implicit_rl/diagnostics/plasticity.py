@@ -1,4 +1,4 @@
-"""The plasticity probe: how well a network still learns something new, against a fresh one."""
+"""The plasticity probe: how well a network learns a new target, compared with a fresh network."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def learning_error(
 ) -> jax.Array:
   """Returns the mean squared error of a network while it learns a random change: [], 1 at first.
 
-  The change is the centred output of a fresh network, scaled to variance 1, and is to be added to
-  what the network says now. So every network begins at the same error, and large values that must
-  be unlearnt first do not pass for lost plasticity.
+  The change is the centred output of a fresh network, scaled to variance 1, and the network learns
+  to add it to its current output. So every network starts at the same error, and large values that
+  must be unlearnt first do not count as lost plasticity.
 
   Args:
     context: see `Context`.
-    params: of the network that learns.
+    params: parameters of the network that learns.
     batch: its states, and actions for critics.
     key: draws the fresh network and the minibatches.
     steps: of Adam.
-    learning_rate: as above.
+    learning_rate: of Adam.
     batch_size: states in a step.
   """
   fresh_key, rows_key = jax.random.split(key)
@@ -44,7 +44,7 @@ def learning_error(
   change = change - jnp.mean(change, axis=0, keepdims=True)
   change = change / jnp.sqrt(jnp.mean(jnp.square(change)))
   begin = q_values(context, params, batch)
-  scale = jnp.maximum(jnp.max(jnp.abs(begin)), 1.0)  # Float32 keeps no change of 1 on top of 1e8.
+  scale = jnp.maximum(jnp.max(jnp.abs(begin)), 1.0)  # In float32 a change of 1 is lost in 1e8.
   target = jnp.where(scale < 1e6, begin + change, jnp.nan)
   optimizer = optax.adam(learning_rate)
 
@@ -60,24 +60,24 @@ def learning_error(
     return (optax.apply_updates(params, changes), optimizer_state), value
 
   keys = jax.random.split(rows_key, steps)
-  # Of all steps, not of the last one: what is left at the end may be next to nothing.
+  # The mean over all steps, not the last error, which may be almost 0.
   return jnp.mean(jax.lax.scan(step, (params, optimizer.init(params)), keys)[1])
 
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class PlasticityProbe(Diagnostic):
-  """The errors of the trained network over those of fresh ones: 1 is as good as new.
+  """The errors of the trained network divided by those of fresh ones; 1 is as good as new.
 
   In the spirit of Lyle et al. (2022) and Moalla et al. (2024), who fit random networks' outputs.
 
   Attributes:
     period: iterations between two measurements.
-    tasks: random changes that are learnt; the ratio is the geometric mean over them.
+    tasks: number of random changes to learn; the ratio is the geometric mean over them.
     steps: of Adam, for each.
-    learning_rate: as above.
+    learning_rate: of Adam.
     batch_size: states in a step.
-    states: that the changes are learnt on.
+    states: number of states that the changes are learnt on.
   """
 
   period: int = 1
@@ -90,7 +90,7 @@ class PlasticityProbe(Diagnostic):
   def measure(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> dict[str, jax.Array]:
-    """Returns `plasticity_error_ratio` and `plasticity_error`, the trained network's own."""
+    """Returns `plasticity_error_ratio`, and `plasticity_error` of the trained network."""
     some = first(batch, self.states)
 
     def error(params: Params, key: PRNGKey) -> jax.Array:

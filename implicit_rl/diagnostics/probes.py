@@ -1,4 +1,4 @@
-"""Linear probes: what can be read off the features by ridge regression."""
+"""Linear probes: what ridge regression can predict from the features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ridge(
   Args:
     features: [n, d].
     targets: [n, k].
-    weights: [n], 0 or 1, which rows count.
+    weights: [n], 1 for rows that count, otherwise 0.
     alpha: the penalty on the squared coefficients.
   """
   share = weights[:, None] / jnp.maximum(jnp.sum(weights), 1)
@@ -37,7 +37,7 @@ def ridge(
 
 
 def explained(predicted: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-  """Returns R² [k] over the rows that count; NaN where the targets are all equal."""
+  """Returns R² [k] over the rows that count; NaN if the targets are all equal."""
   total = jnp.maximum(jnp.sum(weights), 1)
   mean = jnp.sum(weights[:, None] * targets, axis=0, keepdims=True) / total
   rest = jnp.sum(weights[:, None] * jnp.square(targets - predicted), axis=0)
@@ -50,12 +50,13 @@ def explained(predicted: jax.Array, targets: jax.Array, weights: jax.Array) -> j
 class LinearProbes(Diagnostic):
   """Ridge regression on half of the fixed transitions, tested on the other half.
 
-  Features are divided by the root of their mean variance, so that α means the same at every scale.
+  Features are divided by the root of their mean variance, so that α has the same meaning at every
+  scale.
 
   Attributes:
     period: iterations between two measurements.
     alpha: of the ridge.
-    states: at most so many transitions.
+    states: at most this many transitions.
   """
 
   period: int = 1

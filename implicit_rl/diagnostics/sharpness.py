@@ -19,7 +19,7 @@ Product = Callable[[Params], Params]  # v -> H·v
 
 
 def hessian_product(loss: Callable[[Params], jax.Array], params: Params) -> Product:
-  """Returns v -> H·v for the Hessian H of a scalar function; two reverse passes a call."""
+  """Returns v -> H·v for the Hessian H of a scalar function; two reverse passes per call."""
 
   def slope(params: Params, direction: Params) -> jax.Array:
     return optax.tree.vdot(jax.grad(loss)(params), direction)
@@ -28,7 +28,7 @@ def hessian_product(loss: Callable[[Params], jax.Array], params: Params) -> Prod
 
 
 def _extreme(product: Product, like: Params, key: PRNGKey, steps: int) -> jax.Array:
-  """The eigenvalue of largest size, by power iteration: []."""
+  """Returns the eigenvalue of largest absolute value, by power iteration: []."""
   unit = lambda v: optax.tree.scale(1 / jnp.maximum(optax.tree.norm(v), 1e-30), v)
   begin = unit(optax.tree.random_like(key, like))
   vector = lax.fori_loop(0, steps, lambda _, v: unit(product(v)), begin)
@@ -38,8 +38,8 @@ def _extreme(product: Product, like: Params, key: PRNGKey, steps: int) -> jax.Ar
 def largest_eigenvalue(product: Product, like: Params, key: PRNGKey, steps: int) -> jax.Array:
   """Returns λ_max of a symmetric operator: [].
 
-  Where the eigenvalue of largest size is negative, the operator is shifted by it and iterated once
-  more, for power iteration finds sizes.
+  Power iteration finds the eigenvalue of largest absolute value. If it is negative, the operator is
+  shifted by it and iterated once more.
 
   Args:
     product: v -> H·v.

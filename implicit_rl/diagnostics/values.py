@@ -1,4 +1,4 @@
-"""How far the target network lags, and how similar the features of successive states are."""
+"""Distance to the target network, and similarity of the features of successive states."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def coadaptation(
     discount: [B], 0 where there is no next state; those are left out.
 
   Returns:
-    Two scalars, NaN where no transition has a next state.
+    Two scalars, NaN if no transition has a next state.
   """
   products = jnp.sum(features * next_features, axis=1)
   sizes = jnp.linalg.norm(features, axis=1) * jnp.linalg.norm(next_features, axis=1)
@@ -45,7 +45,7 @@ class Values(Diagnostic):
 
   Attributes:
     period: iterations between two measurements.
-    states: at most so many transitions.
+    states: at most this many transitions.
   """
 
   period: int = 1

@@ -1,6 +1,6 @@
-"""Pure losses. Each is the whole of what an agent adds to the shared learner.
+"""Pure losses. A loss is all that an agent adds to the shared learner.
 
-Time index: `tm1` marks what belongs to the state acted in, `t` the state that follows (n steps on).
+Time index: `tm1` marks the state in which the action is taken, `t` the state n steps later.
 Elementwise losses come from optax; rlax, which has these targets too, is the reference in the tests
 (importing it here would import TensorFlow Probability into every process).
 """

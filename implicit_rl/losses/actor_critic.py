@@ -1,8 +1,8 @@
 """Soft actor-critic for continuous actions.
 
-One objective for all parameters. Each part stops the gradients that are not its own, and Adam moves
-every parameter by its own gradient alone, so one optimiser on the sum does what three would do on
-the parts; all of them see the parameters from before the update.
+One objective for all parameters. Each part stops the gradients to other parts, and Adam updates
+every parameter by its own gradient only. One optimiser of the sum is therefore equal to three
+optimisers of the parts. All parts use the parameters from before the update.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SACNoise(NamedTuple):
 def sac_loss(
   params: Params, target_params: Params, batch: Batch, key: PRNGKey, **settings: Any
 ) -> tuple[jax.Array, LossAux]:
-  """Soft actor-critic; draws the policy's actions with `key`, the rest is `sac_terms`'s."""
+  """Soft actor-critic; draws the policy's actions with `key` and applies `sac_terms`."""
   noise = SACNoise(*jax.random.normal(key, (2, *batch.action.shape)))
   return sac_terms(params, target_params, batch, noise, **settings)
 
@@ -51,10 +51,10 @@ def sac_terms(
     params: online parameters.
     target_params: target network's parameters; only its critics are used.
     batch: see `Batch`; actions [B, A] float32.
-    noise: what the policy's actions are made of.
+    noise: the random numbers of the policy's actions.
     apply: `ActorCritic.apply` or one with the same methods.
     discount: γⁿ.
-    target_entropy: what the temperature is to bring the policy's entropy to.
+    target_entropy: entropy of the policy to which the temperature is adapted.
     temperature: α, fixed; None learns it.
     entropy_in_target: whether the target contains the next action's entropy.
     target_range: see `bellman_target`.
@@ -79,13 +79,13 @@ def sac_terms(
   td_error = jnp.subtract(target_tm1[:, None], outputs.q_values)  # [B, K]
   critic_loss = jnp.sum(jnp.mean(jnp.asarray(batch.weight)[:, None] * td_error**2, axis=0))
 
-  # Policy: least α·log π(a|s) − min_k Q_k(s, a) over a = the policy's own action, eq. 9.
+  # Policy: minimise α·log π(a|s) − min_k Q_k(s, a) for the policy's action a, eq. 9.
   action, log_prob = tanh_gaussian.sample(apply(params, batch.state, method='actor'), noise.now)
   frozen = jax.lax.stop_gradient(params)
   q_policy = jnp.min(apply(frozen, batch.state, action, method='critics').q_values, axis=-1)
   actor_loss = jnp.mean(alpha * log_prob - q_policy)
 
-  # Temperature: eq. 18, in log α as the authors' code has it.
+  # Temperature: eq. 18, in log α as in the authors' code.
   entropy = -jnp.mean(log_prob)
   temperature_loss = log_alpha * jax.lax.stop_gradient(entropy - target_entropy)
   loss = critic_loss + actor_loss

@@ -22,7 +22,7 @@ def cql_loss(
     batch: see `Batch`.
     key: passed to the value loss.
     loss: the value loss: DQN's, C51's or QR-DQN's.
-    weight: w; 0 leaves the value loss.
+    weight: w; 0 gives the value loss.
 
   Returns:
     [] loss, LossAux.

@@ -1,4 +1,4 @@
-"""Conservative Q-learning for continuous actions: SAC's loss and the gap of its critics."""
+"""Conservative Q-learning for continuous actions: SAC's loss plus the critics' conservative gap."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CQLNoise(NamedTuple):
   """Numbers [N, B, A] for N actions of each kind in each state.
 
   Attributes:
-    uniform: uniform in [−1, 1]: the actions themselves.
+    uniform: uniform in [−1, 1]; these are the actions.
     now: standard normal, for the policy's actions in the state.
     following: standard normal, for the policy's actions in the next state.
   """
@@ -46,12 +46,12 @@ def continuous_cql_loss(
     params: online parameters.
     target_params: target network's parameters.
     batch: see `Batch`; actions [B, A] float32 in [−1, 1].
-    key: draws the actions; SAC's loss gets another.
+    key: draws the actions; SAC's loss gets another key.
     apply: `ActorCritic.apply`; with a threshold, of a network that has `lagrange` set.
     loss: SAC's.
-    weight: w of each critic's gap, see `conservative_gap`; 0 leaves SAC's loss, if τ is None.
+    weight: w of each critic's gap, see `conservative_gap`; 0 gives SAC's loss if τ is None.
     num_samples: N actions of each of the three kinds.
-    threshold: τ, what λ holds the gap at (Kumar et al., 2020, eq. 30); None: λ is 1.
+    threshold: τ, the gap that λ aims at (Kumar et al., 2020, eq. 30); None fixes λ at 1.
 
   Returns:
     [] loss, LossAux.
@@ -72,7 +72,7 @@ def continuous_cql_loss(
 def conservative_terms(
   params: Params, gap: jax.Array, *, apply: Apply, weight: float, threshold: float | None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """What the critics' gaps [K] add to the loss, and its metrics; see `continuous_cql_loss`."""
+  """Returns the term of the critics' gaps [K], and metrics; see `continuous_cql_loss`."""
   conservative = jnp.sum(gap)
   metrics = {'Losses/CQL': conservative}
   if threshold is None:
@@ -80,18 +80,18 @@ def conservative_terms(
   multiplier = jnp.clip(jnp.exp(apply(params, method='log_multiplier')), 0, _MOST_MULTIPLIER)
   held, fixed = jax.lax.stop_gradient((multiplier, gap))
   term = held * weight * jnp.sum(gap - threshold)
-  term = term - multiplier * weight * jnp.mean(fixed - threshold)  # λ ascends where gap > τ.
+  term = term - multiplier * weight * jnp.mean(fixed - threshold)  # λ rises if gap > τ.
   return term, {**metrics, 'CQL/Multiplier': multiplier}
 
 
 def conservative_gap(
   params: Params, batch: Batch, noise: CQLNoise, q_data: jax.Array, *, apply: Apply
 ) -> jax.Array:
-  """How far the critics' soft maximum lies above their values of the data (Kumar et al., 2020).
+  """Returns the critics' soft maximum minus their values of the data (Kumar et al., 2020).
 
   The soft maximum log Σ_a exp Q(s, a) is estimated by importance sampling from three proposals, N
-  actions each: uniform ones, the policy's and the policy's of the next state, every one divided by
-  its density (appendix F). No gradient reaches the policy.
+  actions each: uniform actions, the policy's in the state, and the policy's in the next state. Each
+  is divided by its density (appendix F). No gradient reaches the policy.
 
   Args:
     params: online parameters.

@@ -19,8 +19,8 @@ from implicit_rl.types import Apply, Array, Batch, LossAux, Params, PRNGKey
 def project_categorical(returns: Array, probabilities: Array, support: Array) -> jax.Array:
   """Projects distributions onto a fixed support (Bellemare et al., 2017, eq. 7).
 
-  Each return's probability goes to its two neighbours in the support, in proportion to nearness;
-  returns beyond the support go to its ends.
+  Each return's probability is shared among its two neighbours in the support, more for the nearer
+  one. Returns beyond the support are clipped to its ends.
 
   Args:
     returns: [B, K'].
@@ -87,7 +87,7 @@ def quantile_huber_loss(quantiles: Array, targets: Array, kappa: float = 1.0) ->
   Args:
     quantiles: [B, N] predictions at the levels (i + ½)/N.
     targets: [B, N'] samples of the target distribution.
-    kappa: κ, where the loss turns from quadratic to linear; above 0.
+    kappa: κ, the error at which the loss changes from quadratic to linear; above 0.
 
   Returns:
     [B].
@@ -166,7 +166,7 @@ def rem_loss(
     target_range: see `bellman_target`.
 
   Returns:
-    [] loss, LossAux; `td_error` is the combination's, `q_values` stay the ensemble's mean.
+    [] loss, LossAux; `td_error` is that of the combination, `q_values` are the ensemble's means.
   """
   outputs = apply(params, batch.state)
   q_t = apply(target_params, batch.next_state).quantiles  # [B, A, N]

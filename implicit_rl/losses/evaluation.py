@@ -1,4 +1,4 @@
-"""Losses that value a given policy: fitted Q-evaluation and Monte Carlo regression."""
+"""Losses that evaluate a given policy: fitted Q-evaluation and Monte Carlo regression."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Policy = Callable[[Array], jax.Array]
 def policy_probabilities(
   q_values: jax.Array, kind: str, *, epsilon: float = 0.0, temperature: float = 1.0
 ) -> jax.Array:
-  """The action probabilities of a policy that is given by values.
+  """Returns the action probabilities of a policy that is derived from values.
 
   Args:
     q_values: [B, A].
-    kind: 'greedy', 'epsilon_greedy' or 'softmax'. The greedy action is the first of the best.
+    kind: 'greedy', 'epsilon_greedy' or 'softmax'. Ties go to the first of the best actions.
     epsilon: probability of a uniformly drawn action, for 'epsilon_greedy'.
     temperature: of the softmax, above 0.
 
@@ -105,7 +105,7 @@ def monte_carlo_loss(
   Args:
     params: online parameters.
     target_params: unused.
-    batch: see `Batch`; `return_to_go` must be there.
+    batch: see `Batch`; `return_to_go` is required.
     key: unused.
     apply: `apply(params, state) -> QOutputs`.
     error_loss: 'huber' or 'mse'; only the latter has the expected return as its minimum.
@@ -114,7 +114,7 @@ def monte_carlo_loss(
     [] loss, LossAux; `td_error` is return minus prediction.
 
   Raises:
-    ValueError: if the source gave no returns.
+    ValueError: if the batch has no returns.
   """
   del target_params, key
   if batch.return_to_go is None:

@@ -10,10 +10,10 @@ from implicit_rl.types import Array
 
 
 def gaussian_histogram(targets: Array, edges: Array, sigma: Array | float) -> jax.Array:
-  """The share of N(y, σ²) within each bin, of what lies within the bins (Imani and White, 2018).
+  """Returns each bin's share of N(y, σ²), truncated to the bins' range (Imani and White, 2018).
 
   Args:
-    targets: [B], y; those beyond the bins count as at their edge.
+    targets: [B], y; targets beyond the bins are clipped to their edge.
     edges: [K + 1], increasing.
     sigma: σ, above 0.
 

@@ -13,7 +13,7 @@ from implicit_rl.compat.settings import check_number
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Munchausen:
-  """What Munchausen adds to Q-learning's target (Vieillard et al., 2020, eq. 1 and section 3).
+  """Munchausen's terms of Q-learning's target (Vieillard et al., 2020, eq. 1 and section 3).
 
   The target is r + α·clip(τ·log π(a|s), low, 0) + γ·Σ_a' π(a'|s')·(Q(s', a') − τ·log π(a'|s')), in
   which π is the softmax of the target network's values divided by τ. Defaults are the paper's.

@@ -1,8 +1,8 @@
 """The tanh-Gaussian policy: a Gaussian with independent components, squashed into (−1, 1).
 
-By hand, because the libraries that have it (distrax, and TensorFlow Probability below it) take
-seconds and 100 MB to import and don't import on today's JAX unmended; the tests integrate the
-density with SciPy instead.
+It is written here because the libraries that have it (distrax, based on TensorFlow Probability)
+need seconds and 100 MB to import, and fail with current JAX unless patched. Tests integrate the
+density with SciPy.
 """
 
 from __future__ import annotations
@@ -37,5 +37,5 @@ def sample(gaussian: GaussianOutputs, noise: jax.Array) -> tuple[jax.Array, jax.
 
 
 def mode(gaussian: GaussianOutputs) -> jax.Array:
-  """tanh(μ) [B, A], what an agent does that does not explore."""
+  """tanh(μ) [B, A], the action without exploration."""
   return jnp.tanh(gaussian.mean)

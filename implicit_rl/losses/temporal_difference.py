@@ -12,14 +12,14 @@ from implicit_rl.losses.histogram import histogram_loss
 from implicit_rl.losses.munchausen import Munchausen
 from implicit_rl.types import Apply, Array, Batch, HistogramOutputs, LossAux, Params, PRNGKey
 
-# What targets are clipped into: the least and the largest.
+# The smallest and the largest target; others are clipped.
 TargetRange = tuple[float, float]
 
 _ELEMENTWISE = {'huber': optax.huber_loss, 'mse': optax.squared_error}
 
 
 def take_actions(values: Array, actions: Array) -> jax.Array:
-  """What `values` [B, A, ...] holds for `actions` [B]: [B, ...]."""
+  """Returns the entries of `values` [B, A, ...] for `actions` [B]: [B, ...]."""
   values, actions = jnp.asarray(values), jnp.asarray(actions)
   index = actions.reshape(-1, *[1] * (values.ndim - 1))
   return jnp.take_along_axis(values, index, axis=1)[:, 0]
@@ -28,16 +28,16 @@ def take_actions(values: Array, actions: Array) -> jax.Array:
 def bellman_target(
   reward: Array, discount_t: Array, value_t: Array, target_range: TargetRange | None = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The n-step Bellman target r + γⁿ·d·V_t, clipped if asked for.
+  """Returns the n-step Bellman target r + γⁿ·d·V_t, clipped if there is a target range.
 
   Args:
     reward: [B] n-step rewards, or [B, 1].
     discount_t: γⁿ, 0 where the episode terminated within the horizon; shaped like `reward`.
     value_t: [B] values of the next state, or [B, N] of its distribution.
-    target_range: least and largest target; None leaves them.
+    target_range: smallest and largest target; None does not clip.
 
   Returns:
-    Targets that pass no gradient, shaped like `value_t`, and metrics: the share that was clipped.
+    Targets that pass no gradient, shaped like `value_t`, and metrics: the share of clipped targets.
   """
   target = jax.lax.stop_gradient(jnp.add(reward, discount_t * value_t))
   if target_range is None:
@@ -59,8 +59,8 @@ def bootstrap(
     double: choose the next action with the online network (van Hasselt et al., 2016).
 
   Returns:
-    The online network's outputs on the states, the target network's on the next states, and [B, A]
-    the values of the next states that choose the action.
+    The online network's outputs on the states, the target network's outputs on the next states, and
+    the values of the next states that choose the action [B, A].
   """
   outputs = apply(params, batch.state)
   next_outputs = apply(target_params, batch.next_state)
@@ -81,7 +81,7 @@ def value_regression(prediction: Array, target: Array, weight: Array, error_loss
     [] the loss.
 
   Raises:
-    ValueError: if `error_loss` is neither.
+    ValueError: for another `error_loss`.
   """
   if error_loss not in _ELEMENTWISE:
     raise ValueError(f"error_loss must be 'huber' or 'mse', got {error_loss!r}.")
@@ -91,15 +91,15 @@ def value_regression(prediction: Array, target: Array, weight: Array, error_loss
 def regression_loss(
   outputs: Any, target_tm1: jax.Array, batch: Batch, error_loss: str, name: str = 'TD'
 ) -> tuple[jax.Array, LossAux]:
-  """The loss of Q(s, a) against targets that pass no gradient, and what a loss returns beside it.
+  """Returns the loss of Q(s, a) against targets that pass no gradient, and its `LossAux`.
 
   Args:
     outputs: the network's outputs on `batch.state`; of an HL-Gauss head, the loss is its
       cross-entropy (`histogram_loss`).
     target_tm1: [B].
     batch: its actions and weights.
-    error_loss: 'huber' or 'mse'; without effect on an HL-Gauss head.
-    name: what the loss is called in the metrics.
+    error_loss: 'huber' or 'mse'; it has no effect with an HL-Gauss head.
+    name: the loss's name in the metrics.
 
   Returns:
     [] loss, LossAux.
@@ -141,7 +141,7 @@ def dqn_loss(
     discount: γⁿ.
     double: choose the next action with the online network (double DQN).
     error_loss: 'huber' or 'mse'; see `regression_loss`.
-    munchausen: None, or what makes the target Munchausen DQN's.
+    munchausen: None, or the settings of Munchausen DQN's target.
     target_range: see `bellman_target`.
 
   Returns:

@@ -37,11 +37,12 @@ class Remedy:
     """Returns the network that the agent trains and acts with.
 
     Args:
-      network: the agent's, a Flax module or one that another remedy wrapped.
+      network: the agent's network, a Flax module or the result of another remedy's `wrap`.
       state: [1, S, ...], with the shape and dtype of the network's input.
 
     Returns:
-      `network`, or an object with its attributes whose `init` and `apply` do more.
+      `network`, or an object with the same attributes whose `init` and `apply` extend those of
+      `network`.
     """
     del state
     return network
@@ -56,7 +57,7 @@ class Remedy:
 
     Returns:
       A pytree of arrays, None for no state. It is kept in `LearnerState.extra[NAME]`, saved in
-      checkpoints, and has a leading axis if seeds are trained side by side.
+      checkpoints, and has a leading axis if several seeds train as one program.
     """
     del context, params, key
     return None
@@ -78,8 +79,8 @@ class Remedy:
       params: online parameters, with respect to which the gradient is taken.
       target_params: the target network's parameters.
       batch: see `Batch`.
-      aux: the agent's; `aux.outputs` are the outputs on s, with `features` and, by layer,
-        `layers`.
+      aux: the by-products of the agent's loss. `aux.outputs` are the outputs on s, with `features`
+        and, by layer, `layers`.
       key: a PRNG key for this remedy, a new one at every update.
       extra: this remedy's state, from `init` or a later `after_update`.
 
@@ -90,10 +91,10 @@ class Remedy:
     return jnp.zeros(()), {}
 
   def project(self, context: Context, params: Params, extra: Any) -> Params:
-    """Returns the parameters that an optimiser's step shall end in; before the target follows.
+    """Returns constrained parameters after an optimiser's step, before the target network's update.
 
-    For constraints that hold after every update: XLA makes it a part of the optimiser's own pass
-    over the parameters, where `after_update` is another one.
+    Use it for constraints that hold after every update. XLA computes it in the optimiser's pass
+    over the parameters, while `after_update` needs another pass.
 
     Args:
       context: see `Context`.
@@ -108,7 +109,7 @@ class Remedy:
 
     Args:
       extra: as in `loss_term`.
-      metrics: the agent's, such as 'Losses/TD', and those of all loss terms.
+      metrics: those of the agent, such as 'Losses/TD', and of all loss terms.
     """
     del metrics
     return extra
@@ -231,7 +232,7 @@ def bound_remedies(**by_name: Remedy | None) -> dict[str, Remedy]:
 
 
 def check_remedies(by_name: dict[str, Any]) -> dict[str, Remedy]:
-  """Returns those that are not None, sorted by name.
+  """Returns the remedies that are not None, sorted by name.
 
   Raises:
     ValueError: for a value that is not a `Remedy`, or two that can't be combined; names their gin

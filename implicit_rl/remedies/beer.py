@@ -1,4 +1,4 @@
-"""BEER: features of consecutive states are no more similar than the Bellman equation allows."""
+"""BEER bounds the similarity of consecutive states' features by the Bellman equation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from implicit_rl.remedies.forward import features_of, last_layers, outputs_next,
 from implicit_rl.remedies.kernels import read_graph, squared_norm
 from implicit_rl.types import Batch, LossAux, Params, PRNGKey
 
-_TINY = 1e-6  # The least norm of features, as in the authors' cosine.
+_TINY = 1e-6  # The smallest norm of features, as in the authors' cosine.
 
 
 @gin.configurable
@@ -23,12 +23,12 @@ _TINY = 1e-6  # The least norm of features, as in the authors' cosine.
 class BEER(LossTerm):
   """Adds weight · mean max(0, cos(φ, φ̄′) − bound) (He et al., 2024).
 
-  bound = (‖φ‖² + γ²‖φ′‖² − r²/‖w‖²) / (2γ‖φ‖‖φ̄′‖), with φ and φ′ of the online network, φ̄′ of the
-  target network, and w the weights of the last layer. The gradient passes through φ in the cosine
-  alone. Transitions without a next state count as 0; with n-step returns γ is γⁿ.
+  bound = (‖φ‖² + γ²‖φ′‖² − r²/‖w‖²) / (2γ‖φ‖‖φ̄′‖), where φ and φ′ are the online network's
+  features, φ̄′ the target network's, and w the weights of the last layer. The gradient passes only
+  through φ in the cosine. Transitions without a next state count as 0; with n-step returns γ is γⁿ.
 
-  Value networks have one φ(s) for all actions; w is then the whole head. It is a bound for heads
-  that are linear, and a rule of thumb for C51.
+  Value networks have one φ(s) for all actions; w is then the whole head. For linear heads this is a
+  bound; for C51 it is only an approximation.
 
   Attributes:
     weight: β.
@@ -37,7 +37,7 @@ class BEER(LossTerm):
   weight: float = 1e-3
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
-    """Checks network and discount; there is no state."""
+    """Checks network and discount; returns no state."""
     del params, key
     read_graph(context, 'BEER')
     if not context.discount > 0:
@@ -76,5 +76,5 @@ class BEER(LossTerm):
 
 
 def _norm(features: jax.Array) -> jax.Array:
-  """Norms of rows [B], at least a tiny number, where the gradient is 0."""
+  """Returns the norms of rows [B], at least a tiny number; at that bound the gradient is 0."""
   return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(features), axis=-1), _TINY**2))

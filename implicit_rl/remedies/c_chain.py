@@ -1,4 +1,4 @@
-"""C-CHAIN: an update is kept from changing values where it was not meant to."""
+"""C-CHAIN reduces the change of values on states that are not in the update's batch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from implicit_rl.remedies.forward import outputs_at
 from implicit_rl.types import Array, Batch, LearnerState, LossAux, Metrics, Params, PRNGKey
 
 _TINY = 1e-8  # As in the authors' code.
-_FIRST = 2  # The first update, from 0, for which there is a second batch.
+_FIRST = 2  # The first update, counted from 0, that has a second batch.
 
 
 class Reference(NamedTuple):
-  """A batch that is compared later, and the values that it had.
+  """A batch that is compared later, and its values.
 
   Attributes:
     state: [B, S, ...].
@@ -35,13 +35,13 @@ class Reference(NamedTuple):
 
 
 class Churn(NamedTuple):
-  """What C-CHAIN remembers.
+  """State of C-CHAIN.
 
   Attributes:
-    due: compared at the next update: the batch of two updates ago, with the values that it had
-      before the last update.
+    due: compared at the next update: the batch of two updates ago, with its values before the last
+      update.
     later: compared at the update after that.
-    updates: [] int32, updates seen, of which the means are.
+    updates: [] int32, number of updates in the means.
     loss: [] mean of the agent's loss.
     churn: [] mean of the term.
   """
@@ -58,18 +58,18 @@ class Churn(NamedTuple):
 class CChain(Remedy):
   """Adds λ · mean (Q(s, ·) − Q⁻(s, ·))² on a second batch (Tang et al., 2025).
 
-  Q⁻ is the network one update ago. The second batch takes no part in this update or the last one:
-  it is the one of two updates ago, where the authors sample another batch.
+  Q⁻ is the network one update ago. The second batch is used neither in this update nor in the last
+  one: it is the batch of two updates ago. The authors sample another batch instead.
 
   λ is `first_weight` until `warm_up` updates are done, then ratio · (mean loss) / (mean term). The
-  authors average over the last 50,000 updates. Here both means are plain ones up to `window`
-  updates, and exponential ones from there on.
+  authors average over the last 50,000 updates. Here both means are arithmetic for the first
+  `window` updates, and exponential afterwards.
 
   Attributes:
-    ratio: of the weighted term to the agent's loss, Losses/TD; 0 takes the term out.
+    ratio: of the weighted term to the agent's loss, Losses/TD; 0 removes the term.
     first_weight: λ before the means are used.
     warm_up: gradient updates until then.
-    window: gradient updates that the means reach back.
+    window: gradient updates that the means cover.
   """
 
   ratio: float = 0.01
@@ -90,10 +90,10 @@ class CChain(Remedy):
     return self.ratio > 0
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Churn:
-    """Returns an empty memory.
+    """Returns an initial state.
 
     Raises:
-      ValueError: for an agent whose loss is no TD loss, or a context without a batch's shapes.
+      ValueError: if the agent's loss is not a TD loss, or the context has no batch shapes.
     """
     if context.batch is None:
       raise ValueError("CChain needs `context.batch`, the shapes and dtypes of an update's batch.")

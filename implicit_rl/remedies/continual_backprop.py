@@ -18,12 +18,12 @@ from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
 
 
 class LayerRecord(NamedTuple):
-  """What is remembered of a hidden layer's C units.
+  """Record of a hidden layer's C units.
 
   Attributes:
     utility: [C] float32, the running mean of each unit's contribution.
-    age: [C] int32, updates since a unit was drawn.
-    due: [] float32, units that are to be replaced; a fraction waits.
+    age: [C] int32, updates since a unit was initialised.
+    due: [] float32, number of units to be replaced; a fraction is kept for later updates.
   """
 
   utility: jax.Array
@@ -34,20 +34,20 @@ class LayerRecord(NamedTuple):
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class ContinualBackprop(Remedy):
-  """Replaces the mature unit of least utility in each layer, as often as the rate says.
+  """Replaces the mature unit of lowest utility in each layer, at a fixed rate.
 
-  A unit's contribution is E|h| · Σ|w| over its outgoing weights w (Dohare et al., 2024), its
-  utility the running mean of that. After each update `rate` times the number of a layer's mature
-  units becomes due; one unit is replaced where at least one is due: fresh incoming weights,
-  outgoing weights 0, fresh moments. With an actor-critic the critics' units are replaced.
-  ContinualBackprop/Reset counts them.
+  A unit's contribution is E|h| · Σ|w| over its outgoing weights w (Dohare et al., 2024), and its
+  utility is the running mean of this. After each update, `rate` times the number of a layer's
+  mature units is added to the number that is due. If at least one is due, one unit is replaced: it
+  gets fresh incoming weights, outgoing weights 0, and fresh moments. With an actor-critic the
+  critics' units are replaced. ContinualBackprop/Reset counts them.
 
   Attributes:
-    rate: of replacement, units per unit and update, at least 0; 0 takes the remedy out of the
+    rate: of replacement, units per unit and update, at least 0; 0 removes the remedy from the
       program.
     decay: of the running mean, in [0, 1).
-    maturity: updates for which a new unit is safe, at least 0.
-    reset_count: set Adam's step count to 0, where a unit is replaced; see `moments.renew`.
+    maturity: updates for which a new unit is not replaced, at least 0.
+    reset_count: set Adam's step count to 0 if a unit is replaced; see `moments.renew`.
 
   Raises:
     ValueError: for a setting out of its range.
@@ -97,7 +97,7 @@ class ContinualBackprop(Remedy):
     return state, {'ContinualBackprop/Reset': replaced}
 
   def _replace(self, record: LayerRecord, contribution: jax.Array) -> tuple[LayerRecord, jax.Array]:
-    """The record after an update, and a mask [C] of the unit that is replaced, if one is."""
+    """Returns the record after an update, and a mask [C] of the replaced unit, if any."""
     age = record.age + 1
     utility = self.decay * record.utility + (1 - self.decay) * contribution
     mature = age > self.maturity
@@ -109,7 +109,7 @@ class ContinualBackprop(Remedy):
 
 
 def outgoing(layer: HiddenLayer, params: Params) -> jax.Array:
-  """Returns the sum of the sizes of each unit's outgoing weights, [C]."""
+  """Returns Σ|w| over each unit's outgoing weights, [C]."""
   sizes = [
     jnp.sum(jnp.abs(kernel.by_unit(array_at(params, kernel.path), layer.units)), axis=1)
     for kernel in layer.outgoing

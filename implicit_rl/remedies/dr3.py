@@ -20,7 +20,7 @@ from implicit_rl.types import Batch, LossAux, Params, PRNGKey
 class DR3(LossTerm):
   """Adds weight · mean |φ(s)·φ(s′)|, of critics φ(s, a)·φ(s′, a′) (Kumar et al., 2022).
 
-  The size of the product is taken as in Dopamine's code; with ReLU it is the product. Transitions
+  The absolute value is as in Dopamine's code; with ReLU the product is never negative. Transitions
   without a next state count as 0.
 
   Attributes:

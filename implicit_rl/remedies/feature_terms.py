@@ -23,7 +23,7 @@ from implicit_rl.types import Batch, LossAux, Params, PRNGKey
 
 
 class FeatureTerm(LossTerm, abc.ABC):
-  """A term that is a function of Φ; a subclass writes it."""
+  """A term that is a function of Φ; a subclass defines it."""
 
   @abc.abstractmethod
   def of_features(self, features: jax.Array) -> jax.Array:
@@ -48,11 +48,11 @@ class FeatureTerm(LossTerm, abc.ABC):
 class NuclearNorm(FeatureTerm):
   """Subtracts weight · ‖Φ‖_* / ‖Φ‖_F, which lies between 1 and the root of the rank.
 
-  The nuclear norm ‖Φ‖_* is Σ σ_i. It alone has no bound: features only need to grow.
+  The nuclear norm ‖Φ‖_* is Σ σ_i. It alone is unbounded, since growing features increase it.
 
   Attributes:
     weight: α.
-    relative: divide by the Frobenius norm ‖Φ‖_F; False takes ‖Φ‖_* itself.
+    relative: divide by the Frobenius norm ‖Φ‖_F; False uses ‖Φ‖_* itself.
   """
 
   weight: float = 1e-3
@@ -61,7 +61,8 @@ class NuclearNorm(FeatureTerm):
   def of_features(self, features: jax.Array) -> jax.Array:
     """Φ [B, d] -> −Σ σ_i / √Σ σ_i², 0 for a zero matrix.
 
-    From the smaller Gram matrix, whose eigenvalues are σ²; √σ² is a line where σ² is rounding.
+    σ² are the eigenvalues of the smaller Gram matrix. √σ² is replaced by a line where σ² is only
+    rounding.
     """
     wide = features if features.shape[0] <= features.shape[1] else features.T
     squares = jnp.linalg.eigvalsh(jnp.matmul(wide, wide.T, precision='highest'))  # Ascending.
@@ -123,7 +124,7 @@ class Decorrelation(FeatureTerm):
     centred = features - jnp.mean(features, axis=0, keepdims=True)
     variance = jnp.sum(centred**2, axis=0) / (size - 1)  # [d], the diagonal of C.
     product = functools.partial(jnp.matmul, precision='highest')
-    if size < width:  # The smaller Gram matrix has C's norm. Of so few rows C is far from diagonal.
+    if size < width:  # It has C's norm. With so few rows C is far from diagonal.
       gram = product(centred, centred.T) / (size - 1)
       squares = jnp.sum(gram**2) - jnp.sum(variance**2)
     else:

@@ -1,6 +1,6 @@
-"""What remedies compare: a network's outputs on a batch, and on the states that follow.
+"""Outputs of a network on a batch and on its next states, for remedies.
 
-Nothing is drawn: noisy networks are applied with their mean weights.
+Noisy networks are applied with their mean weights.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from implicit_rl.types import Array, Batch, LossAux, Params
 
 
 def outputs_at(context: Context, params: Params, state: Array, action: Array) -> Any:
-  """Returns the outputs on states [B, S, ...]; of critics, on the actions [B, A] too."""
+  """Returns the outputs on states [B, S, ...]; those of critics on the actions [B, A] too."""
   if _has_critics(context):
     return context.apply(params, state, action, method='critics')
   return context.apply(params, state)
 
 
 def outputs_now(context: Context, params: Params, batch: Batch, aux: LossAux) -> Any:
-  """Returns the outputs on the batch's states: the loss's own, unless they have noise."""
+  """Returns the outputs on the batch's states: those of the loss, unless they have noise."""
   if getattr(getattr(context.network, 'head', None), 'noisy', False):
     return outputs_at(context, params, batch.state, batch.action)
   return aux.outputs
@@ -31,8 +31,8 @@ def outputs_now(context: Context, params: Params, batch: Batch, aux: LossAux) ->
 def outputs_next(context: Context, params: Params, batch: Batch) -> Any:
   """Returns the outputs on the next states.
 
-  Critics are evaluated on the policy's mean action, and no gradient reaches the policy. What stands
-  where `batch.discount` is 0 is meaningless: mask it.
+  Critics are evaluated on the policy's mean action, and no gradient reaches the policy. Outputs are
+  meaningless where `batch.discount` is 0: mask them.
   """
   if not _has_critics(context):
     return context.apply(params, batch.next_state)
@@ -56,7 +56,7 @@ def check_layers(context: Context, who: str) -> None:
 
 
 def last_layers(context: Context, outputs: Any) -> list[str]:
-  """Returns the name of the last hidden layer, the one whose activation is Φ; of each critic."""
+  """Returns the name of the last hidden layer, whose activation is Φ, for each critic."""
   count = len(features_of(outputs))
   return list(context.layers[len(context.layers) // count - 1 :: len(context.layers) // count])
 

@@ -17,7 +17,7 @@ from implicit_rl.types import Batch, LearnerState, PRNGKey
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class ReGraMa(units.UnitReset):
-  """ReDo by gradients: resets the units whose incoming weights have small ones for their layer.
+  """Resets the units whose incoming weights have small gradients compared with their layer's.
 
   A unit's value is the mean |∂loss/∂w| over its incoming weights w, of the agent's own loss on the
   update's batch. With an actor-critic the units of policy and critics are reset. ReGraMa/Reset

@@ -1,4 +1,4 @@
-"""InFeR, initial feature regularisation: features keep telling what the initial ones told."""
+"""InFeR, initial feature regularisation: features keep predicting what the initial features do."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _INITIAL = jax.nn.initializers.lecun_normal()
 
 
 class InitialFeatures(NamedTuple):
-  """What InFeR remembers.
+  """State of InFeR.
 
   Attributes:
     params: θ₀, the whole network's.
-    targets: the heads at their start, which never change.
-    heads: g_i, which are learnt.
+    targets: the initial heads, which never change.
+    heads: g_i, which are trained.
     optimizer_state: of the agent's optimiser, for the heads.
   """
 
@@ -40,8 +40,8 @@ class InitialFeatures(NamedTuple):
 class InFeR(LossTerm):
   """Adds weight · mean Σ_i (g_i(φ) − β · g_i⁰(φ⁰))² over k linear heads (Lyle et al., 2022).
 
-  Features φ⁰ and heads g⁰ are those before the first update. The heads g_i are learnt too, by the
-  agent's optimiser; they take their step after the network's.
+  Features φ⁰ and heads g⁰ are those before the first update. The heads g_i are trained too, by the
+  agent's optimiser, one step after each step of the network.
 
   Attributes:
     weight: α.
@@ -69,7 +69,7 @@ class InFeR(LossTerm):
       context.batch,
     )
     heads: Params = {
-      # Optimisers may go by a parameter's name: these belong to the critics.
+      # Optimisers may depend on a parameter's name: these belong to the critics.
       f'critic_heads_{number}': {
         'kernel': _INITIAL(jax.random.fold_in(key, number), (phi.shape[-1], self.heads)),
         'bias': jnp.zeros(self.heads),

@@ -14,13 +14,13 @@ from implicit_rl.types import Params
 def hidden_kernels(context: Context, params: Params, who: str) -> list[jax.Array]:
   """Returns each hidden layer's kernel as a matrix [fan_in, out], from input to output.
 
-  A convolution's places and input channels are one axis. Noisy layers have their mean weights,
-  actor-critic networks the kernels of all critics, one critic after another.
+  A convolution's places and input channels are one axis. For noisy layers these are the mean
+  weights, for actor-critic networks the kernels of all critics in order.
 
   Args:
-    context: its `layers` and `init` say what the network is.
+    context: its `layers` and `init` describe the network.
     params: the network's.
-    who: asks, for the error.
+    who: the remedy's name, for the error.
 
   Raises:
     ValueError: for a network that does not report its hidden layers.
@@ -35,7 +35,7 @@ def hidden_kernels(context: Context, params: Params, who: str) -> list[jax.Array
 
 
 def squared_norm(params: Params, kernels: tuple[Kernel, ...]) -> jax.Array:
-  """Returns the sum of squares [] of kernels, of noisy layers of their mean weights."""
+  """Returns the sum of squares [] of kernels; for noisy layers that of their mean weights."""
   squares = [jnp.sum(jnp.square(array_at(params, one.path))) for one in means(kernels)]
   return sum(squares, jnp.zeros(()))
 

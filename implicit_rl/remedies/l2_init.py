@@ -1,4 +1,4 @@
-"""L2-init: the parameters are pulled to where they started."""
+"""L2-init pulls the parameters towards their initial values."""
 
 from __future__ import annotations
 

@@ -18,15 +18,15 @@ def renew(
   chosen: Params,
   reset_count: bool = False,
 ) -> optax.OptState:
-  """Gives an optimiser's state the values of a fresh one, where parameters are chosen.
+  """Resets an optimiser's state to that of a fresh one for the chosen parameters.
 
-  Moments, momentum and whatever else has the shape of the parameters are renewed. Step counts
-  belong to no single parameter. Those of schedules and of skipped updates are always kept.
+  Moments, momentum and everything else with the shape of the parameters are reset. Step counts
+  belong to no single parameter; those of schedules and of skipped updates are always kept.
 
   Args:
     optimizer: an optax transformation, `Context.optimizer`.
     optimizer_state: its state.
-    params: the parameters as they are now.
+    params: the current parameters.
     chosen: like `params`, bool arrays.
     reset_count: set step counts such as Adam's to 0, if a parameter is chosen. Adam then corrects
       its moments' bias as at the start. If counts are kept, the first steps of renewed parameters
@@ -54,7 +54,7 @@ def renew(
 
 
 def _with_counts_at_zero(state: optax.OptState) -> optax.OptState:
-  """Sets the step counts of what keeps moments to 0."""
+  """Sets to 0 the step counts of transformations that keep moments."""
 
   def is_step_count(path: tuple, value: object) -> bool:
     del value

@@ -22,9 +22,9 @@ from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
 class NaP(PeriodicRemedy):
   """Scales each kernel before a normalisation back to its initial norm (Lyle et al., 2024).
 
-  W ← W·‖W₀‖/‖W‖, and the layer's bias by the same factor. What the layer returns stays, up to the
-  ε of its normalisation; gradients and so the effective learning rate do not shrink with growing
-  weights. Of a noisy layer the weights of mean and noise are one W. The head stays as it is.
+  W ← W·‖W₀‖/‖W‖, and the layer's bias by the same factor. The layer's output does not change, up to
+  the ε of its normalisation. Gradients, and so the effective learning rate, do not shrink with
+  growing weights. In a noisy layer the weights of mean and noise form one W. The head is unchanged.
   NaP/Growth is the mean ‖W‖/‖W₀‖ before the projection.
   """
 
@@ -67,7 +67,7 @@ def _normalised(context: Context) -> dict[str, HiddenLayer]:
 
 
 def _paths(layer: HiddenLayer) -> set[Path]:
-  """A layer's kernels and their biases, without its normalisation."""
+  """Returns a layer's kernels and their biases, without its normalisation."""
   modules = {kernel.path[:-1] for kernel in layer.incoming}
   biases = {path for path in layer.vectors if path[:-1] in modules}
   return biases | {kernel.path for kernel in layer.incoming}

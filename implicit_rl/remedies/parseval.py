@@ -1,4 +1,4 @@
-"""Parseval regularisation: the rows of each hidden layer's weights are kept orthogonal."""
+"""Parseval regularisation keeps the rows of each hidden layer's weights orthogonal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Parseval(LossTerm):
     check_number('Parseval.scale', self.scale, above=0)
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
-    """Checks the network; there is no state."""
+    """Checks the network; returns no state."""
     hidden_kernels(context, params, 'Parseval')
 
   def term(
@@ -58,7 +58,7 @@ class Parseval(LossTerm):
   def _distance(self, kernel: jax.Array) -> jax.Array:
     """Wᵀ [fan_in, out] -> (64 / out)² · ‖W·Wᵀ − s·I‖²."""
     fan_in, out = kernel.shape
-    small = kernel if fan_in < out else kernel.T  # Of W·Wᵀ and Wᵀ·W the smaller one.
+    small = kernel if fan_in < out else kernel.T  # The smaller one of W·Wᵀ and Wᵀ·W.
     gram = jnp.matmul(small, small.T, precision='highest')
     apart = jnp.sum(jnp.square(gram - self.scale * jnp.eye(len(gram))))
     return (64 / out) ** 2 * (apart + self.scale**2 * (out - len(gram)))

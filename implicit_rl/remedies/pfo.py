@@ -1,4 +1,4 @@
-"""PFO, proximal feature optimisation: pre-activations are kept near those of an older network."""
+"""PFO, proximal feature optimisation, keeps pre-activations near those of an older network."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from implicit_rl.types import Batch, LossAux, Params, PRNGKey
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class PFO(LossTerm):
-  """Adds weight · mean (h − h⁻)², h the pre-activations before Φ (Moalla et al., 2024).
+  """Adds weight · mean (h − h⁻)², where h are the pre-activations of Φ (Moalla et al., 2024).
 
   The mean is over batch and units. The authors' older network is the policy that made the batch,
   which PPO keeps for several epochs. Here h⁻ is the target network's, which a value-based agent
   keeps for a period.
 
   Attributes:
-    weight: the authors' is 1, or 10 with all layers.
-    all_layers: take every hidden layer, with one mean over all their units.
+    weight: the authors use 1, or 10 with all layers.
+    all_layers: use every hidden layer, with one mean over all their units.
   """
 
   weight: float = 1.0
   all_layers: bool = False
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
-    """Checks the network; there is no state."""
+    """Checks the network; returns no state."""
     del params, key
     check_layers(context, 'PFO')
 

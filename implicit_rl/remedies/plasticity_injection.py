@@ -1,4 +1,4 @@
-"""Plasticity injection: a frozen head keeps what was learnt, a fresh one learns what is added."""
+"""Plasticity injection: a frozen head keeps the learnt values, a fresh one learns changes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _FROZEN = 'injection'  # Flax's collection; the optimiser moves 'params' alone.
 class InjectedNetwork:
   """A network whose values are h(x) + h_old(x) − h_new(x), the last two of them frozen.
 
-  h is the network's head, trained and stored where it always was. Until the injection the frozen
-  heads count nothing. The encoder's gradient passes through all three, as in the paper. Everything
-  but the values, the features among it, is that of h.
+  h is the network's head, trained and stored as without the remedy. Until the injection the frozen
+  heads have no effect. The encoder's gradient passes through all three heads, as in the paper. All
+  outputs except the values, including the features, are those of h.
 
   Args:
-    network: a Flax module with a head of `implicit_rl.heads`, or an `ActorCritic`, of which the
-      critics are meant.
+    network: a Flax module with a head of `implicit_rl.heads`, or an `ActorCritic`, whose critics
+      are used.
     state: [1, S, ...].
     hidden_layers: how many hidden layers belong to a head.
 
@@ -77,7 +77,7 @@ class InjectedNetwork:
     if method not in (None, 'critics'):
       return self._network.apply(own, *inputs, method=method, **settings)
     heads = jax.tree.map(lambda *x: jnp.stack(x), self.head(own), frozen['old'], frozen['new'])
-    outputs = jax.vmap(  # The encoder's parameters have no such axis: it runs once.
+    outputs = jax.vmap(  # The encoder's parameters have no such axis, so it runs once.
       lambda head: self._network.apply(
         self.with_head(own, head), *inputs, method=method, **settings
       )
@@ -90,7 +90,7 @@ class InjectedNetwork:
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class PlasticityInjection(Remedy):
-  """Freezes the head at one update, and lets a fresh one learn what is added to its values.
+  """Freezes the head after one update; a fresh head learns the changes of its values.
 
   From then on values are h_old(x) + h(x) − h_new(x) (Nikishin et al., 2023): h is fresh, with
   fresh moments, and h_new is a frozen copy of it, so no value changes at that update. The
@@ -98,8 +98,9 @@ class PlasticityInjection(Remedy):
   on h. In an actor-critic this applies to the critics. PlasticityInjection/Done is 1 from then on.
 
   Attributes:
-    after: gradient updates of the run after which it acts, once; None takes it out of the program.
-    hidden_layers: how many belong to the head, at least 1; a head without would learn as before.
+    after: gradient updates of the run after which it acts, once; None removes it from the program.
+    hidden_layers: how many belong to the head, at least 1; a head without hidden layers would learn
+      as before.
     reset_count: set Adam's step count to 0; see `moments.renew`.
 
   Raises:
@@ -117,7 +118,7 @@ class PlasticityInjection(Remedy):
 
   @property
   def active(self) -> bool:
-    """Whether there is an update to act after."""
+    """Whether `after` is set."""
     return self.after is not None
 
   def conflict(self, other: Remedy) -> str | None:
@@ -140,7 +141,7 @@ class PlasticityInjection(Remedy):
       ) from error
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
-    """Checks that the network has frozen heads; there is no state.
+    """Checks that the network has frozen heads; returns no state.
 
     Raises:
       ValueError: if it has none.

@@ -21,16 +21,17 @@ from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class MagnitudePruning(PeriodicRemedy):
-  """Sets the smallest weights of each kernel to 0 for good, more and more of them.
+  """Sets the smallest weights of each kernel permanently to 0, with a growing share.
 
   After update t the share s·(1 − (1 − (t − begin)/(end − begin))³) of every kernel's weights is
-  pruned, chosen anew every `period` updates among those that are left. Pruned weights are held at
-  0, in the target network too; what a reset draws anew is pruned again by the next update, in the
-  target network when it follows. Of a noisy layer the mean weights decide for those of the noise.
-  Biases and normalisations stay. MagnitudePruning/Sparsity is the share of weights that are pruned.
+  pruned, chosen every `period` updates among the remaining weights. Pruned weights stay at 0, in
+  the target network too. If a reset reinitialises them, the next update prunes them again; in the
+  target network this happens when it is next updated. In a noisy layer the mean weights also decide
+  for the noise. Biases and normalisations are not pruned. MagnitudePruning/Sparsity is the share of
+  weights that are pruned.
 
   Attributes:
-    sparsity: s, the share in the end, in [0, 1); 0 takes the remedy out of the program.
+    sparsity: s, the final share, in [0, 1); 0 removes the remedy from the program.
     begin: updates before which nothing is pruned.
     end: updates after which the share is s.
 
@@ -52,23 +53,23 @@ class MagnitudePruning(PeriodicRemedy):
 
   @property
   def active(self) -> bool:
-    """Whether there is a period, and something to prune."""
+    """Whether `period` is set and `sparsity` is above 0."""
     return super().active and self.sparsity > 0
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
-    """Returns a mask for each kernel of the weights that are left, all; and the share pruned, 0."""
+    """Returns a mask of remaining weights for each kernel, all True, and the pruned share, 0."""
     flat = traverse_util.flatten_dict(params)
     masks = {_name(paths): jnp.ones(flat[paths[0]].shape, bool) for paths in _kernels(context)}
     return {'masks': masks, 'share': jnp.zeros(())}
 
   def project(self, context: Context, params: Params, extra: Any) -> Params:
-    """Holds pruned weights at 0; see `Remedy.project`."""
+    """Keeps pruned weights at 0; see `Remedy.project`."""
     return _pruned(params, extra['masks'], _kernels(context))
 
   def after_update(
     self, context: Context, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> tuple[LearnerState, Metrics]:
-    """Chooses what is pruned where that is due; see `Remedy.after_update`."""
+    """Chooses the pruned weights when this is due; see `Remedy.after_update`."""
     assert self.period is not None  # An inactive remedy is not called.
     last = self.end + self.period - 1  # The first that is due from `end` on.
     last = last if self.until is None else min(last, self.until)
@@ -90,21 +91,21 @@ class MagnitudePruning(PeriodicRemedy):
     )
 
   def share(self, updates: jax.Array) -> jax.Array:
-    """Returns the share of weights [] that are pruned after so many updates."""
+    """Returns the share of weights [] that are pruned after a number of updates."""
     done = jnp.clip((updates - self.begin) / (self.end - self.begin), 0.0, 1.0)
     return self.sparsity * (1 - (1 - done) ** 3)
 
 
 def left(weights: jax.Array, mask: jax.Array, share: jax.Array) -> jax.Array:
-  """Returns which weights are left when the smallest are pruned.
+  """Returns a mask of the weights that remain when the smallest are pruned.
 
   Args:
     weights: of any shape.
-    mask: what was left before; none comes back.
-    share: of all weights that are pruned in the end, [].
+    mask: of the weights that remained before; pruned weights stay pruned.
+    share: of all weights that are pruned afterwards, [].
   """
-  # As integers, the bits of positive numbers are in the numbers' order: 31 counts find the one that
-  # a sort would, in an eighth of its time.
+  # The bits of positive numbers, read as integers, have the numbers' order. So 31 counts find the
+  # same threshold as a sort, in an eighth of its time.
   bits = jax.lax.bitcast_convert_type(jnp.abs(weights).astype(jnp.float32), jnp.int32)
   sizes = jnp.where(mask, bits, -1).ravel()
   count = jnp.round(share * sizes.size).astype(jnp.int32)
@@ -122,7 +123,7 @@ def left(weights: jax.Array, mask: jax.Array, share: jax.Array) -> jax.Array:
 
 
 def _kernels(context: Context) -> list[tuple[Path, ...]]:
-  """The paths of each module's kernels; the first decides."""
+  """The paths of each module's kernels; the first determines the mask."""
   modules: dict[Path, tuple[Path, ...]] = {}
   for kernel in layer_graph(context.init).kernels:
     module = kernel.path[:-1]

@@ -16,7 +16,7 @@ from implicit_rl.types import Batch, LearnerState, PRNGKey
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class ReDo(units.UnitReset):
-  """Resets the units whose mean absolute activation is small for their layer.
+  """Resets the units whose mean absolute activation is small compared with their layer's.
 
   The mean is over the states of the update's batch, and for a convolution's channel over all
   positions. With an actor-critic the critics' units are reset. ReDo/Reset counts them.

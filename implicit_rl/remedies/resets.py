@@ -20,11 +20,11 @@ from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
 
 @dataclasses.dataclass(frozen=True)
 class _Reset(PeriodicRemedy, abc.ABC):
-  """What the three share: parameters, target and moments are rewritten together.
+  """Base of the three resets, which rewrite parameters, target network and moments together.
 
   Attributes:
-    reset_target: rewrite the target network too, with the same draw, so that both are as far apart
-      as before.
+    reset_target: rewrite the target network too, with the same random numbers, so that the distance
+      of the two networks does not change.
     reset_count: set Adam's step count to 0; see `moments.renew`.
   """
 
@@ -34,11 +34,11 @@ class _Reset(PeriodicRemedy, abc.ABC):
 
   @abc.abstractmethod
   def rewritten(self, context: Context, params: Params, fresh: Params) -> Params:
-    """Returns parameters as they are after a reset, given those of a fresh network."""
+    """Returns the parameters after a reset, given those of a fresh network."""
 
   @abc.abstractmethod
   def chosen(self, context: Context, params: Params) -> Params:
-    """Returns a tree like `params` of bools: whose moments are renewed."""
+    """Returns a tree of bools like `params`: True where moments are reset."""
 
   def init(self, context: Context, params: Params, key: PRNGKey) -> Any:
     """Checks that the settings suit the network."""
@@ -71,14 +71,15 @@ class _Reset(PeriodicRemedy, abc.ABC):
 class NetworkReset(_Reset):
   """Reinitialises the whole network: parameters, target network and the optimiser's moments.
 
-  With an actor-critic that is policy, critics and temperature. NetworkReset/Done counts.
+  With an actor-critic these are policy, critics and temperature. NetworkReset/Done counts the
+  resets.
   """
 
   period: int | None = 200_000
   reset_count: bool = True
 
   def rewritten(self, context: Context, params: Params, fresh: Params) -> Params:
-    """Returns the fresh network."""
+    """Returns the fresh network's parameters."""
     return fresh
 
   def chosen(self, context: Context, params: Params) -> Params:
@@ -91,10 +92,11 @@ class NetworkReset(_Reset):
 class HeadReset(_Reset):
   """Reinitialises the network's last layers and their moments.
 
-  With an actor-critic those of the policy and of the critics. HeadReset/Done counts.
+  With an actor-critic these are the last layers of the policy and of the critics. HeadReset/Done
+  counts the resets.
 
   Attributes:
-    hidden_layers: how many hidden layers are drawn with the head that they lead to.
+    hidden_layers: how many hidden layers before the head are reinitialised with it.
 
   Raises:
     ValueError: for a negative number of layers; from `init` if the network has fewer.
@@ -122,12 +124,12 @@ class HeadReset(_Reset):
 class ShrinkAndPerturb(_Reset):
   """θ ← shrink·θ + perturb·θ_new, for a fresh network's θ_new (Ash and Adams, 2020).
 
-  As in BBF and SR-SPR (Schwarzer et al., 2023; D'Oro et al., 2023) the last layers may be drawn
-  anew instead. All moments are renewed. ShrinkAndPerturb/Done counts.
+  As in BBF and SR-SPR (Schwarzer et al., 2023; D'Oro et al., 2023) the last layers may be
+  reinitialised instead. All moments are reset. ShrinkAndPerturb/Done counts the operations.
 
   Attributes:
-    shrink: of the old parameters; 1 with perturb 0 changes none.
-    perturb: of the new ones.
+    shrink: factor of the old parameters; 1 with perturb 0 changes nothing.
+    perturb: factor of the fresh parameters.
     reset_layers: hidden layers reinitialised with the head; None reinitialises nothing.
 
   Raises:
@@ -160,7 +162,7 @@ class ShrinkAndPerturb(_Reset):
 
   def chosen(self, context: Context, params: Params) -> Params:
     """Chooses everything."""
-    if self.reset_layers is not None:  # Raises where there are fewer.
+    if self.reset_layers is not None:  # Raises if there are fewer.
       _last(self, 'reset_layers', self.reset_layers, context, params)
     return jax.tree.map(lambda _: True, params)
 

@@ -1,4 +1,4 @@
-"""Spectral regularisation: the largest singular value of each hidden layer is kept near 1."""
+"""Spectral regularisation keeps the largest singular value of each hidden layer near 1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from implicit_rl.remedies.base import LossTerm
 from implicit_rl.remedies.kernels import hidden_kernels
 from implicit_rl.types import Batch, LearnerState, LossAux, Metrics, Params, PRNGKey
 
-_FIRST = 30  # Power iterations before the first update; one an update follows.
+_FIRST = 30  # Power iterations before the first update; afterwards there is one per update.
 
 
 @gin.configurable
@@ -86,7 +86,7 @@ def _iterate(kernel: jax.Array, vector: jax.Array) -> jax.Array:
 
 
 def _largest(kernel: jax.Array, vector: jax.Array) -> jax.Array:
-  """σ_max [], of which the singular vectors are constants under differentiation."""
+  """Returns σ_max [], with its singular vectors as constants under differentiation."""
   left = jax.lax.stop_gradient(_unit(kernel @ vector))
   right = jax.lax.stop_gradient(_unit(left @ kernel))
   return left @ kernel @ right

@@ -1,4 +1,4 @@
-"""What remedies that act on single units share: their scores' layers, and the reset of units."""
+"""Shared parts of remedies that act on single units: scores by layer, and the reset of units."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from implicit_rl.types import Batch, LearnerState, Metrics, Params, PRNGKey
 
 @dataclasses.dataclass(frozen=True)
 class UnitReset(PeriodicRemedy):
-  """Reinitialises units of hidden layers whose score is small for their layer.
+  """Reinitialises units of hidden layers whose score is small compared with their layer's.
 
-  A subclass writes `values`, which `rank.dormancy_scores` makes the scores of.
-  CLASS/Reset counts the units.
+  A subclass defines `values`, from which `rank.dormancy_scores` computes the scores. CLASS/Reset
+  counts the units.
 
   Attributes:
     threshold: τ, in [0, 1]: units with a score of at most τ are reset. 0 resets those whose values
       are all 0.
-    reset_count: set Adam's step count to 0 as well, where a unit is reset; see `moments.renew`.
+    reset_count: set Adam's step count to 0 as well if a unit is reset; see `moments.renew`.
 
   Raises:
     ValueError: for a threshold outside [0, 1].
@@ -50,7 +50,7 @@ class UnitReset(PeriodicRemedy):
   def values(
     self, context: Context, graph: LayerGraph, state: LearnerState, batch: Batch, key: PRNGKey
   ) -> dict[str, jax.Array]:
-    """Returns what units are scored by: [N, C] by layer."""
+    """Returns the values that units are scored by: [N, C] by layer."""
     raise NotImplementedError(f'{type(self).__name__} has no values().')
 
   def operate(
@@ -70,7 +70,7 @@ def unit_graph(context: Context, remedy: object) -> LayerGraph:
 
   Args:
     context: see `Context`.
-    remedy: needs the graph, for the error.
+    remedy: the remedy that needs the graph, for the error.
 
   Raises:
     ValueError: if no unit of the network can be reset.
@@ -88,21 +88,21 @@ def unit_graph(context: Context, remedy: object) -> LayerGraph:
 def activations(
   context: Context, graph: LayerGraph, state: LearnerState, batch: Batch, key: PRNGKey
 ) -> dict[str, jax.Array]:
-  """Returns what every unit does on a batch's states.
+  """Returns every unit's activations on a batch's states.
 
-  Those are the layers that the agent's loss reports: of actor-critics the critics', on the actions
-  of the batch.
+  The layers are those that the agent's loss reports: for actor-critics the critics' layers, on the
+  batch's actions.
 
   Args:
     context: see `Context`.
     graph: the network's.
-    state: the learner's; its online parameters count.
+    state: the learner's; its online parameters are used.
     batch: see `Batch`.
-    key: of the loss's own noise.
+    key: of the loss's noise.
 
   Returns:
-    By layer [N, C], for N = B, or N = B·H·W of a convolution, or k times as many where an
-    activation such as crelu makes k numbers of a unit.
+    [N, C] by layer. N is B, or B·H·W for a convolution, times k if an activation such as crelu
+    returns k numbers for a unit.
   """
   _, aux = context.loss(state.params, state.target_params, batch, key)
   layers = aux.outputs.layers
@@ -123,9 +123,9 @@ def reset(
 ) -> LearnerState:
   """Reinitialises units.
 
-  What leads into them gets the values of a fresh network, their biases and normalisation included;
-  what leads out of them becomes 0; the optimiser's moments of both become those of a fresh one.
-  The target network stays as it is.
+  Their incoming weights, biases and normalisation get the values of a fresh network. Their outgoing
+  weights become 0. The moments of all these parameters are reset. The target network does not
+  change.
 
   Args:
     context: see `Context`.
@@ -149,5 +149,5 @@ def reset(
 
 
 def count(chosen: Mapping[str, jax.Array]) -> jax.Array:
-  """Returns how many units masks choose, [] float32."""
+  """Returns the number of units that masks choose, [] float32."""
   return jnp.sum(jnp.stack([jnp.sum(mask, dtype=jnp.float32) for mask in chosen.values()]))

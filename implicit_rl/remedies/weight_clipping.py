@@ -21,8 +21,8 @@ from implicit_rl.types import Batch, LearnerState, Metrics, PRNGKey
 class WeightClipping(PeriodicRemedy):
   """Clips weights and biases to ±κ/√fan_in after an update.
 
-  Normalisation layers and scalars stay. WeightClipping/Clipped is the share of weights and biases
-  that were outside.
+  Normalisation layers and scalars are unchanged. WeightClipping/Clipped is the share of weights and
+  biases that were clipped.
 
   Attributes:
     scale: κ, above 0.
