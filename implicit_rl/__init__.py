@@ -1,9 +1,9 @@
 """implicit_rl: measure and prevent rank collapse in value-based deep reinforcement learning.
 
-What it offers by name, imported when it is first used:
-  load_run: gives a trained run back.
-  diagnose: measures anybody's JAX network.
-  diagnose_features: measures activations from any other library.
+Names of the package, imported on first use:
+  load_run: loads a trained run.
+  diagnose: measures any JAX network.
+  diagnose_features: measures activations from any library.
 """
 
 import importlib
@@ -15,7 +15,7 @@ __version__ = '0.2.0'
 
 old_names.install()
 
-# Imported when they are used: what they need takes seconds to load.
+# Imported on first use: their dependencies take seconds to load.
 _LAZY = {
   'diagnose': 'implicit_rl.diagnosis.network',
   'diagnose_features': 'implicit_rl.diagnosis.network',
@@ -24,7 +24,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-  """Returns what the package offers by name."""
+  """Returns a name of the package."""
   if name not in _LAZY:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   try:

@@ -14,8 +14,8 @@ class Command(NamedTuple):
   """A subcommand.
 
   Attributes:
-    module: below `implicit_rl`. Its `main(arguments)` gets what follows the subcommand's name, and
-      returns the exit status or None.
+    module: below `implicit_rl`. Its `main(arguments)` gets the arguments after the subcommand's
+      name, and returns the exit status or None.
     summary: what it does, for the list of subcommands.
     before: arguments that `main` gets before the user's.
   """
@@ -60,7 +60,7 @@ def _usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs a subcommand and returns the exit status; by default of the process's arguments."""
+  """Runs a subcommand and returns the exit status; by default it uses the process's arguments."""
   name, *rest = (sys.argv[1:] if arguments is None else arguments) or ['']
   if name in ('-h', '--help', '--version'):
     from implicit_rl import __version__

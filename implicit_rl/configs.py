@@ -1,4 +1,4 @@
-"""Lists and copies the gin files and sweeps that ship: `implicit-rl configs [WORD...]`."""
+"""Lists and copies the shipped gin files and sweeps: `implicit-rl configs [WORD...]`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class NotGivenError(ValueError):
 
 
 def _missing(what: str) -> Callable[..., Any]:
-  """Returns a function that says which part of the context was not given."""
+  """Returns a function that raises an error, which names the missing part of the context."""
 
   def fail(*args: Any, **kwargs: Any) -> Any:
     del args, kwargs
@@ -67,23 +67,23 @@ class Context:
 
 
 def trained(params: Params) -> Params:
-  """Returns what an optimiser trains: only 'params' of Flax's collections; otherwise everything."""
+  """Returns what an optimiser trains: Flax's collection 'params', or everything without one."""
   has_collections = isinstance(params, Mapping) and 'params' in params
   return {'params': params['params']} if has_collections else params
 
 
 def named_key(key: PRNGKey, name: str) -> PRNGKey:
-  """Returns a key that depends on a name, but not on which other names exist."""
+  """Returns a key that depends on a name, but not on other names."""
   return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def add_new(metrics: dict[str, Any], found: Mapping[str, Any], who: str) -> None:
-  """Adds what was found to metrics.
+  """Adds new scalars to metrics.
 
   Args:
-    metrics: by name; changed.
-    found: as above.
-    who: reports `found`, for the error.
+    metrics: by name; changed in place.
+    found: the new scalars, by name.
+    who: the name of what reports `found`, for the error.
 
   Raises:
     ValueError: for a name that already exists.

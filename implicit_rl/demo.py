@@ -2,8 +2,8 @@
 
     implicit-rl demo --output=runs/demo
 
-Every run is what `implicit-rl train` would run with the shipped gin files; only its length differs.
-Run again after an interruption, it resumes.
+Every run is equal to that of `implicit-rl train` with the shipped gin files, except for its length.
+After an interruption the same command resumes.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ CAPTION = (
 
 
 def jobs(output: pathlib.Path, seeds: int, iterations: int) -> list[parallel_runs.Job]:
-  """Returns a run for each variant; its seeds train side by side in one program."""
+  """Returns a run for each variant; its seeds train in one program."""
   bindings = (
     f'OfflineRunner.num_iterations = {iterations}',
     'OfflineRunner.training_steps = 500',
     f'OfflineRunner.num_seeds = {seeds}',
     "OfflineRunner.seeds_as = 'vmap'",
-    'Diagnostics.plasticity = None',  # The picture does not show it, and it takes long.
+    'Diagnostics.plasticity = None',  # The picture does not show it, and it is slow.
   )
   return [
     parallel_runs.Job(output / _folder(name), (_REGIME, *files), bindings, 0, iterations * seeds)
@@ -55,11 +55,11 @@ def _folder(name: str) -> str:
 
 
 def title(starts: Mapping[str, Any], ends: Mapping[str, Any]) -> str:
-  """Returns what the picture shows, in numbers.
+  """Returns the numbers that the picture shows.
 
   Args:
     starts: the first metrics of each variant, averaged over seeds.
-    ends: the same for the last.
+    ends: the same for the last metrics.
   """
   seen = []
   for name in ('DQN', 'DQN + L_p', 'control: Monte Carlo'):
@@ -73,7 +73,7 @@ def title(starts: Mapping[str, Any], ends: Mapping[str, Any]) -> str:
 
 
 def draw(output: pathlib.Path, made: Sequence[parallel_runs.Job]) -> list[pathlib.Path]:
-  """Prints a table of what the runs ended with; returns the paths of the picture and the page."""
+  """Prints a table of the runs' last metrics; returns the paths of the picture and the page."""
   from implicit_rl.analysis import curves, report, runs, style, tables
 
   variants = {
@@ -124,7 +124,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs all variants, as many at once as there are cores; then prints and draws."""
+  """Runs all variants, one per core at a time; then prints and draws the results."""
   options = _options(arguments)
   start = time.monotonic()
   made = jobs(options.output, options.seeds, options.iterations)

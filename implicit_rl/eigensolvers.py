@@ -1,8 +1,8 @@
 """Ways to find the two eigenpairs that the rank penalty needs.
 
 A solver takes a symmetric matrix [n, n], finite, float32 or float64, and returns its largest and
-least eigenvalue [2] with a unit vector of each [2, n]; where an eigenvalue repeats, one vector of
-its eigenspace. Derivatives are defined where solvers are used, in `rank`.
+smallest eigenvalue [2] with a unit vector of each [2, n]. If an eigenvalue repeats, the vector is
+one of its eigenspace. Derivatives are defined where solvers are used, in `rank`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Solver = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def by_eigh(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Calls `jnp.linalg.eigh`, the library's solver of all eigenpairs."""
+  """Calls `jnp.linalg.eigh`, JAX's solver for all eigenpairs."""
   values, vectors = jnp.linalg.eigh(symmetric)  # Ascending.
   return jnp.stack([values[-1], values[0]]), jnp.stack([vectors[:, -1], vectors[:, 0]])
 
 
 def by_squaring(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Squares I + G/‖G‖ and I − G/‖G‖ until one eigenspace of each is left.
+  """Squares I + G/‖G‖ and I − G/‖G‖ until one eigenspace of each remains.
 
-  Power iteration with 2^k steps for k products of [2, n, n], in a program without loop or branch.
-  After p steps an eigenvalue at a distance g from the end has the weight (1 − g/2‖G‖)^p, and so
-  adds at most 2‖G‖/(e·p) to the residual: k is chosen for rounding.
+  This is power iteration with 2^k steps in k products of [2, n, n], in a program without loop or
+  branch. After p steps an eigenvalue at a distance g from the end has the weight (1 − g/2‖G‖)^p,
+  and so adds at most 2‖G‖/(e·p) to the residual: k is chosen for rounding.
   """
   size, limits = len(symmetric), jnp.finfo(symmetric.dtype)
   if size == 1:
@@ -43,7 +43,7 @@ def by_squaring(symmetric: jax.Array) -> tuple[jax.Array, jax.Array]:
     powers = jnp.matmul(
       powers, powers.mT, precision='highest'
     )  # The transpose is equal, and keeps rounding symmetric.
-  # Of a positive matrix the column with the largest diagonal element is far from 0.
+  # In a positive matrix the column with the largest diagonal element is far from 0.
   column = jnp.argmax(jnp.diagonal(powers, axis1=1, axis2=2), axis=1)
   vectors = jnp.take_along_axis(powers, column[:, None, None], axis=2)[..., 0]
   vectors /= jnp.max(jnp.abs(vectors), axis=1, keepdims=True)  # The squares would underflow.

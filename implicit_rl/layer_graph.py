@@ -26,7 +26,7 @@ from flax import traverse_util
 
 from implicit_rl.types import Params, PRNGKey
 
-Path = tuple[str, ...]  # Where an array stands in the parameters: ('params', 'Dense_0', 'kernel').
+Path = tuple[str, ...]  # Path of an array in the parameters: ('params', 'Dense_0', 'kernel').
 
 
 class Kernel(NamedTuple):
@@ -41,7 +41,7 @@ class Kernel(NamedTuple):
   rows: bool
 
   def matrix(self, kernel: jax.Array) -> jax.Array:
-    """Returns a kernel as a matrix [fan_in, out]; a convolution's places and inputs are merged."""
+    """Returns a kernel as a matrix [fan_in, out]; merges a convolution's positions and inputs."""
     return kernel.T if self.rows else kernel.reshape(-1, kernel.shape[-1])
 
   def fan_in(self, shape: tuple[int, ...]) -> int:
@@ -126,7 +126,7 @@ class LayerGraph(NamedTuple):
     """Marks the heads and the hidden layers before them, with all their parameters.
 
     Args:
-      hidden: how many hidden layers before each head; 0 is the heads alone.
+      hidden: how many hidden layers before each head; 0 marks only the heads.
       params: the network's parameters.
 
     Returns:
@@ -153,7 +153,7 @@ class LayerGraph(NamedTuple):
     )
 
 
-@functools.lru_cache(maxsize=16)  # A trace takes a tenth of a second, and every remedy asks.
+@functools.lru_cache(maxsize=16)  # A trace takes a tenth of a second, and every remedy needs one.
 def layer_graph(init: Callable[[PRNGKey], Params]) -> LayerGraph:
   """Reads the graph of a network from a trace of its initialisation; nothing is computed.
 
@@ -207,15 +207,15 @@ def array_at(params: Params, path: Path) -> jax.Array:
 
 
 class _Call(NamedTuple):
-  """One call of a module with parameters of its own, as it was traced.
+  """One traced call of a module with its own parameters.
 
   Attributes:
     path: the module's.
-    method: the network's method in which it stood, such as 'critics'.
-    ranks: of its parameters, by name.
-    rows: its kernels are [out, in].
-    inputs: the trace's variables, of all that it was given.
-    outputs: as above.
+    method: the network's method that made the call, such as 'critics'.
+    ranks: number of dimensions of its parameters, by name.
+    rows: whether its kernels are [out, in].
+    inputs: the trace's variables of all its inputs.
+    outputs: the trace's variables of all its outputs.
   """
 
   path: tuple[str, ...]
@@ -238,12 +238,12 @@ class _Call(NamedTuple):
 
 
 def _read(jaxpr: Any, calls: list[_Call], activations: dict[str, Any]) -> LayerGraph:
-  """The graph of a trace, given the variables of the calls in it and of the activations."""
+  """Returns the graph of a trace, given the variables of its calls and of the activations."""
   sources = _sources(jaxpr, calls, activations)
   read = [_union(sources.near.get(one) for one in call.inputs) for call in calls]
 
   def through_norms(marks: frozenset) -> tuple[frozenset, frozenset]:
-    """What marks stand for, a normalisation for what it is given; and these normalisations."""
+    """Returns the marks with normalisations replaced by their inputs, and these normalisations."""
     norms = frozenset(mark for mark in marks if mark not in activations and not calls[mark].kernels)
     if not norms:
       return marks, norms
@@ -251,7 +251,7 @@ def _read(jaxpr: Any, calls: list[_Call], activations: dict[str, Any]) -> LayerG
     return found, norms | others
 
   def made_by_calls(marks: frozenset) -> frozenset:
-    """The calls that marks stand for, by way of activations and normalisations."""
+    """Returns the calls that marks lead to through activations and normalisations."""
     found = through_norms(marks)[0]
     names = found & activations.keys()
     return (found - names) | _union(made_by_calls(sources.of[name]) for name in names)
@@ -261,7 +261,7 @@ def _read(jaxpr: Any, calls: list[_Call], activations: dict[str, Any]) -> LayerG
   layers = {}
   for name, (found, norms) in made_of.items():
     if not found or found & activations.keys() or name in summed:
-      continue  # A sum with an earlier layer, or part of one: it is not the only way for its units.
+      continue  # A sum with an earlier layer, or part of one, is not the only path for its units.
     made_by = [calls[number] for number in sorted(found)]
     readers = [
       call
@@ -290,11 +290,11 @@ def _read(jaxpr: Any, calls: list[_Call], activations: dict[str, Any]) -> LayerG
 
 
 class _Sources(NamedTuple):
-  """What is computed of what. A mark is a call's number, for its outputs, or a layer's name.
+  """Dependencies in a trace. A mark is a call's number, for its outputs, or a layer's name.
 
   Attributes:
-    near: marks that a variable is computed of, by way of no other mark.
-    of: likewise, of what bears a mark itself.
+    near: marks that a variable is computed from, through no other mark.
+    of: the same for variables that have a mark themselves.
   """
 
   near: dict[Any, frozenset]
@@ -312,7 +312,7 @@ def _sources(jaxpr: Any, calls: list[_Call], activations: dict[str, Any]) -> _So
     for one in jaxpr.eqns
     if one.primitive.name == 'convert_element_type'
   }
-  for name, variable in activations.items():  # What a network reports may be a copy in float32.
+  for name, variable in activations.items():  # A network's outputs may be copies in float32.
     marks[casts.get(variable, variable)].append(name)
   near: dict[Any, frozenset] = {}
   of: dict[Any, frozenset] = {}
@@ -327,7 +327,7 @@ def _sources(jaxpr: Any, calls: list[_Call], activations: dict[str, Any]) -> _So
 
 
 def _along(values: jax.Array, axis: int, shape: tuple[int, ...]) -> jax.Array:
-  """Spreads values, one for each place on an axis, over an array's shape."""
+  """Broadcasts values, one for each position on an axis, to an array's shape."""
   ones = [1] * len(shape)
   ones[axis] = -1
   return jnp.broadcast_to(values.reshape(ones), shape)

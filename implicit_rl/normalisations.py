@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-LAYER_NORMS = (True, False, 'rms')  # What a network's `layer_norm` may be.
+LAYER_NORMS = (True, False, 'rms')  # Valid values of a network's `layer_norm`.
 _TINY = 1e-12
 
 
 def normalise(x: jax.Array, kind: bool | str, dtype: Any = None) -> jax.Array:
-  """Normalises all units that a state has in a layer; within a module's `__call__`.
+  """Normalises all units of a layer for each state; called inside a module's `__call__`.
 
   Args:
     x: [B, ...].
-    kind: True takes mean and standard deviation off (Ba et al., 2016), with a gain and a bias for
-      each channel; 'rms' divides by the root mean square (Zhang and Sennrich, 2019), with a gain.
+    kind: True subtracts the mean and divides by the standard deviation (Ba et al., 2016), with a
+      gain and a bias for each channel; 'rms' divides by the root mean square (Zhang and Sennrich,
+      2019), with a gain.
     dtype: see `nn.LayerNorm`.
   """
   norm = nn.RMSNorm if kind == 'rms' else nn.LayerNorm
@@ -36,15 +37,16 @@ def unit_length(x: jax.Array) -> jax.Array:
 def spectral_norm(kernel: jax.Array, iterations: int) -> jax.Array:
   """Estimates a kernel's largest singular value by power iteration (Miyato et al., 2018).
 
-  The start is fixed, so no vector is kept between updates. The estimate is from below: of random
-  512 × 7744 weights 5 iterations find 93%, of weights with a leading direction nearly all.
+  The start is fixed, so no vector is kept between updates. The estimate is a lower bound: 5
+  iterations find 93% of the value for random 512 × 7744 weights, and nearly all of it for weights
+  with a leading direction.
 
   Args:
     kernel: [p, q], inputs or outputs first.
     iterations: at least 1; each multiplies twice with the kernel.
 
   Returns:
-    [] float32. Its gradient is that of u·W·v, with the vectors that were found held fixed.
+    [] float32. Its gradient is that of u·W·v, with the found vectors held fixed.
   """
   kernel = kernel.astype(jnp.float32)
   fixed = jax.lax.stop_gradient(kernel)

@@ -1,4 +1,4 @@
-"""Optimisers by gin: optax's own under their names, chains of them, and a rate for each network."""
+"""Optimisers for gin: those of optax by name, chains of them, and a rate for each network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from implicit_rl.types import Params
 
 
 def _register(library: ModuleType) -> None:
-  """Gives gin the library's optimisers, transformations and schedules, as `optax.NAME`."""
+  """Registers optax's optimisers, transformations and schedules with gin, as `optax.NAME`."""
   made = (optax.GradientTransformation, optax.GradientTransformationExtraArgs, optax.Schedule)
   for name, function in vars(library).items():
     if name.startswith('_') or not inspect.isfunction(function):
@@ -35,13 +35,13 @@ for _library in (optax, optax.contrib):
 def chain(
   transformations: Sequence[optax.GradientTransformation] = gin.REQUIRED,
 ) -> optax.GradientTransformationExtraArgs:
-  """Applies transformations one after another, as `optax.chain`.
+  """Applies transformations in sequence, as `optax.chain`.
 
   Args:
     transformations: in order, such as `[@optax.clip(), @optax.lion()]`.
 
   Raises:
-    ValueError: for one that is no transformation.
+    ValueError: if one is not a transformation.
   """
   for number, one in enumerate(transformations):
     if not isinstance(one, optax.GradientTransformation):
@@ -56,17 +56,17 @@ def chain(
 def with_weight_decay(
   optimizer: optax.GradientTransformation = gin.REQUIRED, rate: float = 1e-5
 ) -> optax.GradientTransformationExtraArgs:
-  """Takes rate·θ off every kernel θ beside an optimiser's step (Loshchilov and Hutter, 2019).
+  """Also subtracts rate·θ from every kernel θ at a step (Loshchilov and Hutter, 2019).
 
-  With Adam it is AdamW, of which the rate is the learning rate times its weight decay. Biases,
-  gains and scalars, which have fewer than two dimensions, are left alone.
+  With Adam this is AdamW; the rate is then AdamW's learning rate times its weight decay. Biases,
+  gains and scalars, which have fewer than two dimensions, do not decay.
 
   Args:
     optimizer: such as `@optax.adam()`.
-    rate: share taken off at each update, in [0, 1].
+    rate: share subtracted at each update, in [0, 1].
 
   Raises:
-    ValueError: for no transformation, or a rate out of its range.
+    ValueError: if the optimiser is not a transformation, or the rate is out of range.
   """
   if not isinstance(optimizer, optax.GradientTransformation):
     raise ValueError(
@@ -84,7 +84,7 @@ def actor_critic_adam(
   critic_rate: float = 3e-4,
   scalar_rate: float | None = None,
 ) -> optax.GradientTransformation:
-  """Adam with a learning rate each for an `ActorCritic`'s policy, critics and learnt scalars.
+  """Adam with separate learning rates for an `ActorCritic`'s policy, critics and learnt scalars.
 
   Args:
     actor_rate: of the policy.
@@ -104,7 +104,7 @@ def actor_critic_adam(
 
 
 def _part(path: tuple) -> str:
-  """Which part a parameter belongs to: the first word of its module's name below 'params'."""
+  """Returns a parameter's part of the network: the first word of its module's name."""
   if path[0].key != 'params':
-    return 'critic'  # Of a collection that the learner does not move: any will do.
+    return 'critic'  # In a collection that the learner does not update any label works.
   return str(path[1].key).partition('_')[0]

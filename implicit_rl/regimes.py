@@ -1,4 +1,4 @@
-"""Settings in which a loss of rank, plasticity or accuracy may happen, and how to tell.
+"""Settings in which a loss of rank, plasticity or accuracy may happen, and criteria for it.
 
 A regime is gin_configs/regimes/NAME.gin; each control is an overlay NAME_CONTROL.gin beside it. Its
 criterion compares one metric of `metrics.jsonl` with one control, in one direction. Criteria are
@@ -21,17 +21,18 @@ class Regime(NamedTuple):
   """A setting, its controls and its criterion.
 
   Attributes:
-    name: of the gin file.
+    name: the gin file's, without extension.
     title: what it is, in a few words.
     metric: key of `metrics.jsonl` that the criterion compares.
-    direction: 'below' or 'above': where the regime must lie, seen from the control.
+    direction: 'below' or 'above': where the regime's metric must be relative to the control's.
     controls: names of the overlays; the first is the one that the criterion compares with.
     meaning: what it means when the criterion holds.
     last: rows at the end of a run that the metric is averaged over.
-    online: the agent acts; else it trains offline.
-    on_host: it acts step by step on the host, so its seeds can't train as one vmapped program.
-    needs_replay: trains on a replay that does not ship with the package, but is made by
-      `experiments/minatar_offline.py replays`.
+    online: whether the agent acts; otherwise it trains offline.
+    on_host: whether the agent acts step by step on the host; then its seeds cannot train as one
+      vmapped program.
+    needs_replay: whether the regime needs a replay that does not ship with the package;
+      `experiments/minatar_offline.py replays` makes it.
   """
 
   name: str
@@ -46,7 +47,7 @@ class Regime(NamedTuple):
   needs_replay: bool = False
 
   def gin_files(self, control: str | None = None) -> tuple[str, ...]:
-    """The gin files of the regime, or of one of its controls.
+    """Returns the gin files of the regime, or of one of its controls.
 
     Raises:
       ValueError: for a control that the regime does not have.
@@ -58,7 +59,7 @@ class Regime(NamedTuple):
 
 
 class Verdict(NamedTuple):
-  """A regime against its control.
+  """Comparison of a regime with its control.
 
   Attributes:
     regime: mean of the metric over the regime's seeds.
@@ -79,7 +80,7 @@ def judge(regime: Regime, values: Sequence[float], control: Sequence[float]) -> 
   """Applies a regime's criterion.
 
   Args:
-    regime: its direction counts.
+    regime: the regime, whose direction is used.
     values: the metric of each seed of the regime.
     control: the same for the control.
 
@@ -229,10 +230,10 @@ REGIMES = (
 
 
 def find(name: str) -> Regime:
-  """The regime of that name.
+  """Returns the regime of a name.
 
   Raises:
-    ValueError: if there is none; names all.
+    ValueError: for an unknown name; the error lists all names.
   """
   for regime in REGIMES:
     if regime.name == name:

@@ -1,4 +1,4 @@
-"""Several devices, of one machine or of many: where the arrays of an update lie, and who agrees.
+"""Several devices, on one or many machines: placement of an update's arrays, and agreement.
 
 A mesh has two axes: 'seeds', along which the states of several seeds are split, and 'batch', along
 which each batch is. XLA derives the communication from that; the update is the same program.
@@ -22,12 +22,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 class Placement:
-  """How the arrays of an update are spread over devices.
+  """Placement of an update's arrays on devices.
 
   Args:
     count: devices to use; None is all there are, on all hosts.
-    seeds: states side by side, or None for one state without a leading axis. As many devices as
-      divide both numbers split the seeds, the rest of them split each batch.
+    seeds: number of states, or None for one state without a leading axis. The seeds are split among
+      the largest number of devices that divides both counts; the remaining devices split each
+      batch.
 
   Attributes:
     mesh: of the devices, 'seeds' × 'batch'.
@@ -55,7 +56,7 @@ class Placement:
     self._store: tuple[Any, Any] = (None, None)
 
   def check_batch(self, size: int) -> None:
-    """Raises ValueError unless a batch of this size can be split evenly."""
+    """Raises ValueError if a batch of this size cannot be split evenly."""
     parts = self.mesh.shape['batch']
     if size % parts:
       raise ValueError(
@@ -64,28 +65,28 @@ class Placement:
       )
 
   def state(self, state: Any) -> Any:
-    """A learner's state, where updates want it."""
+    """Returns a learner's state on the devices of updates."""
     return jax.tree.map(lambda x: _put(x, self._state), state)
 
   def batches(self, batches: Any) -> Any:
-    """Batches or rows, [K, B, ...] or with seeds [K, N, B, ...], where updates want them."""
+    """Returns batches or rows [K, B, ...], of seeds [K, N, B, ...], on the devices of updates."""
     return jax.tree.map(lambda x: _put(x, self._batches), batches)
 
   def store(self, store: Any) -> Any:
-    """A dataset in device memory, whole on every device; the last one is remembered."""
+    """Returns a dataset in device memory, complete on every device; the last one is cached."""
     if self._store[0] is not store:
       self._store = store, jax.tree.map(lambda x: _put(x, self._everywhere), store)
     return self._store[1]
 
   def keep(self, state: Any, metrics: Any) -> tuple[Any, Any]:
-    """Within a compiled update: the new state lies as the old one did, metrics are everywhere."""
+    """Keeps the state's placement within a compiled update; metrics are on all devices."""
     return (
       jax.lax.with_sharding_constraint(state, self._state),
       jax.lax.with_sharding_constraint(metrics, self._everywhere),
     )
 
   def gathered(self, state: Any) -> Any:
-    """A state as arrays of this process's first device, for acting, measuring and saving."""
+    """Returns a state on this process's first device, for acting, measuring and saving."""
     first = jax.local_devices()[0]
     whole = self._gather(state)
     return jax.tree.map(lambda x: jax.device_put(x.addressable_data(0), first), whole)
@@ -104,17 +105,17 @@ def _put(x: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def connect(coordinator: str, num_hosts: int, host: int) -> None:
-  """Joins the processes of a run, before anything else asks JAX for devices.
+  """Joins the processes of a run. Call it before anything else asks JAX for devices.
 
   Args:
     coordinator: address and port of the first process, as '10.0.0.1:1234'; 'auto' lets JAX find
-      out, which it can on TPU pods, SLURM and Kubernetes.
-    num_hosts: processes.
-    host: number of this one, from 0.
+      them, which works on TPU pods, SLURM and Kubernetes.
+    num_hosts: number of processes.
+    host: index of this process, from 0.
 
   Raises:
     ValueError: for numbers out of range.
-    RuntimeError: if the others don't come.
+    RuntimeError: if the other processes do not connect.
   """
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   if coordinator == 'auto':
@@ -128,10 +129,10 @@ def connect(coordinator: str, num_hosts: int, host: int) -> None:
 
 
 def agree(what: Mapping[str, Any]) -> None:
-  """Raises ValueError on every host unless all of them were given the same. Waits for all.
+  """Raises ValueError on every host if their settings differ. Waits for all hosts.
 
   Args:
-    what: settings by name, ready for JSON.
+    what: settings by name, as JSON values.
   """
   if jax.process_count() == 1:
     return
@@ -147,9 +148,10 @@ def agree(what: Mapping[str, Any]) -> None:
 
 
 def directory_of_this_host(base_dir: str) -> str:
-  """Where this host writes: the first into `base_dir`, others aside, from the same checkpoints.
+  """Returns the directory that this host writes to: `base_dir` for the first host only.
 
-  All hosts compute the same, so one record is enough. The directory must be seen by all of them.
+  All hosts compute the same, so one record is enough. They read the same checkpoints. All of them
+  must be able to read the directory.
   """
   if jax.process_count() == 1:
     return base_dir

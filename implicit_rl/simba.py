@@ -2,8 +2,8 @@
 
     x₀ = W·s;   xₖ₊₁ = xₖ + W₂·relu(W₁·norm(xₖ));   φ = norm(x_K)
 
-The authors also normalise observations by their running mean and deviation, which is left to the
-data here. Blocks report their inner layers, which alone have an activation.
+The authors also normalise observations by their running mean and deviation. Here this is left to
+the data. Blocks report their inner layers, the only ones with an activation.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
   Attributes:
     width: d.
     blocks: K, at least 1.
-    expansion: see `ResidualBlock`, and so are the rest.
+    expansion: see `ResidualBlock`.
     activation: as above.
     dtype: as above.
 
@@ -85,7 +85,8 @@ class SimBa(nn.Module):
   Attributes:
     num_actions: number of actions A.
     width: d.
-    blocks: residual blocks; width and number are the authors' critics'.
+    blocks: number of residual blocks; the defaults of `width` and `blocks` are those of the
+      authors' critics.
     expansion: how many times wider a block's inner layer is.
     head: what turns features into values.
     activation: of the inner layers, one of `layers.ACTIVATIONS`.
@@ -125,7 +126,7 @@ class SimBaActorCritic(ActorCritic):
   `hidden_units`, `layer_norm`, `feature_norm` and `spectral_norm` must keep their defaults.
 
   Attributes:
-    actor_width: d of the policy; the sizes are the authors'.
+    actor_width: d of the policy; all default sizes are the authors'.
     actor_blocks: its residual blocks.
     critic_width: d of each critic.
     critic_blocks: its residual blocks.

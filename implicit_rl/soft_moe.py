@@ -6,7 +6,7 @@ experts of p slots each (Puigcerver et al., 2023):
     D = softmax over tokens of X·W,   C = softmax over slots of X·W
     slots = Dᵀ·X,   each expert f_i(x) = V_i·relu(U_i·x) on its p slots,   tokens' = C·f(slots)
 
-Φ is all m tokens' side by side, which the head reads.
+Φ is the concatenation of all m tokens', which the head reads.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _EACH = nn.initializers.xavier_uniform(batch_axis=(0,))  # [n, inputs, outputs]
 class Experts(nn.Module):
   """A dense layer for each of n experts: [B, p, n·d] -> [B, p, n·width].
 
-  Its kernel keeps the experts beside each other on the axis of the hidden units, where remedies
-  look for them: the outputs, [d, n·width], or the inputs, [n·d, width].
+  Its kernel concatenates the experts along the axis of the hidden units, where remedies expect
+  them: the outputs, [d, n·width], or the inputs, [n·d, width].
 
   Attributes:
     experts: n.
     width: outputs of each.
-    hidden: the outputs are the hidden units, rather than the inputs.
+    hidden: whether the outputs are the hidden units, rather than the inputs.
   """
 
   experts: int
@@ -71,7 +71,7 @@ class SoftMoE(nn.Module):
     num_actions: number of actions A.
     num_experts: n.
     hidden_units: width of each expert's hidden layer.
-    head: what turns features into values; if noisy, the head alone is.
+    head: what turns features into values; only the head can be noisy.
     activation: of all hidden layers, one of `layers.ACTIVATIONS` with an output for each unit.
     dtype: what the layers compute in; None is float32.
 

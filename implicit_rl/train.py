@@ -48,20 +48,20 @@ flags.register_multi_flags_validator(
 
 
 def one_line(error: Exception) -> str:
-  """What an error says, in one line; with gin's names explained if gin was there."""
+  """Returns an error's message in one line, with gin's names explained if gin raised it."""
   gin_names = sys.modules.get(
     'implicit_rl.compat.gin_names'
-  )  # Absent: the error is older than gin.
+  )  # Absent: the error was raised before gin was loaded.
   return gin_names.one_line(error) if gin_names else ' '.join(str(error).split())
 
 
 def list_configurables(names: list[str]) -> str:
-  """What gin can bind once the given gin files have been read."""
+  """Returns what gin can bind after the given gin files are read."""
   from implicit_rl.compat import gin_names
   from implicit_rl.running import configurables, experiment
 
   configurables.load(everything=True)
-  if FLAGS.gin_files:  # They may import a user's own.
+  if FLAGS.gin_files:  # They may import a user's modules.
     experiment.parse_gin(FLAGS.gin_files, FLAGS.gin_bindings)
   return gin_names.listing(names)
 
@@ -70,14 +70,14 @@ def run(argv: list[str]) -> None:
   """Checks the parsed flags, builds the runner and runs it.
 
   Args:
-    argv: the program's name, which begins every error, and what no flag has taken.
+    argv: the program's name, which every error starts with, and arguments that are not flags.
 
   Raises:
-    SystemExit: with one line that says what is wrong.
+    SystemExit: with one line that states the problem.
   """
   program = os.path.basename(argv[0])
   if not FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Dopamine and TFDS tell much; --verbosity=0 shows it.
+    logging.set_verbosity(logging.WARNING)  # Dopamine and TFDS log a lot; --verbosity=0 shows it.
   try:
     if FLAGS.list_configurables:
       print(list_configurables(argv[1:]))
@@ -96,7 +96,7 @@ def run(argv: list[str]) -> None:
 
     os.environ.update(xla_flags.variables(FLAGS.compilation_cache))
     launcher.prepare()
-    # Imported late: what is wrong with the flags is said before TensorFlow and Dopamine load.
+    # Imported late: errors in flags are reported before TensorFlow and Dopamine load.
     if FLAGS.coordinator is not None:
       from implicit_rl import sharding
 
@@ -107,7 +107,7 @@ def run(argv: list[str]) -> None:
     if FLAGS.coordinator is not None:
       base_dir = experiment.join_hosts(base_dir, FLAGS.seed)
     runner = experiment.create_runner(base_dir, FLAGS.seed)
-  except (OSError, ValueError) as error:  # What we or gin say of wrong input.
+  except (OSError, ValueError) as error:  # Errors that we or gin raise for invalid input.
     logging.debug('Where it happened:', exc_info=error)
     raise SystemExit(f'{program}: {one_line(error)}') from None
   except Exception as error:  # May be a mistake in a user's own agent.
@@ -117,14 +117,14 @@ def run(argv: list[str]) -> None:
     ) from None
   try:
     runner.run_experiment()
-  except (OSError, ArithmeticError) as error:  # A full disk, or numbers that are none.
+  except (OSError, ArithmeticError) as error:  # A full disk, or non-finite numbers.
     logging.debug('Where it happened:', exc_info=error)
     raise SystemExit(f'{program}: {one_line(error)}') from None
 
 
 def main(arguments: Sequence[str]) -> None:
-  """Parses the command line and trains, within another program: `implicit-rl`."""
-  # What absl's --help shows: the main module's docstring and flags.
+  """Parses the command line and trains, as a subcommand of `implicit-rl`."""
+  # absl's --help shows the main module's docstring and flags.
   sys.modules['__main__'].__doc__ = __doc__
   for flag in FLAGS.get_key_flags_for_module(__name__):
     FLAGS.register_key_flag_for_module(sys.argv[0], flag)

@@ -102,7 +102,7 @@ def test_a_refusal_is_one_line_of_the_command(tmp_path):
     'Agent.value_head must be None for SACAgent, whose loss does not use it, got HLGauss' in message
   )
   message = refusal(tmp_path, 'gin_configs/minatar/online_dqn.gin', returns)
-  assert "DeviceReplay can't tell the returns to the episodes' ends" in message
+  assert "DeviceReplay can't compute the returns to the episodes' ends" in message
 
 
 ALL_AT_ONCE = [

@@ -1,1 +1,1 @@
-"""Agents: each a short file with one loss; `base` holds everything they share."""
+"""Agents. Each is a short file with one loss; `base` has everything that they share."""

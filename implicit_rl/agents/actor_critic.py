@@ -1,4 +1,4 @@
-"""What agents with continuous actions share: a policy network that acts, and critics beside it."""
+"""Base of agents with continuous actions: a policy network that acts, and critics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from implicit_rl.types import Array, Params, PRNGKey
 
 
 class ActorCriticAgent(Agent):
-  """An agent with a policy over actions in [−1, 1]^A; a subclass gives it a loss.
+  """An agent with a policy over actions in [−1, 1]^A; a subclass defines its loss.
 
   `num_actions` is A, `Agent.network` an `ActorCritic` or a module with its methods. Until
-  `Agent.min_replay_history` environment steps it acts uniformly at random, then it samples its
-  policy; in evaluation it does what the policy thinks best, tanh(μ). The ε's of `Agent` do nothing.
+  `Agent.min_replay_history` environment steps it acts uniformly at random, then it samples from its
+  policy. In evaluation it takes the policy's mean action, tanh(μ). The ε settings of `Agent` have
+  no effect.
   """
 
   @property
@@ -28,13 +29,13 @@ class ActorCriticAgent(Agent):
 
   @property
   def epsilon(self) -> float:
-    """1 while the agent acts at random, then 0."""
+    """1 while the agent acts at random, afterwards 0."""
     return float(not self.eval_mode and self._steps < self.min_replay_history)
 
   def select_actions(
     self, params: Params, states: Array, key: PRNGKey, epsilon: float | jax.Array
   ) -> jax.Array:
-    """Actions [E, A] for states [E, S, D]: uniform with probability ε, else the policy's. Pure."""
+    """Returns actions [E, A] for states [E, S, D]: uniform with probability ε, else by policy."""
     explore_key, uniform_key, noise_key = jax.random.split(key, 3)
     shape = (len(states), self.num_actions)
     action, _ = tanh_gaussian.sample(
@@ -45,7 +46,7 @@ class ActorCriticAgent(Agent):
     return jnp.where(explore, uniform, action)
 
   def make_policy(self) -> Callable[[Params, Array, PRNGKey], jax.Array]:
-    """Returns the policy of evaluation: tanh(μ), nothing random."""
+    """Returns the policy of evaluation: tanh(μ), without randomness."""
 
     def policy(params: Params, states: Array, key: PRNGKey) -> jax.Array:
       del key

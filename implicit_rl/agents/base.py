@@ -1,6 +1,6 @@
 """The agent in Dopamine's shape: acts, learns from its data source, saves and restores itself.
 
-A subclass is one loss. Everything else is here once and bound once, as `Agent.*`, in gin.
+A subclass adds one loss. Everything else is defined here and bound as `Agent.*` in gin.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from implicit_rl.types import Apply, Array, Batch, Loss, Params, PRNGKey
   ]
 )
 class Agent:
-  """A value-based agent; a subclass gives it a loss.
+  """A value-based agent; a subclass defines its loss.
 
   An agent's learning curve depends only on its arguments, its data source and its seed. With
   a source that has a `recorder`, such as `OnlineReplay`, it trains while it acts. With any other
@@ -56,14 +56,14 @@ class Agent:
     num_actions: number of actions A.
     observation_shape: shape of one observation, without the stack.
     observation_dtype: dtype of the observations.
-    stack_size: observations S in a state.
+    stack_size: number of observations S in a state.
     source: makes the data source; called with the agent's observation shape and dtype, stack size,
       update horizon, γ and seed. None: the agent only acts.
     network: Flax module class; called as `network(num_actions=A)`, and with `head` if the agent
       needs one; returns `QOutputs` or the head's outputs.
     gamma: γ, discount per step.
     update_horizon: n of n-step returns.
-    batch_size: transitions B in an update.
+    batch_size: number of transitions B in an update.
     updates_per_step: online only, gradient updates per environment step (n in the paper's section
       3): 0.25 is one update every fourth step.
     min_replay_history: online only, environment steps before the first update.
@@ -86,7 +86,7 @@ class Agent:
 
   Attributes:
     uses_return_to_go: whether the source must provide returns to the episodes' ends.
-    reads: those of `value_head`, `munchausen` and `target_range` that the loss uses; the others are
+    reads: which of `value_head`, `munchausen` and `target_range` the loss uses; the others are
       refused.
     munchausen: as given.
     target_range: smallest and largest target, or None.
@@ -94,7 +94,7 @@ class Agent:
     apply: `apply(params, state [B, S, ...]) -> outputs`.
     gamma: γ, discount per step.
     gamma_n: γⁿ, the discount of the next state in a loss.
-    acted: actions selected so far, in training and evaluation; each uses its own key.
+    acted: number of actions selected so far, in training and evaluation; each uses its own key.
     learnt: metrics of the updates done while acting.
     measurements: measures the due diagnostics, and keeps what they need of earlier measurements.
     eval_mode: while true the agent acts with `epsilon_eval` and does not learn.
@@ -104,7 +104,7 @@ class Agent:
     training_key: PRNG key for the environments and the exploration of training.
 
   Raises:
-    ValueError: for a hyperparameter out of its range.
+    ValueError: for a hyperparameter that is out of range.
   """
 
   uses_return_to_go: ClassVar[bool] = False
@@ -200,7 +200,7 @@ class Agent:
       seed=seed,
       **({'return_to_go': True} if self.uses_return_to_go or needs_returns else {}),
     )
-    # Else the loss is traced first: reading the data may take long.
+    # The loss is traced first, since reading the data may take long.
     made = make_source() if make_source and needs_returns else None
     self.target_range = None if target_range is None else target_range.bounds(gamma, made)
 
@@ -248,7 +248,7 @@ class Agent:
       )
 
     self._recorder = None if self.source is None else self.source.recorder
-    # Drawn once: to read frames takes long, and those that are held out never change.
+    # Drawn once: reading frames takes long, and held-out transitions never change.
     self._held_out = functools.cache(self._draw_held_out)
 
     self.learnt = RunningMeans()
@@ -278,19 +278,19 @@ class Agent:
 
   @property
   def action_shape(self) -> tuple[int, ...]:
-    """Shape of one action: () if they are numbered, (A,) if they are continuous."""
+    """Shape of one action: () for discrete actions, (A,) for continuous ones."""
     return ()
 
   @property
   def blank_state(self) -> np.ndarray:
-    """A state [S, *observation_shape] of zeros, in the observations' dtype."""
+    """Returns a state [S, *observation_shape] of zeros, in the observations' dtype."""
     return np.zeros_like(self._stack)
 
   # --- learning ---------------------------------------------------------------------------------
 
   @property
   def updates(self) -> int:
-    """Gradient updates done; with several seeds side by side, the smallest number."""
+    """Number of gradient updates done; with several seeds in one program, the smallest number."""
     return int(np.min(self.state.updates))
 
   def train(
@@ -300,14 +300,14 @@ class Agent:
     sums: RunningMeans | None = None,
     done: int = 0,
   ) -> dict[str, float]:
-    """Does gradient updates on batches from the source; the next chunk is sampled meanwhile.
+    """Does gradient updates on batches from the source, and samples the next chunk meanwhile.
 
     Args:
       num_updates: how many.
       progress: called with the size of every finished chunk. If it raises, the agent and `sums`
         are those after that chunk.
       sums: the metrics are added to it; None starts with zeros.
-      done: updates that an earlier call did; it must have stopped at the end of a chunk.
+      done: number of updates of an earlier call, which must have ended with a complete chunk.
 
     Returns:
       The mean of each training metric in `sums`. Raises NonFiniteError if a metric is non-finite.
@@ -323,7 +323,7 @@ class Agent:
     return sums.means()
 
   def _updates(self, num_updates: int, chunk: int, sums: RunningMeans) -> Iterator[int]:
-    """Does the updates, in chunks; yields the size of each when all about it is settled."""
+    """Does the updates in chunks; yields the size of each finished chunk."""
     source = self.source
     assert source is not None
     rows = source.device_rows
@@ -337,15 +337,16 @@ class Agent:
       yield count
 
   def train_step(self) -> None:
-    """One gradient update."""
+    """Does one gradient update."""
     self.train(1)
 
   def _drawn(
     self, source: DataSource, num_updates: int, chunk: int
   ) -> Iterator[tuple[int, int, Any]]:
-    """First update and size of each chunk, and its batches, or its rows if they are on a device.
+    """Yields each chunk's first update and size, and its batches, or rows for data on a device.
 
-    The next chunk is drawn while the current one trains, unless that decides what is drawn.
+    The next chunk is sampled while the current one trains, unless its sampling depends on that
+    training.
     """
     draw = source.sample if source.device_rows is None else source.draw
     chunks = schedules.chunks(self.updates, num_updates, 1 if source.prioritized else chunk)
@@ -368,9 +369,9 @@ class Agent:
     """Measures the current parameters on a fixed batch [B, ...].
 
     Args:
-      batch: transitions; [N, B, ...] of the seeds that `VmappedMeasuring` measures side by side.
-      iteration: number of the iteration, from 0, which decides what diagnostics are due.
-      measurements: those to take, with a memory of their own; None takes the run's.
+      batch: transitions; [N, B, ...] for the seeds that `VmappedMeasuring` measures in one program.
+      iteration: number of the iteration, from 0, which determines the due diagnostics.
+      measurements: the diagnostics to measure, with their remembered values; None uses the run's.
 
     Returns:
       Rank metrics, TD error and Q, and what the diagnostics return.
@@ -387,7 +388,7 @@ class Agent:
     return measured
 
   def _draw_held_out(self, size: int) -> Batch | None:
-    """Transitions that no update draws, if the source keeps some out."""
+    """Returns transitions that no update draws, or None if the source holds none out."""
     return None if self.source is None else self.source.held_out_batch(size)
 
   def value_bounds(self) -> tuple[float, float]:
@@ -400,7 +401,7 @@ class Agent:
   def select_actions(
     self, params: Params, states: Array, key: PRNGKey, epsilon: float | jax.Array
   ) -> jax.Array:
-    """ε-greedy actions [E] int32 for states [E, S, ...]; pure, for any jitted loop."""
+    """Returns ε-greedy actions [E] int32 for states [E, S, ...]; pure, for any jitted loop."""
     explore_key, action_key = jax.random.split(key)
     greedy = jnp.argmax(self.apply(params, states).q_values, axis=-1)
     uniform = jax.random.randint(action_key, greedy.shape, 0, self.num_actions)
@@ -409,7 +410,7 @@ class Agent:
 
   @property
   def epsilon(self) -> float:
-    """The ε that the next action is chosen with."""
+    """Returns the ε of the next action."""
     if self.eval_mode:
       return self.epsilon_eval
     return schedules.linearly_decaying_epsilon(
@@ -419,17 +420,17 @@ class Agent:
   def begin_episode(self, observation: np.ndarray) -> Any:
     """Starts an episode; returns the first action."""
     if self._recorder is not None and not self.eval_mode:
-      self._recorder.end_episode()  # Does nothing unless the last episode was left unfinished.
+      self._recorder.end_episode()  # Does nothing unless the last episode is unfinished.
     self._stack[:] = 0
     return self._act(observation)
 
   def step(self, reward: float, observation: np.ndarray) -> Any:
-    """Takes the reward of the last action and the observation it led to; returns an action."""
+    """Receives the last action's reward and the next observation; returns an action."""
     self._experience(reward, terminal=False, episode_end=False)
     return self._act(observation)
 
   def end_episode(self, reward: float, terminal: bool = True) -> None:
-    """Takes the last reward; `terminal` is false where a time limit cut the episode."""
+    """Receives the last reward; `terminal` is false if a time limit ended the episode."""
     self._experience(reward, terminal=terminal, episode_end=True)
 
   def _act(self, observation: np.ndarray) -> Any:
@@ -445,7 +446,7 @@ class Agent:
   def _select_next(
     self, params: Params, stack: Array, acted: jax.Array, epsilon: jax.Array, *, evaluating: bool
   ) -> jax.Array:
-    """The action for one state [S, ...]: all in one program, for it runs at every step."""
+    """Returns the action for one state [S, ...], in one program, since it runs at every step."""
     key = jax.random.fold_in(self._act_key, acted)
     if evaluating:
       return self.policy(params, stack[None], key)[0]
@@ -465,7 +466,7 @@ class Agent:
       self.train(due[1] - due[0], sums=self.learnt)
 
   def take_metrics(self) -> dict[str, float]:
-    """The mean of each training metric over the updates done while acting since the last call."""
+    """Returns the mean of each metric over updates done while acting since the last call."""
     learnt, self.learnt = self.learnt, RunningMeans()
     return learnt.means()
 
@@ -473,7 +474,7 @@ class Agent:
 
   def bundle_and_checkpoint(self, checkpoint_dir: str, iteration_number: int) -> dict[str, Any]:
     """Returns everything that the agent's future depends on, as nested dicts of arrays."""
-    del checkpoint_dir, iteration_number  # The runner writes what is returned.
+    del checkpoint_dir, iteration_number  # The runner writes the returned values.
     bundle = {
       'learner': checkpoints.to_arrays(self.state),
       'acted': self.acted,
@@ -504,7 +505,7 @@ class Agent:
     self._stack = np.array(bundle_dictionary['stack'])
     self._action = bundle_dictionary['action']
     self.learnt.load_state_dict(bundle_dictionary['learnt'])
-    if self.source is not None:  # Checkpoints of finished data had no entry for it.
+    if self.source is not None:  # Checkpoints of finished data have no entry for it.
       self.source.load_state_dict(bundle_dictionary.get('source', {}))
     self.measurements.load_state_dict(bundle_dictionary.get('diagnostics', {}))
     return True

@@ -19,5 +19,5 @@ class BehaviourCloningAgent(Agent):
   estimates_values: ClassVar[bool] = False
 
   def make_loss(self) -> Loss:
-    """The cross-entropy."""
+    """Returns the cross-entropy loss."""
     return functools.partial(behaviour_cloning_loss, apply=self.apply)

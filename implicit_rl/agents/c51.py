@@ -29,11 +29,11 @@ class C51Agent(Agent):
     super().__init__(*args, **kwargs)
 
   def make_head(self) -> Head:
-    """A distribution per action; its atoms and range are `C51Head.*` in gin."""
+    """Returns a head with a distribution per action; its atoms and range are `C51Head.*` in gin."""
     return C51Head()
 
   def make_loss(self) -> Loss:
-    """The loss of C51 at this agent's γⁿ."""
+    """Returns the loss of C51 with this agent's γⁿ."""
     return functools.partial(
       c51_loss,
       apply=self.apply,

@@ -1,4 +1,4 @@
-"""What an agent checks: its settings before it reads data, and a checkpoint that it takes up."""
+"""Checks of an agent: its settings before it reads data, and a checkpoint that it restores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def batch_shapes(stack: np.ndarray, batch_size: int, action_shape: tuple[int, ..
   Args:
     stack: [S, ...], a state.
     batch_size: B.
-    action_shape: () for numbered actions, (A,) for continuous ones.
+    action_shape: () for discrete actions, (A,) for continuous ones.
   """
 
   def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
@@ -35,22 +35,22 @@ def batch_shapes(stack: np.ndarray, batch_size: int, action_shape: tuple[int, ..
 
 
 def trace(loss: Loss, params: Params, batch: Batch) -> None:
-  """Traces a loss on shapes alone, so that what is wrong with its settings is raised at once."""
+  """Traces a loss with shapes only, so that errors in its settings are raised at once."""
   jax.eval_shape(loss, params, params, batch, jax.random.PRNGKey(0))
 
 
 def make_source(
   source: Callable[..., DataSource], action_shape: tuple[int, ...], **settings: Any
 ) -> DataSource:
-  """Makes an agent's data source, and checks that both mean the same actions.
+  """Creates an agent's data source, and checks that both have the same kind of actions.
 
   Args:
-    source: as `Agent.source`; it is told the shape of an action unless that is ().
-    action_shape: () for numbered actions, (A,) for continuous ones.
-    **settings: what every source is called with.
+    source: as `Agent.source`; it gets the shape of an action unless that is ().
+    action_shape: () for discrete actions, (A,) for continuous ones.
+    **settings: arguments of every source.
 
   Raises:
-    ValueError: if it lacks a member, or it or its data is for actions of another kind.
+    ValueError: if the source lacks a member, or it or its data has another kind of actions.
   """
 
   def takes(name: str) -> bool:
@@ -59,14 +59,14 @@ def make_source(
 
   if 'return_to_go' in settings and not takes('return_to_go'):
     raise ValueError(
-      f"{getattr(source, '__name__', source)} can't tell the returns to the episodes' ends, which "
+      f"{getattr(source, '__name__', source)} can't compute the returns to the episodes' ends, which "
       'this agent or its Agent.target_range needs: bind Agent.source to an offline one, such as '
       '@TFDSReplay.'
     )
   if action_shape:
     if not takes('action_shape'):
       raise ValueError(
-        f'{getattr(source, "__name__", source)} holds numbered actions, and the agent has '
+        f'{getattr(source, "__name__", source)} holds discrete actions, and the agent has '
         'continuous ones: bind Agent.source to @VectorReplay or @OnlineReplay.'
       )
     settings['action_shape'] = action_shape
@@ -92,7 +92,7 @@ def check_optional(
     **settings: their values by name.
 
   Raises:
-    ValueError: for one that is of another kind, or that the loss would ignore.
+    ValueError: for a setting of another kind, or one that the loss would ignore.
   """
   for name, value in settings.items():
     if value is None:
@@ -109,12 +109,12 @@ def check_optional(
 
 
 def restore(state: LearnerState, saved: dict[str, Any], iteration: int) -> LearnerState:
-  """A checkpoint's learner in the place of `state`, as host arrays.
+  """Returns a checkpoint's learner in place of `state`, as host arrays.
 
   Raises:
     ValueError: if it belongs to another network or agent, or lacks the state of a remedy.
   """
-  saved = {'extra': {}, **saved}  # Checkpoints from before there were remedies.
+  saved = {'extra': {}, **saved}  # Checkpoints of versions without remedies.
   missing, unknown = state.extra.keys() - saved['extra'], saved['extra'].keys() - state.extra
   if missing or unknown:
     what = 'has no state of' if missing else 'holds the state of'

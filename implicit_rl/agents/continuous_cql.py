@@ -20,13 +20,13 @@ class ContinuousCQLAgent(SACAgent):
 
   Args:
     *args: `Agent`'s.
-    weight: of the conservative term; at least 0.
+    weight: factor of the conservative term; at least 0.
     num_samples: actions of each of the three kinds that estimate the sum over actions.
-    threshold: None, or what a learnt multiplier (which starts at 1) holds the term at.
-    **kwargs: `SACAgent`'s and `Agent`'s; bind them there.
+    threshold: None, or the value at which a learnt multiplier (initially 1) keeps the term.
+    **kwargs: those of `SACAgent` and `Agent`; bind them there.
 
   Raises:
-    ValueError: for a negative weight or no sample.
+    ValueError: for a negative weight or fewer than one sample.
   """
 
   def __init__(
@@ -44,13 +44,13 @@ class ContinuousCQLAgent(SACAgent):
     super().__init__(*args, **kwargs)
 
   def make_network(self, network: type[nn.Module], **settings: Any) -> nn.Module:
-    """The network, with a multiplier where there is a threshold."""
+    """Returns the network, with a multiplier if there is a threshold."""
     if self._threshold is not None:
       settings['lagrange'] = True
     return super().make_network(network, **settings)
 
   def make_loss(self) -> Loss:
-    """The conservative loss at this agent's γⁿ."""
+    """Returns the conservative loss with this agent's γⁿ."""
     return functools.partial(
       continuous_cql_loss,
       apply=self.apply,

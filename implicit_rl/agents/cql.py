@@ -26,7 +26,7 @@ class CQLAgent(Agent):
 
   Args:
     *args: `Agent`'s.
-    weight: of the conservative term; at least 0.
+    weight: factor of the conservative term; at least 0.
     head: 'q' (DQN's loss), 'c51' or 'quantile' (QR-DQN's).
     double: choose the next action with the online network.
     **kwargs: `Agent`'s; bind them as `Agent.*`.
@@ -48,11 +48,11 @@ class CQLAgent(Agent):
     super().__init__(*args, **kwargs)
 
   def make_head(self) -> Head | None:
-    """What the value loss reads; its settings are the head's in gin."""
+    """Returns the head that the value loss needs; its settings are bound as the head's in gin."""
     return self._head() if self._head else super().make_head()
 
   def make_loss(self) -> Loss:
-    """The conservative loss at this agent's γⁿ."""
+    """Returns the conservative loss with this agent's γⁿ."""
     settings: dict[str, Any] = {'target_range': self.target_range}
     if self._value_loss is dqn_loss:
       settings['munchausen'] = self.munchausen

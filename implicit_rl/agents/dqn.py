@@ -30,7 +30,7 @@ class DQNAgent(Agent):
     super().__init__(*args, **kwargs)
 
   def make_loss(self) -> Loss:
-    """The loss of DQN at this agent's γⁿ."""
+    """Returns the loss of DQN with this agent's γⁿ."""
     return functools.partial(
       dqn_loss,
       apply=self.apply,

@@ -28,17 +28,17 @@ class FQEAgent(Agent):
     *args: `Agent`'s.
     policy_dir: `--base_dir` of the run whose newest checkpoint is π; None evaluates the policy that
       made the data, of which the logged next action is a sample.
-    policy: 'greedy', 'epsilon_greedy' or 'softmax' in the saved values.
+    policy: 'greedy', 'epsilon_greedy' or 'softmax', with respect to the saved values.
     policy_epsilon: for 'epsilon_greedy'.
     policy_temperature: for 'softmax', above 0.
-    policy_head: the head that the saved agent's network had, such as `@C51Head()`; None is one
-      value per action. The rest of its network is `Agent.network`'s.
+    policy_head: the head of the saved agent's network, such as `@C51Head()`; None is one value per
+      action. The rest of its network is that of `Agent.network`.
     error_loss: 'mse', whose minimum is the policy's value, or 'huber'.
     **kwargs: `Agent`'s; bind them as `Agent.*`.
 
   Raises:
     FileNotFoundError: if `policy_dir` holds no checkpoint.
-    ValueError: for a setting out of its range, or a checkpoint of another network.
+    ValueError: for a setting that is out of range, or a checkpoint of another network.
   """
 
   reads = ('value_head', 'target_range')
@@ -65,7 +65,7 @@ class FQEAgent(Agent):
     super().__init__(*args, **kwargs)
 
   def make_loss(self) -> Loss:
-    """The evaluation of the chosen policy at this agent's γⁿ."""
+    """Returns the loss of FQE for the chosen policy with this agent's γⁿ."""
     return functools.partial(
       fqe_loss,
       apply=self.apply,
@@ -87,12 +87,12 @@ class FQEAgent(Agent):
 
 
 def load_params(directory: str, network: nn.Module, state: Array) -> Params:
-  """The newest saved online parameters of a run, checked to be those of `network`.
+  """Returns a run's newest saved online parameters, checked to be those of `network`.
 
   Args:
     directory: the run's `--base_dir`.
-    network: what the parameters are for.
-    state: [1, S, ...], a state to find their shapes with.
+    network: the network that the parameters must belong to.
+    state: [1, S, ...], a state for finding their shapes.
 
   Returns:
     The parameters.
@@ -115,6 +115,6 @@ def load_params(directory: str, network: nn.Module, state: Array) -> Params:
 
 
 def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
-  """The shape of every array of a tree, by its path."""
+  """Returns the shape of every array of a tree, by its path."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in leaves}

@@ -30,5 +30,5 @@ class MonteCarloAgent(Agent):
     super().__init__(*args, **kwargs)
 
   def make_loss(self) -> Loss:
-    """The regression; the source has discounted with this agent's γ."""
+    """Returns the regression loss; the source has discounted with this agent's γ."""
     return functools.partial(monte_carlo_loss, apply=self.apply, error_loss=self._error_loss)

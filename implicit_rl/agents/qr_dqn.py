@@ -20,8 +20,8 @@ class QRDQNAgent(Agent):
   Args:
     *args: `Agent`'s.
     double: choose the next action with the online network.
-    kappa: where the Huber loss turns linear.
-    **kwargs: `Agent`'s; bind them as `Agent.*`.
+    kappa: the error at which the Huber loss becomes linear. **kwargs: `Agent`'s; bind them as
+    `Agent.*`.
 
   Raises:
     ValueError: if kappa is not above 0.
@@ -35,11 +35,11 @@ class QRDQNAgent(Agent):
     super().__init__(*args, **kwargs)
 
   def make_head(self) -> Head:
-    """Quantiles per action; how many is `QuantileHead.num_quantiles` in gin."""
+    """Returns a head of quantiles per action; `QuantileHead.num_quantiles` is their number."""
     return QuantileHead()
 
   def make_loss(self) -> Loss:
-    """The loss of QR-DQN at this agent's γⁿ."""
+    """Returns the loss of QR-DQN with this agent's γⁿ."""
     return functools.partial(
       qr_dqn_loss,
       apply=self.apply,

@@ -1,4 +1,4 @@
-"""Rainbow as Dopamine has it (Castro et al., 2018); by gin the full one (Hessel et al., 2018)."""
+"""Rainbow as in Dopamine (Castro et al., 2018), or by gin the full one (Hessel et al., 2018)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class RainbowAgent(Agent):
   Args:
     *args: `Agent`'s.
     double: choose the next action with the online network.
-    dueling: value and advantage streams.
-    noisy: noisy layers after the convolutions. The noise is in training alone; acting is with the
-      mean weights and ε.
+    dueling: whether the head has value and advantage streams.
+    noisy: whether the layers after the convolutions are noisy. Only training uses the noise; the
+      agent acts with the mean weights and ε.
     **kwargs: `Agent`'s; bind them as `Agent.*`.
   """
 
@@ -34,11 +34,11 @@ class RainbowAgent(Agent):
     super().__init__(*args, **kwargs)
 
   def make_head(self) -> Head:
-    """A distribution per action; its atoms and range are `C51Head.*` in gin."""
+    """Returns a head with a distribution per action; its atoms and range are `C51Head.*` in gin."""
     return C51Head(dueling=self._dueling, noisy=self._noisy)
 
   def make_loss(self) -> Loss:
-    """The loss of C51 at this agent's γⁿ, with fresh noise if there is any."""
+    """Returns the loss of C51 with this agent's γⁿ, and with fresh noise if there is any."""
     make = with_noise if self._noisy else functools.partial
     return make(
       c51_loss,

@@ -19,12 +19,12 @@ class REMAgent(Agent):
 
   Args:
     *args: `Agent`'s.
-    num_heads: values per action; acting is on their mean.
+    num_heads: number of values per action; the agent acts on their mean.
     error_loss: 'huber' or 'mse'.
     **kwargs: `Agent`'s; bind them as `Agent.*`.
 
   Raises:
-    ValueError: for no head.
+    ValueError: for fewer than one head.
   """
 
   reads = ('target_range',)
@@ -35,11 +35,11 @@ class REMAgent(Agent):
     super().__init__(*args, **kwargs)
 
   def make_head(self) -> Head:
-    """Many values per action: what a quantile head computes, read as an ensemble."""
+    """Returns a quantile head, whose numbers are used as an ensemble of values per action."""
     return QuantileHead(num_quantiles=self._num_heads)
 
   def make_loss(self) -> Loss:
-    """The loss of REM at this agent's γⁿ."""
+    """Returns the loss of REM with this agent's γⁿ."""
     return functools.partial(
       rem_loss,
       apply=self.apply,

@@ -19,7 +19,7 @@ class SACAgent(ActorCriticAgent):
 
   Args:
     *args: `Agent`'s.
-    target_entropy: what the temperature brings the policy's entropy to; None is −A.
+    target_entropy: entropy of the policy to which the temperature is adapted; None is −A.
     temperature: α, fixed and at least 0; None learns it.
     entropy_in_target: whether the target contains the next action's entropy.
     **kwargs: `Agent`'s; bind them as `Agent.*`.
@@ -45,7 +45,7 @@ class SACAgent(ActorCriticAgent):
     super().__init__(*args, **kwargs)
 
   def make_loss(self) -> Loss:
-    """The loss of SAC at this agent's γⁿ."""
+    """Returns the loss of SAC with this agent's γⁿ."""
     return functools.partial(
       sac_loss,
       apply=self.apply,
@@ -57,7 +57,7 @@ class SACAgent(ActorCriticAgent):
     )
 
   def value_bounds(self) -> tuple[float, float]:
-    """As `Agent.value_bounds`; with entropy in the target, no value is too small."""
+    """As `Agent.value_bounds`; with entropy in the target there is no lower bound."""
     low, high = super().value_bounds()
     if not self._entropy_in_target:
       return low, high

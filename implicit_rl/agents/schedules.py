@@ -1,4 +1,4 @@
-"""How an agent's ε falls, when its updates are due, and how they are cut into compiled calls."""
+"""Schedules of an agent: its ε, the due updates, and their division into compiled calls."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Steps = TypeVar('Steps', int, jax.Array)
 
 
 def linearly_decaying_epsilon(step: int, warmup: int, period: int, final: float) -> float:
-  """1 until `warmup` steps, then linear to `final` over `period` steps (Mnih et al., 2015)."""
+  """Returns ε: 1 for `warmup` steps, then linear to `final` in `period` (Mnih et al., 2015)."""
   left = 1.0 - (step - warmup) / max(period, 1)
   return final + (1.0 - final) * min(max(left, 0.0), 1.0)
 
 
 @functools.lru_cache
 def update_rate(updates_per_step: float) -> fractions.Fraction:
-  """Returns n, updates per environment step, as the fraction that the float stands for.
+  """Returns n, updates per environment step, as the fraction that the float represents.
 
   Its denominator is small enough for `updates_due` to count in int32: at most 46,340 for n ≤ 1.
 
   Raises:
-    ValueError: if n is negative, not finite, or no such fraction.
+    ValueError: if n is negative, not finite, or not such a fraction.
   """
   n: Any = updates_per_step
   if not isinstance(n, int | float) or not 0 <= n < math.inf:
@@ -42,13 +42,13 @@ def update_rate(updates_per_step: float) -> fractions.Fraction:
 
 
 def updates_due(rate: fractions.Fraction, after: int, steps: Steps, priming: int = 0) -> Steps:
-  """Updates that are done after `steps` environment steps: ⌊n·(steps − after)⌋, at least 0. Exact.
+  """Returns the exact number of updates after `steps` environment steps: ⌊n·(steps − after)⌋ or 0.
 
   Args:
     rate: n, from `update_rate`.
     after: steps before the first update is due.
     steps: an int, or [] int32 within a compiled program.
-    priming: updates that are done on top as soon as `steps` is above `after`.
+    priming: additional updates as soon as `steps` is above `after`.
 
   Returns:
     The count, of the type of `steps`.
@@ -62,7 +62,7 @@ def updates_due(rate: fractions.Fraction, after: int, steps: Steps, priming: int
 def chunk_size(total: int, most: int = 64) -> int:
   """Returns the steps of a compiled call: a divisor of `total` if one is near `most`, else `most`.
 
-  With a divisor all calls have one size, and one program serves. On a GPU no `most` was measured.
+  With a divisor all calls have one size, so one program is enough.
   """
   for size in range(min(most, total), most // 2, -1):
     if total % size == 0:
@@ -71,6 +71,6 @@ def chunk_size(total: int, most: int = 64) -> int:
 
 
 def chunks(first: int, total: int, chunk: int) -> Iterator[tuple[int, int]]:
-  """Cuts steps `first` to `first + total` into (start, count), each of `chunk` at most."""
+  """Divides steps `first` to `first + total` into (start, count), each count at most `chunk`."""
   for start in range(first, first + total, chunk):
     yield start, min(chunk, first + total - start)

@@ -14,7 +14,7 @@ from implicit_rl.data.source import DataSource
 
 
 class TargetRange(abc.ABC):
-  """How `Agent.target_range` finds the least and the largest target.
+  """How `Agent.target_range` finds the smallest and the largest target.
 
   Attributes:
     needs_returns: whether the data source must know the returns to the episodes' ends.
@@ -24,7 +24,7 @@ class TargetRange(abc.ABC):
 
   @abc.abstractmethod
   def bounds(self, gamma: float, source: DataSource | None) -> tuple[float, float]:
-    """Returns the least and the largest target; `source` is None for an agent that only acts."""
+    """Returns the smallest and the largest target; `source` is None for an agent that only acts."""
 
 
 @gin.configurable
@@ -32,12 +32,12 @@ class TargetRange(abc.ABC):
 class RewardBound(TargetRange):
   """The range of discounted returns of any policy, from the range of the rewards.
 
-  The largest is high/(1 − γ), and no less than high: an episode may end after one step. Likewise
-  the least.
+  The largest is high/(1 − γ), but at least `high`, since an episode may end after one step. The
+  smallest is found in the same way.
 
   Attributes:
-    low: the least reward of a step; −1 and 1 suit clipped rewards.
-    high: the largest.
+    low: the smallest reward of a step; −1 and 1 suit clipped rewards.
+    high: the largest reward of a step.
 
   Raises:
     ValueError: if the range is empty or not finite.
@@ -68,10 +68,10 @@ class RewardBound(TargetRange):
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class DataReturns(TargetRange):
-  """The least and the largest discounted return to an episode's end in the data; offline only.
+  """The smallest and the largest discounted return to an episode's end in the data; offline only.
 
-  Episodes that a time limit cut have no known return; as with Monte Carlo they are left out of the
-  data then.
+  Episodes that a time limit ended have no known return. As for Monte Carlo agents, they are left
+  out of the data.
   """
 
   needs_returns: ClassVar[bool] = True

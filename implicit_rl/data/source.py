@@ -178,7 +178,7 @@ class DataSource(Protocol):
 
   @property
   def action_shape(self) -> tuple[int, ...]:
-    """Shape of one action: () if they are numbered, (A,) if they are continuous."""
+    """Shape of one action: () for discrete actions, (A,) for continuous ones."""
     return ()
 
   @property
@@ -327,7 +327,7 @@ class RowSource(DataSource):
 
   @property
   def action_shape(self) -> tuple[int, ...]:
-    """Shape of one action: () if they are numbered, (A,) if they are continuous."""
+    """Shape of one action: () for discrete actions, (A,) for continuous ones."""
     return tuple(self._columns.action.shape[1:])
 
   def describe(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class NotGivenRows(NotGiven):
     size: the number of states.
   """
 
-  ndim = 1  # Actions are numbered.
+  ndim = 1  # Actions are discrete.
 
   def __init__(self, what: str, size: int):
     super().__init__(what)

@@ -120,7 +120,7 @@ class Capabilities:
     rules: pure functions, see `Rules`. Without them, there is no compiled loop (`DeviceReplay`).
     dataset: name of the dataset that logged replays are written as, such as 'my_games'. Without it,
       `OnlineRunner.log_replay` is refused.
-    action_shape: (A,) where actions are continuous, within [−1, 1]. Without it, they are numbered.
+    action_shape: (A,) where actions are continuous, within [−1, 1]. Without it, they are discrete.
     about: facts, ready for JSON, that a logged replay records beside the game's name.
     render: `render()` returns a picture of the current moment, [H, W, 3] uint8. Without it, a
       recording shows the observations, which must be images.

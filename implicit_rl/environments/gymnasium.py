@@ -32,7 +32,7 @@ class GymnasiumEnvironment:
   """One gymnasium task; `evaluate` plays several copies side by side.
 
   Agents see images (uint8 arrays of two or three dimensions) as they are, and everything else as a
-  float32 vector [D]: other arrays are flattened, numbered states become one-hot vectors,
+  float32 vector [D]: other arrays are flattened, discrete states become one-hot vectors,
   dictionaries and tuples are put end to end. Continuous actions lie in [−1, 1] and are scaled to
   the task's bounds.
 
@@ -260,7 +260,7 @@ def _with_actions(task: str, game: Any) -> Any:
     or not (np.isfinite(space.low) & np.isfinite(space.high)).all()
   ):
     raise ValueError(
-      f'{_WHO}.task = {task!r} takes actions of {space}; agents have numbered ones (Discrete) or '
+      f'{_WHO}.task = {task!r} takes actions of {space}; agents have discrete ones (Discrete) or '
       'continuous ones with finite bounds (Box).'
     )
   middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2

@@ -133,9 +133,9 @@ class Rules:
 class GymnaxEnvironment(CompiledEnvironment):
   """One environment of gymnax; `evaluate` plays many copies at once.
 
-  Agents see a float32 vector: arrays are flattened, numbered states become one-hot vectors.
+  Agents see a float32 vector: arrays are flattened, discrete states become one-hot vectors.
   Continuous actions lie in [−1, 1] and are scaled to the environment's bounds; a compiled loop
-  (`DeviceReplay`) takes numbered actions only.
+  (`DeviceReplay`) takes discrete actions only.
 
   Attributes are `environments.Environment`'s and `Capabilities`'.
 

@@ -186,7 +186,7 @@ class Runner(saving_runner.SavingRunner):
       raise ValueError(
         f'{type(self._agent).__name__} chooses actions of shape {agents}, and '
         f'{type(self._environment).__name__} takes those of shape {environments_own}; () is for '
-        'numbered actions. Bind Experiment.agent or Experiment.environment to another one, or '
+        'discrete actions. Bind Experiment.agent or Experiment.environment to another one, or '
         'declare action_shape in your environment.'
       )
 

@@ -63,7 +63,7 @@ def test_it_acts_at_random_then_by_its_policy_and_evaluates_by_its_mean():
 
 
 def test_data_of_numbered_actions_is_refused():
-  with pytest.raises(ValueError, match='TFDSReplay holds numbered actions'):
+  with pytest.raises(ValueError, match='TFDSReplay holds discrete actions'):
     make(source=TFDSReplay)
   with pytest.raises(ValueError, match='at least 0'):
     make(temperature=-1.0)

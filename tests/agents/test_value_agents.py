@@ -175,7 +175,7 @@ def test_monte_carlo_asks_its_source_for_returns():
   assert at_the_end.any()
   np.testing.assert_allclose(batch.return_to_go[at_the_end], batch.reward[at_the_end], rtol=1e-6)
   assert make(dqn.DQNAgent).source.sample(0, 1, 4).return_to_go is None
-  with pytest.raises(ValueError, match="OnlineReplay can't tell the returns"):
+  with pytest.raises(ValueError, match="OnlineReplay can't compute the returns"):
     make(monte_carlo.MonteCarloAgent, source=OnlineReplay)
 
 

@@ -146,7 +146,7 @@ def _actions(what: str, values: np.ndarray) -> np.ndarray:
     row = int(np.argmax(largest))
     raise ValueError(
       f'{what} must lie within [−1, 1], row {row} has {largest[row]:g}. Scale them, or convert '
-      'numbered ones to integers.'
+      'discrete ones to integers.'
     )
   return values
 

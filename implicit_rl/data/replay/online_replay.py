@@ -30,7 +30,7 @@ class OnlineReplay(source.RowSource):
     update_horizon: n.
     gamma: discount per step, for the n-step reward sum.
     seed: all sampling derives from it.
-    action_shape: () for numbered actions, (A,) for continuous ones.
+    action_shape: () for discrete actions, (A,) for continuous ones.
     capacity: rows held; one row is one environment step.
 
   Raises:

@@ -192,7 +192,7 @@ def test_minari_of_a_task_of_ones_own(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.filterwarnings('ignore:`eval_env` is set to None', 'ignore:env_spec is None')
 def test_minari_datasets_of_other_kinds(tmp_path, monkeypatch):
-  """Observations that are dictionaries, actions that are numbered."""
+  """Observations that are dictionaries, actions that are discrete."""
   import gymnasium
   from minari.data_collector import EpisodeBuffer
 
