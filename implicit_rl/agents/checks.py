@@ -59,9 +59,9 @@ def make_source(
 
   if 'return_to_go' in settings and not takes('return_to_go'):
     raise ValueError(
-      f"{getattr(source, '__name__', source)} can't compute the returns to the episodes' ends, which "
-      'this agent or its Agent.target_range needs: bind Agent.source to an offline one, such as '
-      '@TFDSReplay.'
+      f"{getattr(source, '__name__', source)} can't compute the returns to the episodes' ends, "
+      'which this agent or its Agent.target_range needs: bind Agent.source to an offline one, such '
+      'as @TFDSReplay.'
     )
   if action_shape:
     if not takes('action_shape'):

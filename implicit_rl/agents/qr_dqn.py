@@ -20,8 +20,8 @@ class QRDQNAgent(Agent):
   Args:
     *args: `Agent`'s.
     double: choose the next action with the online network.
-    kappa: the error at which the Huber loss becomes linear. **kwargs: `Agent`'s; bind them as
-    `Agent.*`.
+    kappa: the error at which the Huber loss becomes linear.
+    **kwargs: `Agent`'s; bind them as `Agent.*`.
 
   Raises:
     ValueError: if kappa is not above 0.

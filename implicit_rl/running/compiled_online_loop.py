@@ -2,7 +2,7 @@
 
 E environments advance side by side. A turn is one step of each, then the gradient updates that are
 due: after T environment steps exactly ⌊n·(T − min_replay_history)⌋ updates are done, as in an agent
-that acts step by step. Nothing leaves the device but what is logged.
+that acts step by step. Only logged values leave the device.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from implicit_rl.learner import Update
 from implicit_rl.logs.running_means import RunningMeans
 from implicit_rl.types import LearnerState, PRNGKey
 
-_TURNS_PER_CALL = 250  # with at most one update per turn and environment, else fewer
+_TURNS_PER_CALL = 250  # with at most one update per turn and environment; fewer with more updates
 
 
 class Games(NamedTuple):
-  """Where the environments stand.
+  """State of the environments.
 
   Attributes:
     moments: E states of the game, a pytree.
@@ -44,15 +44,15 @@ class Games(NamedTuple):
 
 
 class Turns(NamedTuple):
-  """What T turns report; leading axes [T, E].
+  """Report of T turns; leading axes [T, E].
 
   Attributes:
     action: int32.
-    reward: float32, as the agent was given it.
-    terminal: bool, the game is over.
-    episode_end: bool, it terminated or was truncated at the step limit.
-    episode_length: int32, of the episode that ended here, else 0.
-    episode_return: float32, unclipped, of the episode that ended here, else 0.
+    reward: float32, as the agent gets it.
+    terminal: bool, whether the game is over.
+    episode_end: bool, whether the episode terminated or was truncated at the step limit.
+    episode_length: int32, of the episode that ended here, otherwise 0.
+    episode_return: float32, unclipped, of the episode that ended here, otherwise 0.
     observation: [T, E, *observation_shape], before acting; None unless they are to be logged.
   """
 
@@ -66,12 +66,12 @@ class Turns(NamedTuple):
 
 
 class LoopState(NamedTuple):
-  """All that a call of the loop changes: a pytree, donated to the call.
+  """Everything that a call of the loop changes: a pytree, donated to the call.
 
   Attributes:
     learner: the agent's state.
-    memory: what the replay holds.
-    games: where the environments stand.
+    memory: the replay's content.
+    games: the state of the environments.
   """
 
   learner: LearnerState
@@ -80,11 +80,11 @@ class LoopState(NamedTuple):
 
 
 class LoopKeys(NamedTuple):
-  """What a seed's randomness derives from, besides the learner's own key.
+  """Keys of a seed's randomness, besides the learner's own key.
 
   Attributes:
     act: PRNG key of the games and the exploration.
-    draw: PRNG key of what updates draw from the replay.
+    draw: PRNG key of the updates' draws from the replay.
   """
 
   act: PRNGKey
@@ -92,7 +92,7 @@ class LoopKeys(NamedTuple):
 
 
 class LoopReport:
-  """What a number of turns reported, compiled call by compiled call.
+  """Report of a number of turns, by compiled call.
 
   Attributes:
     sums: the updates' metrics.
@@ -105,22 +105,22 @@ class LoopReport:
 
   @property
   def count(self) -> int:
-    """Turns done."""
+    """Number of turns done."""
     return sum(len(part.action) for part in self.parts)
 
   @property
   def turns(self) -> Turns:
-    """All turns as one, leading axes [T, E]; there must be some."""
+    """All turns as one, with leading axes [T, E]; at least one turn is needed."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), *self.parts)
 
   def add(self, turns: Turns, metrics: Mapping[str, Any], updates: int, first: int) -> None:
-    """Adds what one compiled call reported.
+    """Adds the report of one compiled call.
 
     Args:
       turns: as arrays of the host or the device.
       metrics: sums over the call's updates.
-      updates: how many those were.
-      first: updates before the call.
+      updates: number of updates in the call.
+      first: number of updates before the call.
 
     Raises:
       NonFiniteError: if a metric is infinite or not a number.
@@ -130,7 +130,7 @@ class LoopReport:
     self.parts.append(jax.tree.map(np.asarray, turns))
 
   def state_dict(self) -> dict[str, Any]:
-    """All of it, for a checkpoint."""
+    """Returns the whole report, for a checkpoint."""
     turns = self.turns._asdict() if self.parts else {}
     return {
       'sums': self.sums.state_dict(),
@@ -149,12 +149,12 @@ class OnlineLoop:
   Args:
     agent: its state, replay and settings are used; its state and replay are replaced by `run`.
     environment: has `rules`, see `environments.Rules`.
-    clip_rewards: give the agent rewards clipped to [−1, 1].
-    keep_observations: report the observations too, for a log of the replay.
+    clip_rewards: whether the agent gets rewards clipped to [−1, 1].
+    keep_observations: whether observations are reported too, for a log of the replay.
 
   Attributes:
     agent: as given.
-    keys: what this seed's randomness derives from.
+    keys: the keys of this seed's randomness.
   """
 
   def __init__(
@@ -185,17 +185,17 @@ class OnlineLoop:
 
   @property
   def num_environments(self) -> int:
-    """E, environments side by side."""
+    """E, the number of parallel environments."""
     return self._environments
 
   @property
   def steps(self) -> int:
-    """Environment steps done, all environments together."""
+    """Number of environment steps done, of all environments together."""
     return self._replay.added * self._environments
 
   @property
   def state(self) -> LoopState:
-    """Where agent, replay and games stand; setting it replaces all three."""
+    """The state of agent, replay and games; setting it replaces all three."""
     return LoopState(self.agent.state, self._replay.memory, self._games)
 
   @state.setter
@@ -203,7 +203,7 @@ class OnlineLoop:
     self.agent.state, self._replay.memory, self._games = state
 
   def check(self, steps: int) -> None:
-    """Raises ValueError unless `steps` is a multiple of E and updates start with enough data."""
+    """Raises ValueError unless `steps` is a multiple of E and the first update has enough data."""
     least = self._environments * (self._replay.settings.update_horizon + 1)
     if self.agent.min_replay_history < least:
       raise ValueError(
@@ -226,9 +226,10 @@ class OnlineLoop:
 
     Args:
       steps: environment steps, all environments together; a multiple of E.
-      progress: called after every compiled call with the number of steps it did. It may raise:
-        loop, agent and `report` then stand after that call.
-      report: what an earlier call that was left so did of these `steps`; None starts empty.
+      progress: called after every compiled call with the number of steps it did. If it raises,
+        loop, agent and `report` have the state after that call.
+      report: the report of an earlier call that was interrupted in these `steps`; None starts a new
+        one.
 
     Returns:
       The report, of all `steps`.
@@ -246,7 +247,7 @@ class OnlineLoop:
     return report
 
   def calls(self, steps: int, done: int) -> Iterator[int]:
-    """Cuts what is left of `steps` after `done` turns into compiled calls; yields their turns.
+    """Divides the rest of `steps` after `done` turns into compiled calls; yields their turns.
 
     Raises:
       ValueError: if `steps` is not a multiple of E.
@@ -258,7 +259,7 @@ class OnlineLoop:
       yield count
 
   def state_dict(self) -> dict[str, Any]:
-    """Where the games stand, as nested dicts of arrays."""
+    """Returns the state of the games, as nested dicts of arrays."""
     return jax.tree.map(np.asarray, serialization.to_state_dict(jax.tree.leaves(self._games)))
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -288,13 +289,13 @@ class OnlineLoop:
     """Plays `count` turns and learns. Pure.
 
     Args:
-      keys: what the randomness derives from.
-      state: where everything stands.
+      keys: the keys of the randomness.
+      state: the current state.
       count: turns.
       update: a pure gradient update; None is the agent's.
 
     Returns:
-      The new state, what the turns report, and sums of the updates' metrics.
+      The new state, the turns' report, and sums of the updates' metrics.
     """
     learn = functools.partial(self._learn, update or self.agent.learner.pure_update, keys.draw)
 
@@ -314,7 +315,7 @@ class OnlineLoop:
     return state, turns, sums
 
   def _act(self, key: PRNGKey, state: LoopState) -> tuple[LoopState, Turns]:
-    """One step of every environment, added to the memory; ended episodes restart."""
+    """Does one step of every environment and adds it to the memory; ended episodes restart."""
     learner, memory, games = state
     key = jax.random.fold_in(key, memory.added)
     act_key, step_key, start_key = jax.random.split(key, 3)
@@ -356,7 +357,7 @@ class OnlineLoop:
     memory: device_replay.Memory,
     sums: Mapping[str, jax.Array] | None,
   ) -> tuple[LearnerState, device_replay.Memory, Mapping[str, jax.Array]]:
-    """One gradient update; adds its metrics to `sums`, or returns them if there are none."""
+    """Does one gradient update; adds its metrics to `sums`, or returns them if `sums` is empty."""
     batch, drawn = device_replay.sample(
       memory,
       device_replay.update_key(key, learner.updates),
@@ -370,11 +371,11 @@ class OnlineLoop:
 
 
 def _push(stacks: jax.Array, observation: jax.Array) -> jax.Array:
-  """Stacks [E, S, ...] with the newest observation [E, ...] in and the oldest out."""
+  """Adds the newest observation [E, ...] to stacks [E, S, ...] and removes the oldest."""
   newest = observation[:, None].astype(stacks.dtype)
   return jnp.concatenate([stacks[:, 1:], newest], axis=1)
 
 
 def _where(which: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-  """New [E, ...] where `which` [E] holds, else old."""
+  """Returns new values [E, ...] where `which` [E] is true, otherwise old ones."""
   return jnp.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)

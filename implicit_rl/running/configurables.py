@@ -7,7 +7,7 @@ import pkgutil
 
 import implicit_rl
 
-# Packages every module of which a gin line may name without an import.
+# Packages whose modules a gin line may name without an import.
 _ALWAYS = ('agents', 'remedies', 'diagnostics')
 _ALL = (*_ALWAYS, 'data', 'environments', 'gridworld', 'simba', 'soft_moe')
 

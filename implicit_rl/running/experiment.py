@@ -1,4 +1,4 @@
-"""From gin files and flags to a runner, and the record of what was run."""
+"""Builds a runner from gin files and flags, and records what was run."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from dopamine.metrics import collector_dispatcher
 collectors.register()
 wandb_collector.register()
 
-# What holds unless a gin file says otherwise. Dopamine's other two collectors rewrite their whole
-# history in every iteration and lose it on a resume; logs/ and metrics.jsonl keep both.
+# Defaults that a gin file can override. Dopamine's other two collectors rewrite their whole history
+# in every iteration and lose it on a resume; logs/ and metrics.jsonl have the same data.
 _DEFAULTS = """
 collector_dispatcher.CollectorDispatcher.collectors = ('tensorboard',)
 """
@@ -55,7 +55,8 @@ _LEARNER_NUMBERS = (
   'max_gradient_norm',
 )
 
-# Read, but our runners decide otherwise: recorded, it would mislead, and not run again.
+# These are read, but our runners override them. A record of them would mislead, and could not be
+# rerun.
 _OVERRIDDEN = re.compile(
   r'^(Agent\.updates_per_step|(run_experiment\.)?Runner\.\w+) = .*\n', re.MULTILINE
 )
@@ -78,10 +79,10 @@ def parse_gin(
   Args:
     gin_files: paths, found as `config_files.find` does; at least one.
     gin_bindings: lines such as `Learner.penalty_weight = 0.001`.
-    data_dir: where TFDS data lies; None leaves what gin says (by default the embedded sample).
+    data_dir: directory of TFDS data; None keeps gin's setting (by default the embedded sample).
 
   Raises:
-    ValueError: for no file, an unknown name or a line that is not gin.
+    ValueError: if there is no file, for an unknown name, or for a line that is not gin.
     OSError: if a file can't be read.
   """
   if not gin_files:
@@ -104,7 +105,7 @@ def parse_gin(
 
 
 def _check_collectors() -> None:
-  """Raises ValueError for a collector that is not there: Dopamine would only log it."""
+  """Raises ValueError for an unknown collector, since Dopamine would only log it."""
   known = collector_dispatcher.AVAILABLE_COLLECTORS
   for name in gin.query_parameter('collector_dispatcher.CollectorDispatcher.collectors'):
     if name not in known:
@@ -113,7 +114,7 @@ def _check_collectors() -> None:
 
 
 def _check_macros(bindings: Sequence[str]) -> None:
-  """Raises ValueError for a bare name that no file defines: gin would bind it silently."""
+  """Raises ValueError for a bare name that no file defines, since gin would bind it silently."""
   known = gin_names.macros()
   for binding in bindings:
     bare = re.match(r'\s*([A-Za-z_]\w*)\s*=', binding)
@@ -123,10 +124,10 @@ def _check_macros(bindings: Sequence[str]) -> None:
 
 
 def join_hosts(base_dir: str, seed: int) -> str:
-  """Checks that all hosts of a run mean the same one; returns where this host writes.
+  """Checks that all hosts have the same settings; returns the directory that this host writes to.
 
   Raises:
-    ValueError: on all of them, if their settings or seeds differ.
+    ValueError: on all hosts, if their settings or seeds differ.
   """
   sharding.agree({'settings': gin_names.settings(), 'seed': seed, 'base_dir': base_dir})
   return sharding.directory_of_this_host(base_dir)
@@ -146,21 +147,21 @@ def create_runner(
   """Builds the run that gin describes and records it in `base_dir`.
 
   Args:
-    base_dir: directory of the run; made if absent.
+    base_dir: directory of the run; created if absent.
     seed: everything random in the run derives from it.
-    source: makes the agent's data source; None leaves the one that gin names.
+    source: creates the agent's data source; None uses the one that gin names.
     environment: called with `seed`.
-    agent: called with what the environment says of itself, and `seed`. Its `source` is its own.
+    agent: called with the environment's properties and `seed`. It chooses its own `source`.
     runner: called with the directory and the two constructors, as Dopamine's is.
     matmul_precision: of products of float32 matrices in this process: 'float32', 'tensorfloat32' or
-      'bfloat16', as JAX's `jax_default_matmul_precision`. None leaves JAX's own default. A CPU
-      computes in float32 whatever it is. The penalty and the ranks are always precise.
+      'bfloat16', as JAX's `jax_default_matmul_precision`. None keeps JAX's own default. A CPU
+      computes in float32 in any case. The penalty and the ranks are always precise.
 
   Returns:
-    The runner, or what runs those of several seeds; `run_experiment()` starts it.
+    The runner, or an object that runs those of several seeds; `run_experiment()` starts it.
 
   Raises:
-    ValueError: for settings that don't fit each other.
+    ValueError: for settings that contradict each other.
     OSError: if the directory can't be written, or another process runs in it.
   """
   _set_matmul_precision(matmul_precision)
@@ -190,14 +191,14 @@ def create_runner(
 
 
 def _is_one_program(runner: Callable[..., Any]) -> bool:
-  """Whether training is compiled as a whole: offline, or with a replay for a compiled loop."""
+  """Whether training is one compiled program: offline, or with a replay for a compiled loop."""
   if runner.__name__ != OnlineRunner.__name__:
     return True
   return gin_names.named(gin_names.bound(Agent, 'source')) is DeviceReplay
 
 
 class Described(NamedTuple):
-  """A run as its flags describe it; see `parse_gin` and `create_runner`."""
+  """A run by its flags; see `parse_gin` and `create_runner`."""
 
   base_dir: str
   seed: int
@@ -206,14 +207,14 @@ class Described(NamedTuple):
 
 
 def create_side_by_side(runs: Sequence[Described]) -> vmapped_runs.VmappedRuns:
-  """Builds runs that train as one vmapped program, though numbers in their updates differ.
+  """Builds runs that train as one vmapped program; numbers in their updates may differ.
 
   Args:
     runs: they may differ in their seeds and in settings of `Learner`, of optimisers and of
       remedies that are numbers.
 
   Raises:
-    ValueError: for runs that differ in anything else, naming it.
+    ValueError: if runs differ in anything else; the error names it.
     OSError: if a directory can't be written, or another process runs in it.
   """
   found = []
@@ -248,7 +249,7 @@ def create_side_by_side(runs: Sequence[Described]) -> vmapped_runs.VmappedRuns:
 
 
 def _is_of_an_update(setting: str) -> bool:
-  """Whether a setting is read by nothing but a gradient update."""
+  """Whether only a gradient update reads a setting."""
   name, _, parameter = setting.rpartition('/')[2].rpartition('.')
   if name == 'Learner':
     return parameter in _LEARNER_NUMBERS
@@ -275,7 +276,7 @@ def _create_one(
   agent: Callable[..., Any],
   runner: Callable[..., Any],
 ) -> Any:
-  """The runner of one seed; `source`, if given, in place of the one that gin names."""
+  """Returns the runner of one seed; a given `source` replaces the one that gin names."""
   with run_directory.nothing_left_if_refused(base_dir):
     run_directory.acquire(base_dir)
     made = environments.make(environment, seed)
@@ -293,7 +294,7 @@ def _create_one(
 
 
 def make_agent(agent: Callable[..., Any], environment: Any, seed: int, **settings: Any) -> Any:
-  """Calls an agent's constructor with what the environment says of itself."""
+  """Calls an agent's constructor with the environment's properties."""
   return agent(
     num_actions=environment.num_actions,
     observation_shape=environment.observation_shape,
@@ -326,7 +327,7 @@ def record(base_dir: str, seed: int, description: dict[str, Any]) -> None:
 
 
 def _earlier_starts(path: pathlib.Path) -> list[Any]:
-  """The entries of run.json; one that can't be read is put aside, since a run goes on without."""
+  """Returns the entries of run.json; renames an unreadable file, which a run does not need."""
   if not path.exists():
     return []
   try:
@@ -346,7 +347,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-  """The checkout's commit, with '+' if it was changed since; None outside a checkout."""
+  """Returns the checkout's commit, with '+' if files have changed; None outside a checkout."""
   here = pathlib.Path(__file__).parent
 
   def git(*arguments: str) -> str:
@@ -355,7 +356,7 @@ def _git_revision() -> str | None:
     ).stdout.strip()
 
   try:
-    git('ls-files', '--error-unmatch', pathlib.Path(__file__).name)  # Another project's, else.
+    git('ls-files', '--error-unmatch', pathlib.Path(__file__).name)  # Else not ours.
     return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain') else '')
   except (OSError, subprocess.CalledProcessError):
     return None

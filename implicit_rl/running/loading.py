@@ -34,14 +34,14 @@ class LoadedRun:
 
   Attributes:
     base_dir: the run's directory, from which this run only reads.
-    seed: the run's.
+    seed: the run's seed.
     iteration: of the parameters, from 0.
     config: the gin lines that the agent was built with.
     agent: an `Agent` with the trained state.
-    make_environment: makes a new environment as the run's; call it with a seed, by default the
+    make_environment: creates a new environment like the run's; call it with a seed, by default the
       run's.
     measure_size: number of transitions that the run measures on.
-    measurements: what `diagnose` takes, with a memory of its own.
+    measurements: the diagnostics of `diagnose`, with their own remembered values.
   """
 
   base_dir: pathlib.Path
@@ -62,7 +62,7 @@ class LoadedRun:
   def source(self) -> Any:
     """The data source that the agent trains from, a `DataSource`.
 
-    Of an online run it is the replay as the checkpoint holds it; the best checkpoint holds none.
+    For an online run it is the replay in the checkpoint; the best checkpoint has none.
     """
     return self.agent.source
 
@@ -70,8 +70,8 @@ class LoadedRun:
   def policy(self) -> Policy:
     """The greedy policy: `run.policy(observation)` returns an action.
 
-    Call `run.policy.reset()` before each episode but the first. `Policy(run.agent, epsilon)` is
-    one that explores.
+    Call `run.policy.reset()` before each episode except the first. `Policy(run.agent, epsilon)`
+    explores.
     """
     return Policy(self.agent, None if self.agent.action_shape else 0.0, self.seed)
 
@@ -84,7 +84,7 @@ class LoadedRun:
     """Returns the transitions that the run measures its network on, [measure_size, ...].
 
     Raises:
-      ValueError: if the replay of an online run is not there.
+      ValueError: if the checkpoint of an online run has no replay.
     """
     if not len(self.source):
       raise ValueError(
@@ -94,9 +94,9 @@ class LoadedRun:
     return self.source.fixed_batch(self.measure_size)
 
   def diagnose(self) -> Diagnosis:
-    """Measures the network as the run does, with every diagnostic whether due or not.
+    """Measures the network as the run does, with every diagnostic, even if it is not due.
 
-    What a diagnostic compares with the last measurement is compared with the last call's.
+    Diagnostics that compare with the last measurement compare with the last call.
 
     Raises:
       ValueError: see `fixed_batch`.
@@ -133,9 +133,9 @@ def load_run(
 ) -> LoadedRun:
   """Loads a trained run from its own record.
 
-  The run is built as it was recorded, with the defaults of that time. Nothing is written, and a
-  run that still trains is not disturbed. The caller's gin configuration stays as it is, except
-  that names of the modules imported here are registered.
+  The run is built as recorded, with the defaults of that time. Nothing is written, and a run that
+  still trains is not disturbed. The caller's gin configuration does not change, except that names
+  of the modules imported here are registered.
 
   Args:
     base_dir: the run's `--base_dir`, or `BASE_DIR/seed_S` of one of several seeds.
@@ -167,14 +167,14 @@ def load_run(
       agent.updates_per_step = gin_names.bound(runner, 'updates_per_step', agent.updates_per_step)
       measure_size = gin_names.bound(runner, 'measure_size')
       config = gin.config_str()
-  except Exception as error:  # Whatever the record names may raise anything.
+  except Exception as error:  # The code that the record names may raise anything.
     raise ValueError(f'{path} cannot be loaded: {_explained(error)}') from error
   if not (gin_files or gin_bindings):
     _check_data(path, tree['dataset'], agent.source.identity())
   _restore(agent, path, iteration, tree)
 
   def make_environment(seed: int = seed) -> Any:
-    """Makes a new environment as the run's."""
+    """Creates a new environment like the run's."""
     with parse():
       return environments.make(gin.get_bindings('Experiment')['environment'], seed)
 
@@ -186,9 +186,9 @@ def load_run(
 
 @contextlib.contextmanager
 def _parse(config: str, gin_files: Sequence[str], gin_bindings: Sequence[str]) -> Iterator[None]:
-  """Within the block gin holds the run's configuration."""
+  """Inside the block gin has the run's configuration."""
   with gin_state.set_aside():
-    # A record imports what it names; settings in a checkpoint do not.
+    # A record imports the modules that it names; settings in a checkpoint do not.
     configurables.load(everything=not config.startswith('import '))
     gin.parse_config(config)
     config_files.parse(gin_files)
@@ -197,7 +197,7 @@ def _parse(config: str, gin_files: Sequence[str], gin_bindings: Sequence[str]) -
 
 
 def _explained(error: Exception) -> str:
-  """Returns one line that says what is wrong with a record, and what to do."""
+  """Returns one line that states a record's problem and what to do."""
   line = gin_names.one_line(error)
   if isinstance(error, ImportError):
     return f'{line}. Put the directory of the module on PYTHONPATH.'
@@ -268,12 +268,12 @@ def _config(path: pathlib.Path, tree: dict[str, Any]) -> str:
 
 
 def _check_data(path: pathlib.Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-  """Raises ValueError if the data is not what the run trained on."""
+  """Raises ValueError if the data is not the run's training data."""
   for name in there:
     if there[name] != here.get(name):
       raise ValueError(
         f'{path} was trained on other data: {name} was {there[name]!r} and is {here.get(name)!r}. '
-        'Name that data with gin_bindings; any will be taken then.'
+        'Name that data with gin_bindings; then any data is accepted.'
       )
 
 
@@ -281,13 +281,13 @@ def _restore(agent: Any, path: pathlib.Path, iteration: int, tree: dict[str, Any
   """Gives an agent the state in a checkpoint.
 
   Raises:
-    ValueError: if it is of another agent or network.
+    ValueError: if the state belongs to another agent or network.
   """
   bundle = tree['agent']
   try:
     if 'acted' in bundle:
       agent.unbundle(str(path / 'checkpoints'), iteration, bundle)
-    else:  # The best checkpoint holds what was learnt and no more.
+    else:  # The best checkpoint holds only the learner's state.
       state = checks.restore(agent.state, bundle['learner'], iteration)
       agent.state = jax.tree.map(jnp.asarray, state)
   except ValueError as error:

@@ -1,8 +1,8 @@
-"""Makes one function of several that differ in numbers alone, such as updates of several settings.
+"""Merges functions that differ only in numbers, such as updates of several settings.
 
-Each function is traced. Where all traces agree, the merged function does what they say; where they
-hold different numbers, a learning rate or a period, it takes the one of the wanted function. Under
-`jax.vmap` over that number, runs of different settings are one program.
+Each function is traced. Where all traces agree, the merged function does the same. Where they have
+different numbers, such as a learning rate or a period, it uses that of the chosen function. With
+`jax.vmap` over the function's index, runs of different settings are one program.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-# Calls whose bodies can stand in their place: nothing is differentiated once they are merged.
+# Calls that their bodies can replace, since merged functions are not differentiated.
 _CALLS = {'jit': 'jaxpr', 'closed_call': 'call_jaxpr', 'custom_jvp_call': 'call_jaxpr'}
 
 
@@ -31,9 +31,10 @@ def merge(functions: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
     functions: pure, of the same arguments; N of them. Their constants may differ.
 
   Returns:
-    The merged function; `number` is an int32 in [0, N), and may be traced. It may be vmapped, and
-    not differentiated. It raises DifferentProgramsError, when it is traced, if the functions
-    differ in more than numbers: one has a term that another one lacks, or arrays of other shapes.
+    The merged function; `number` is an int32 in [0, N), and may be traced. The function can be
+    vmapped, but not differentiated. When it is traced, it raises DifferentProgramsError if the
+    functions differ in more than numbers: if one has a term that another lacks, or arrays of other
+    shapes.
   """
 
   def merged(number: jax.Array, *arguments: Any) -> Any:
@@ -46,9 +47,9 @@ def merge(functions: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
 
 
 def _run(programs: Sequence[Any], number: jax.Array, arguments: Sequence[Any]) -> list[Any]:
-  """Evaluates closed jaxprs side by side, the first one's equations with numbers of all."""
-  value: dict[Any, Any] = {}  # Of the first program's variables.
-  name: list[dict[Any, Any]] = [{} for _ in programs]  # The first's variable for each of theirs.
+  """Evaluates closed jaxprs in step: the equations of the first, with the numbers of all."""
+  value: dict[Any, Any] = {}  # Values of the first program's variables.
+  name: list[dict[Any, Any]] = [{} for _ in programs]  # Each one's variables by the first's.
 
   def define(variables: Sequence[Any], values: Sequence[Any]) -> None:
     value.update(zip(variables[0], values, strict=True))
@@ -84,7 +85,7 @@ def _run(programs: Sequence[Any], number: jax.Array, arguments: Sequence[Any]) -
 
 
 def _do(equations: Sequence[Any], number: jax.Array, inputs: Sequence[Any]) -> list[Any]:
-  """The results of one operation of all programs."""
+  """Returns the results of one operation of all programs."""
   first = equations[0]
   kind = first.primitive.name
   inner = [_inner(one) for one in equations]  # [programs][jaxprs]
@@ -105,7 +106,7 @@ def _do(equations: Sequence[Any], number: jax.Array, inputs: Sequence[Any]) -> l
 
 
 def _chosen(numbers: Sequence[Any], dtype: Any, number: jax.Array) -> Any:
-  """The wanted one of the constants of all programs; the first if they are equal."""
+  """Returns the chosen one of all programs' constants; the first if they are equal."""
   if _are_equal(numbers):
     return numbers[0]
   return jnp.stack([jnp.asarray(one, dtype) for one in numbers])[number]
@@ -127,14 +128,14 @@ def _check_alike(equations: Sequence[Any]) -> None:
 
 
 def _equal(jaxprs: Sequence[Any]) -> bool:
-  """Whether programs are the same, numbers too."""
+  """Whether programs are equal, including their numbers."""
   texts = set(map(_text, jaxprs))
   constants = zip(*(one.consts for one in jaxprs), strict=len(texts) == 1)
   return len(texts) == 1 and all(_are_equal(values) for values in constants)
 
 
 def _text(what: Any) -> str:
-  """What prints, without addresses in memory."""
+  """Returns a value's text, without memory addresses."""
   return re.sub('0x[0-9a-f]+', '', str(what))
 
 
@@ -148,7 +149,7 @@ def _inner(equation: Any) -> list[Any]:
 
 
 def _jaxprs(setting: Any) -> list[Any]:
-  """The closed jaxprs that a parameter of an operation is, or holds."""
+  """Returns the closed jaxprs in a parameter of an operation."""
   found = setting if isinstance(setting, tuple | list) else [setting]
   return [one for one in found if isinstance(one, core.ClosedJaxpr)]
 

@@ -1,4 +1,4 @@
-"""The offline runner: an agent trained from its data source alone."""
+"""The offline runner: trains an agent only from its data source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dopamine.discrete_domains import iteration_statistics
 
 @gin.configurable(denylist=['base_dir', 'create_agent_fn', 'create_environment_fn', 'clip_rewards'])
 class OfflineRunner(runners.Runner):
-  """Trains an agent from its data source alone; the environment only evaluates it.
+  """Trains an agent only from its data source; the environment only evaluates it.
 
   Args:
     *args: `Runner`'s.
@@ -41,7 +41,7 @@ class OfflineRunner(runners.Runner):
   def _train(
     self, iteration: int, statistics: iteration_statistics.IterationStatistics
   ) -> dict[str, Any]:
-    """`training_steps` gradient updates."""
+    """Does `training_steps` gradient updates."""
     del iteration
     self._agent.eval_mode = False
     self._clock.start()
@@ -62,7 +62,7 @@ class OfflineRunner(runners.Runner):
 
   @property
   def training_done(self) -> int:
-    """Updates of the training phase that are done."""
+    """Number of updates of the training phase that are done."""
     return self._sums.updates
 
   def side_by_side(self, everyone: Sequence[Any], differ: bool) -> runners.TrainSome:
@@ -77,7 +77,7 @@ class OfflineRunner(runners.Runner):
 
   @property
   def sums(self) -> RunningMeans:
-    """Metrics of the iteration's updates so far."""
+    """Returns metrics of the iteration's updates so far."""
     return self._sums
 
   def _begin_training(self) -> None:

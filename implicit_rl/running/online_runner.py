@@ -29,40 +29,40 @@ class OnlineRunner(runners.Runner):
   """Trains an agent while it acts.
 
   With a source that has a `recorder` (`OnlineReplay`, `PrioritizedReplay`) the agent acts step by
-  step, any environment will do, and an iteration ends with the episode that reaches its length, as
-  in Dopamine. With a `DeviceReplay` acting and learning are one compiled loop over several
-  environments side by side: the environment needs pure `rules`, as MinAtar's has, an iteration has
-  exactly its length, and episodes continue across iterations.
+  step in any environment, and an iteration ends with the episode that reaches its length, as in
+  Dopamine. With a `DeviceReplay` acting and learning are one compiled loop over several parallel
+  environments. The environment then needs pure `rules`, such as MinAtar's; an iteration has exactly
+  its length, and episodes continue across iterations.
 
   Args:
     *args: `Runner`'s.
     num_iterations: iterations in the whole run.
     training_steps: environment steps in an iteration.
-    max_steps_per_episode: environment steps after which an evaluation episode is cut, and on the
-      host a training episode too.
+    max_steps_per_episode: environment steps after which an evaluation episode ends, and on the host
+      a training episode too.
     measure_size: transitions that the features are measured on, drawn uniformly from the replay at
       the end of each iteration.
     updates_per_step: n, gradient updates per environment step; 0.25 is one every fourth step, as in
       DQN.
-    log_replay: keep every step of the run, forgotten by the replay or not, and write them as a
-      dataset into `base_dir/replay` once the run is complete: images in DQN Replay's format,
+    log_replay: keep every step of the run, even after the replay has dropped it, and write them as
+      a dataset into `base_dir/replay` when the run is complete: images in DQN Replay's format,
       vectors in D4RL's.
-    replay_run: the dataset's run number; Atari's format knows 1 to 5.
+    replay_run: the dataset's run number; Atari's format has 1 to 5.
     **kwargs: `Runner`'s; gin binds them as `OnlineRunner.*`.
 
   Raises:
-    ValueError: for what `runners.Runner` refuses, and settings of agent, replay and environment
-      that don't go together.
+    ValueError: as `runners.Runner`, and for settings of agent, replay and environment that cannot
+      be combined.
   """
 
-  # What the iteration's training has done so far.
+  # Progress of the iteration's training.
   _report: LoopReport
   _lengths: list[int]  # of the episodes that have ended
   _returns: list[float]
   _first_row: int | None  # The replay's first row of this iteration.
-  _finals: list[np.ndarray]  # What the episodes' last steps led to.
+  _finals: list[np.ndarray]  # Observations after the episodes' last steps.
 
-  _recorder: Recorder  # Unless there is a compiled loop.
+  _recorder: Recorder  # Only without a compiled loop.
   _dataset: replay_log.Dataset  # If the replay is logged.
 
   def __init__(
@@ -76,7 +76,7 @@ class OnlineRunner(runners.Runner):
     replay_run: int = 1,
     **kwargs: Any,
   ):
-    schedules.update_rate(updates_per_step)  # Raises if it can't be counted exactly.
+    schedules.update_rate(updates_per_step)  # Raises if updates can't be counted exactly.
     if 'Agent.updates_per_step' in gin_names.settings():
       raise ValueError('Bind OnlineRunner.updates_per_step, not Agent.updates_per_step.')
     self._updates_per_step, self._log_replay = updates_per_step, log_replay
@@ -92,7 +92,7 @@ class OnlineRunner(runners.Runner):
       self._dataset = replay_log.Dataset.of(environment, self._able, self._replay_run)
 
   def _initialize_checkpointer_and_maybe_resume(self, checkpoint_file_prefix: str) -> None:
-    # Dopamine's constructor calls this once agent and environment are there.
+    # Dopamine's constructor calls this after it has created agent and environment.
     self._agent.updates_per_step = self._updates_per_step
     source = self._agent.source
     recorder = None if source is None else source.recorder
@@ -134,7 +134,7 @@ class OnlineRunner(runners.Runner):
   def _train(
     self, iteration: int, statistics: iteration_statistics.IterationStatistics
   ) -> dict[str, Any]:
-    """`training_steps` environment steps and the updates that are due."""
+    """Does `training_steps` environment steps and the updates that are due."""
     self._agent.eval_mode = False
     self._clock.start()
     begun = self.training_done + sum(self._lengths)
@@ -180,7 +180,7 @@ class OnlineRunner(runners.Runner):
 
   @property
   def training_done(self) -> int:
-    """Environment steps of the training phase that the compiled loop has done."""
+    """Number of environment steps of the training phase that the compiled loop has done."""
     return self._report.count * self._streams
 
   def side_by_side(self, everyone: Sequence[Any], differ: bool) -> runners.TrainSome:
@@ -205,7 +205,7 @@ class OnlineRunner(runners.Runner):
   def _train_on_host(self, iteration: int) -> tuple[dict[str, float], int]:
     if self._first_row is None:
       self._first_row = self._recorder.added
-    if self._episode is None:  # What follows can't be told by a state of the games' randomness.
+    if self._episode is None:  # Reseeds: the games' random state is not saved.
       key = jax.random.fold_in(self._agent.training_key, iteration)
       self._seed_environment(jax.random.fold_in(key, len(self._lengths)) if self._lengths else key)
     while sum(self._lengths) < self._training_steps:
@@ -248,12 +248,12 @@ class OnlineRunner(runners.Runner):
     self._first_row, self._finals = state['first_row'], list(state['finals'])
     if 'episode' in state:
       self._episode = runners.Episode(**state['episode'])
-      assert self._able.load_state_dict is not None  # It was saved, so it has one.
+      assert self._able.load_state_dict is not None  # The saved environment had it.
       self._able.load_state_dict(state['environment'])
 
   @property
   def _streams(self) -> int:
-    """Environments side by side in the compiled loop."""
+    """Number of parallel environments in the compiled loop."""
     return 0 if self._loop is None else self._loop.num_environments
 
   def _run_one_step(self, action: Any) -> tuple[np.ndarray, float, bool]:
@@ -264,7 +264,7 @@ class OnlineRunner(runners.Runner):
   def _end_episode(self, reward: float, terminal: bool = True) -> None:
     super()._end_episode(reward, terminal)
     if self._log_replay:
-      self._finals.append(self._seen)  # Dopamine tells the agent nothing of it.
+      self._finals.append(self._seen)  # Dopamine does not pass it to the agent.
 
   @property
   def _environment_steps(self) -> int:
@@ -289,7 +289,7 @@ class OnlineRunner(runners.Runner):
       self._loop.load_state_dict(tree['loop'])
 
   def finish(self, ran: bool) -> None:
-    """Writes the replay's dataset if it is asked for."""
+    """Writes the replay's dataset if `log_replay` is set."""
     if not self._log_replay:
       return
     data_dir = os.path.join(self._base_dir, 'replay')
@@ -305,7 +305,7 @@ class OnlineRunner(runners.Runner):
 
 
 def _rows(turns: Turns) -> replay_log.Rows:
-  """Turns [T, E, ...] as streams [E, T, ...]."""
+  """Returns turns [T, E, ...] as streams [E, T, ...]."""
   return replay_log.Rows(
     **{name: np.swapaxes(getattr(turns, name), 0, 1) for name in replay_log.COLUMNS}
   )

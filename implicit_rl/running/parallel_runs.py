@@ -20,10 +20,11 @@ class Job(NamedTuple):
   Attributes:
     base_dir: the run's directory.
     gin_files: found as `config_files.find` does.
-    bindings: lines of gin, which win over the files.
+    bindings: lines of gin, which override the files.
     seed: of the run.
-    iterations: as the bindings or files set it; for the progress bar and to skip finished runs.
-    beside: other runs, which train in this one's process as one program with it.
+    iterations: number of iterations that the bindings or files set, for the progress bar and to
+      skip finished runs.
+    beside: other runs, which train in the same process as one program with this one.
   """
 
   base_dir: pathlib.Path
@@ -35,17 +36,17 @@ class Job(NamedTuple):
 
   @property
   def done(self) -> int:
-    """Iterations in its log, or in the logs of its seeds together."""
+    """Number of iterations in its log, or in the logs of its seeds together."""
     return run_directory.iterations_done(self.base_dir)
 
   @property
   def finished(self) -> bool:
-    """Whether its log holds all iterations, and so do the logs of the runs beside it."""
+    """Whether its log, and the logs of `beside`, hold all iterations."""
     return self.done >= self.iterations and all(one.finished for one in self.beside)
 
 
 def run(job: Job) -> None:
-  """Starts or resumes one run, and those beside it, in this process.
+  """Starts or resumes one run, and those in `beside`, in this process.
 
   The output of all goes to `base_dir/run.log` of the first.
   """
@@ -70,7 +71,7 @@ def run(job: Job) -> None:
       experiment.create_runner(str(job.base_dir), job.seed).run_experiment()
   parent = multiprocessing.parent_process()
   if signals.requested() and parent is not None and not parent.is_alive():
-    os._exit(1)  # Nobody is left to ask this process to end; the run is saved.
+    os._exit(1)  # No parent is left to stop this process; the run is saved.
 
 
 def run_all(
@@ -87,7 +88,7 @@ def run_all(
     compilation_cache: directory of compiled programs, which later runs reuse; None keeps none.
 
   Raises:
-    OSError, ValueError: what a run raised; jobs that have not started by then do not start.
+    OSError, ValueError: as raised by a run; jobs that have not started by then do not start.
   """
   left = [job for job in jobs if not job.finished]
   os.environ.update(launch.environment(compilation_cache))
@@ -103,13 +104,13 @@ def run_all(
       # Without this, leaving the pool's context would run the jobs that are waiting.
       pool.shutdown(wait=True, cancel_futures=True)
       raise
-    except KeyboardInterrupt:  # The runs received it too and save themselves.
+    except KeyboardInterrupt:  # The runs received the signal too and save themselves.
       pool.shutdown(wait=True, cancel_futures=True)
       raise SystemExit('Stopped. Run the same command again to resume.') from None
 
 
 def _watch(futures: Sequence[concurrent.futures.Future], jobs: Sequence[Job]) -> None:
-  """Shows progress until all runs have ended; raises what a run raised."""
+  """Shows progress until all runs have ended; raises a run's error."""
   total = sum(job.iterations for job in jobs)
   with progress_bars.bar(total, 'all runs', 'iterations') as bar:
     waiting = True

@@ -1,4 +1,4 @@
-"""A trained policy that maps one observation after the other to actions."""
+"""A trained policy, which maps successive observations to actions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def select(agent: Any, epsilon: float | None) -> Act:
 
   Args:
     agent: an `Agent`.
-    epsilon: chance of a uniformly random action, within [0, 1]; None takes the agent's policy of
-      evaluation.
+    epsilon: probability of a uniformly random action, within [0, 1]; None uses the agent's policy
+      of evaluation.
 
   Returns:
     (params, states [E, S, *observation_shape], key) -> actions [E] int32, or [E, A] float32.
@@ -51,8 +51,8 @@ class Policy:
 
   Args:
     agent: an `Agent`; its parameters at the time of a call are used.
-    epsilon: chance of a random action, see `select`.
-    seed: of all that is random.
+    epsilon: probability of a random action, see `select`.
+    seed: determines all random choices.
 
   Raises:
     ValueError: see `select`.
@@ -66,14 +66,14 @@ class Policy:
     self.reset()
 
   def reset(self) -> None:
-    """Starts an episode: the observations before it are forgotten."""
+    """Starts an episode: earlier observations are dropped."""
     self._states = np.zeros_like(self._agent.blank_state)[None]
 
   def __call__(self, observation: Array) -> Any:
     """Returns the action for the next observation of the episode.
 
     Args:
-      observation: [*observation_shape]; an axis of length 1 at its end may be there or not.
+      observation: [*observation_shape]; an axis of length 1 at its end is optional.
 
     Returns:
       An int, or [A] float32 within [−1, 1].

@@ -1,4 +1,4 @@
-"""Runs several seeds of one experiment as processes, side by side."""
+"""Runs several seeds of one experiment as parallel processes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from implicit_rl.running import configurables, launch, run_directory, seeds, sig
 class ProcessSeeds:
   """Runs several seeds at once, each as a separate process and run.
 
-  With fewer than two cores per seed, each computes on one thread. Each process reads its data
-  itself; a store with `StoreReplay.frames = 'mapped'` is in memory only once.
+  With fewer than two cores per seed, each computes on one thread. Each process reads its own data;
+  a store with `StoreReplay.frames = 'mapped'` is in memory only once.
 
   Args:
     base_dir: directory that holds the seeds' directories.
     chosen: the seeds.
     iterations: iterations of each run.
-    create_runner: (base_dir, seed) -> a runner of what gin describes; sent to each process by name.
+    create_runner: (base_dir, seed) -> a runner for gin's configuration; sent to each process by
+      name.
   """
 
   def __init__(
@@ -43,7 +44,7 @@ class ProcessSeeds:
     """Runs the remaining iterations; each seed's output goes to run.log in its directory.
 
     Raises:
-      OSError: if a seed failed; names its log.
+      OSError: if a seed failed; the error names its log.
     """
     one_thread = cores.count() < 2 * len(self._seeds)
     os.environ.update(launch.environment(one_thread=one_thread))
@@ -66,7 +67,7 @@ class ProcessSeeds:
       raise OSError(f'{len(wrong)} seeds failed; see {wrong[0]}')
 
   def _wait(self, processes: Sequence[Any]) -> None:
-    """Shows progress until all processes have ended; passes a request to stop on to them."""
+    """Shows progress until all processes have ended; forwards a request to stop to them."""
     told = False
     with progress_bars.bar(len(processes) * self._iterations, 'all seeds', 'iterations') as bar:
       while any(process.is_alive() for process in processes):
@@ -83,7 +84,7 @@ def _run_seed(
   create_runner: Callable[[str, int], Any], config: str, base_dir: str, seed: int
 ) -> None:
   """Starts or resumes one seed's run in this process, with the parent's gin settings."""
-  os.setsid()  # The parent passes on signals from the terminal.
+  os.setsid()  # The parent forwards signals from the terminal.
   launch.start_jax()
   configurables.load()
   gin.clear_config()

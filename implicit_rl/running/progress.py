@@ -16,9 +16,9 @@ def line(
   Args:
     row: the iteration's row of metrics.jsonl.
     num_iterations: iterations in the whole run.
-    seconds: that the iteration took, evaluation included.
-    first_update_after: environment steps before the first update; the line says that there was
-      none if the run has not come so far.
+    seconds: duration of the iteration, including evaluation.
+    first_update_after: environment steps before the first update; before them the line says that
+      there was no update yet.
   """
   done = row['iteration'] + 1
   evaluated = row['eval_return']

@@ -7,7 +7,8 @@ from typing import Any
 
 from implicit_rl.compat import gin_names
 
-# What may differ between a run and its continuation: its length, where and how things are kept.
+# Settings that may differ between a run and its continuation: its length, and where and how data is
+# kept.
 _FREE_ON_RESUME = (
   'Alarms.dormant_units',
   'Alarms.one_direction',
@@ -36,7 +37,7 @@ _FREE_ON_RESUME = (
 
 
 def fixed_settings() -> dict[str, str]:
-  """The settings that a run and its continuation share."""
+  """Returns the settings that a run and its continuation share."""
   return {
     name: value for name, value in gin_names.settings().items() if name not in _FREE_ON_RESUME
   }
@@ -45,7 +46,7 @@ def fixed_settings() -> dict[str, str]:
 def refuse_difference(
   base_dir: str, what: str, there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> None:
-  """Raises ValueError, with the first three, if what a run has differs from what is given now."""
+  """Raises ValueError if a run's settings differ from the given ones; names the first three."""
   differing = [
     f'{name} was {there.get(name, "not set")} and is {here.get(name, "not set")}'
     for name in sorted(there.keys() | here.keys())

@@ -17,7 +17,7 @@ _held: dict[pathlib.Path, IO[str]] = {}  # Locks of this process.
 
 
 class InUseError(OSError):
-  """Another process holds the directory."""
+  """Another process uses the directory."""
 
 
 def iterations_done(base_dir: str | os.PathLike) -> int:
@@ -34,7 +34,7 @@ def acquire(base_dir: str | os.PathLike) -> None:
 
   Raises:
     ValueError: if it is a file.
-    InUseError: if another process holds it; names the process.
+    InUseError: if another process uses it; names the process.
     OSError: if it can't be created or written.
   """
   path = pathlib.Path(base_dir)
@@ -75,9 +75,9 @@ def release(base_dir: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def nothing_left_if_refused(base_dir: str | os.PathLike) -> Iterator[None]:
-  """Removes what the block made in the directory, and the directory, if the block raises.
+  """Removes what the block created in the directory, and a new directory, if the block raises.
 
-  What was there before stays, and so does a directory that another process holds.
+  Existing files stay, and so does a directory that another process uses.
   """
   path = pathlib.Path(base_dir).absolute()
   there = set(os.listdir(path)) if path.is_dir() else set()
@@ -86,12 +86,12 @@ def nothing_left_if_refused(base_dir: str | os.PathLike) -> Iterator[None]:
     yield
   except BaseException:
     ours = [one for one in _held if path.resolve() in (one, *one.parents)]
-    for name in set(os.listdir(path)) - there if ours else ():  # Else it may be another's.
+    for name in set(os.listdir(path)) - there if ours else ():  # Otherwise another process's.
       new = path / name
       shutil.rmtree(new) if new.is_dir() else new.unlink()
     for one in ours:
       release(one)
-    with contextlib.suppress(OSError):  # Another run may have begun beside it.
+    with contextlib.suppress(OSError):  # Another run may have started in it.
       for one in made:
         one.rmdir()
     raise

@@ -1,9 +1,8 @@
-"""Runners on Dopamine's Runner: train, evaluate, measure, log, checkpoint, each iteration.
+"""Runners based on Dopamine's Runner: each iteration trains, evaluates, measures, logs and saves.
 
-An iteration is Dopamine's, and so are its log pickles; what is different here is that rank
-is measured, that a checkpoint is one atomic file, that a run can be stopped within an iteration and
-goes on from there, and that an environment may play the evaluation's episodes side by side. What a
-training phase is stands in `offline_runner` and `online_runner`.
+Iterations and log pickles are those of Dopamine. In addition, rank is measured, a checkpoint is one
+atomic file, a run can be stopped and resumed within an iteration, and an environment may play the
+evaluation's episodes in parallel. `offline_runner` and `online_runner` define the training phase.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from implicit_rl.types import Batch
 from dopamine.discrete_domains import iteration_statistics
 from dopamine.metrics import statistics_instance
 
-# The keys of a row that everything else relies on come first, in this order.
+# Keys of a row that other code relies on; they come first, in this order.
 _LEADING = (
   'iteration',
   'updates',
@@ -51,16 +50,16 @@ _LEADING = (
 
 TrainSome = Callable[[Sequence[Any], Callable[[int], Any]], None]
 
-# What can't be infinite in a network that is sound; a condition number can.
+# Values that can't be infinite in a sound network; a condition number can.
 _FINITE = ('loss', 'td_error', 'q_mean', 'q_max', 'singular_values')
 
 
 @dataclasses.dataclass
 class Episode:
-  """Where an episode stands that is played on the host.
+  """State of an episode that is played on the host.
 
   Attributes:
-    action: the next one.
+    action: the next action.
     steps: environment steps done.
     episode_return: unclipped reward so far.
   """
@@ -71,35 +70,35 @@ class Episode:
 
 
 class Runner(saving_runner.SavingRunner):
-  """What the offline and the online runner share; a subclass says what a training phase is.
+  """Base of the offline and the online runner; a subclass defines the training phase.
 
   Args:
     base_dir: directory of the run: `metrics.jsonl`, `spectra.jsonl` (singular values), `logs/`
       (Dopamine's pickles), `metrics/` (TensorBoard), `checkpoints/`. A run that finds a checkpoint
-      there goes on from it.
+      there resumes from it.
     create_agent_fn: as Dopamine's: (sess, environment, summary_writer) -> agent.
     create_environment_fn: () -> environment.
     num_iterations: iterations in the whole run.
     training_steps: length of a training phase.
-    evaluation_steps: least environment steps in an evaluation; episodes are played to their end.
-    max_steps_per_episode: environment steps after which an episode is cut; None takes the
-      environment's own limit. On the host an environment that truncates earlier cuts it earlier.
+    evaluation_steps: minimum environment steps of an evaluation; episodes are played to their end.
+    max_steps_per_episode: environment steps after which an episode ends; None uses the
+      environment's own limit. On the host an environment may truncate an episode earlier.
     measure_size: transitions that the features are measured on; 2048 in the paper.
-    keep_checkpoints: how many of the newest checkpoints stay.
-    clip_rewards: give the agent rewards clipped to [−1, 1]; returns are logged unclipped.
+    keep_checkpoints: how many of the newest checkpoints are kept.
+    clip_rewards: whether the agent gets rewards clipped to [−1, 1]; returns are logged unclipped.
     num_seeds: run this many seeds, from --seed upwards, each in `base_dir/seed_S`.
     seeds_as: 'vmap', one program for all seeds: offline on one data source, online with a
-      `DeviceReplay`; 'processes', side by side; 'auto' is 'processes' on the CPU, as measured
-      there, and elsewhere 'vmap' where that is possible, unmeasured.
+      `DeviceReplay`; 'processes', in parallel; 'auto' is 'processes' on the CPU, and elsewhere
+      'vmap' if that is possible.
 
   Attributes:
-    evaluate_policy: plays an evaluation, see `environments.Evaluate`; several runs side by side
+    evaluate_policy: plays an evaluation, see `environments.Evaluate`; several runs in one program
       replace it.
     evaluation_clock: measures the evaluation.
     measure_agent: `measure_agent(iteration)` measures rank, TD error, Q and the diagnostics, see
-      `Agent.measure`; several runs side by side replace it.
-    do_training: `do_training(progress)` does what is left of a training phase: `train_alone`
-      unless several runs train side by side.
+      `Agent.measure`; several runs in one program replace it.
+    do_training: `do_training(progress)` does the rest of a training phase: `train_alone` unless
+      several runs train in one program.
 
   Raises:
     ValueError: for counts out of range, data of another game than the environment's, or a directory
@@ -107,7 +106,7 @@ class Runner(saving_runner.SavingRunner):
   """
 
   def __init_subclass__(cls, **kwargs: Any):
-    """Adds what a subclass's constructor forwards to its signature: gin lists and binds by that."""
+    """Adds forwarded arguments to a subclass constructor's signature, for gin."""
     super().__init_subclass__(**kwargs)
     if '__init__' not in vars(cls):
       return
@@ -147,7 +146,7 @@ class Runner(saving_runner.SavingRunner):
     self.do_training: Callable[[Callable[[int], Any]], None] = self.train_alone
     self.measure_agent: Callable[[int], dict[str, Any]] = self._measure_alone
     self.evaluation_clock = saving_runner.Stopwatch()
-    self._progress: Any = None  # The bar of what is being played on the host.
+    self._progress: Any = None  # The progress bar of the phase that is played on the host.
     self._episode: Episode | None = None
 
     def create_environment() -> Any:
@@ -177,10 +176,10 @@ class Runner(saving_runner.SavingRunner):
     )
 
   def _check_environment(self, environment: Any) -> None:
-    """Raises ValueError, before the agent is made, for what a run would need and `_able` lacks."""
+    """Raises ValueError, before the agent is created, for a capability that `_able` lacks."""
 
   def _check_actions(self) -> None:
-    """Raises ValueError unless agent and environment mean the same actions."""
+    """Raises ValueError unless agent and environment have the same kind of actions."""
     agents, environments_own = tuple(self._agent.action_shape), tuple(self._able.action_shape)
     if agents != environments_own:
       raise ValueError(
@@ -238,31 +237,31 @@ class Runner(saving_runner.SavingRunner):
   def _train(
     self, iteration: int, statistics: iteration_statistics.IterationStatistics
   ) -> dict[str, Any]:
-    """The training phase, or what is left of it.
+    """Does the training phase, or the rest of it.
 
-    It raises StoppedError where `_training_state` has what it needs to go on.
+    It raises StoppedError only where `_training_state` has everything for resuming.
 
     Returns:
-      Its part of the row, `updates_per_second` among it.
+      Its part of the row, including `updates_per_second`.
     """
 
   @abc.abstractmethod
   def train_alone(self, progress: Callable[[int], Any]) -> None:
-    """Does what is left of a training phase, of this run alone.
+    """Does the rest of a training phase, of this run only.
 
     Args:
-      progress: called after every compiled call with the updates, online the environment steps,
-        that it did. It may raise: the run then stands after that call.
+      progress: called after every compiled call with the number of its updates, or online of its
+        environment steps. If it raises, the run has the state after that call.
     """
 
   @property
   @abc.abstractmethod
   def training_done(self) -> int:
-    """Updates of the training phase that are done; online environment steps."""
+    """Number of updates of the training phase that are done; online of environment steps."""
 
   @property
   def place(self) -> tuple[bool, int]:
-    """Where the iteration stands: whether its training is over, else `training_done`."""
+    """Returns the iteration's progress: whether its training is over, else `training_done`."""
     return self._trained is not None, self.training_done
 
   @abc.abstractmethod
@@ -270,15 +269,15 @@ class Runner(saving_runner.SavingRunner):
     """Returns a function that trains several runs in one vmapped program.
 
     Args:
-      everyone: this one and others of its kind.
+      everyone: this runner and others of its kind.
       differ: whether the numbers in their updates differ, not only their seeds.
 
     Returns:
-      `train(some, progress)` does what is left of the training phase of `some` of them, which are
-      at the same place.
+      `train(some, progress)` does the rest of the training phase of `some` of them, which must have
+      equal progress.
 
     Raises:
-      ValueError: if this kind of run can't train so.
+      ValueError: if this kind of run can't train in one program.
     """
 
   def _first_update_after(self) -> int:
@@ -287,12 +286,12 @@ class Runner(saving_runner.SavingRunner):
 
   @abc.abstractmethod
   def transitions_to_measure(self) -> Batch:
-    """`measure_size` transitions that rank, TD error and Q are measured on."""
+    """Returns the `measure_size` transitions that rank, TD error and Q are measured on."""
 
   def before_measuring(self) -> None:
-    """Takes back what the diagnostics remembered before this iteration was measured, if it was.
+    """Restores the diagnostics' remembered values from before this iteration was measured.
 
-    A run that was stopped in its evaluation measures again, against the same memory.
+    A run that was stopped in its evaluation measures again, compared with the same values.
     """
     if self._trained is not None:
       self._agent.measurements.load_state_dict(self._trained.get('remembered', {}))
@@ -301,7 +300,7 @@ class Runner(saving_runner.SavingRunner):
     return self._agent.measure(self.transitions_to_measure(), iteration)
 
   def _measure(self, iteration: int) -> dict[str, Any]:
-    """Rank, TD error, Q and the diagnostics; arrays go to a file of their own."""
+    """Returns rank, TD error, Q and the diagnostics; arrays go to a separate file."""
     measured = self.measure_agent(iteration)
     checked = {name: np.asarray(measured[name]) for name in _FINITE if name in measured}
     check_finite(checked, self._agent.updates)
@@ -315,7 +314,7 @@ class Runner(saving_runner.SavingRunner):
   def _evaluate(
     self, iteration: int, statistics: iteration_statistics.IterationStatistics
   ) -> dict[str, Any]:
-    """The evaluation phase: the environment's own, or one episode after the other."""
+    """Does the evaluation phase: with the environment's own method, or episode by episode."""
     if not self._evaluation_steps:
       return {'eval_return': None, 'eval_episodes': 0}
     self._agent.eval_mode = True
@@ -324,7 +323,7 @@ class Runner(saving_runner.SavingRunner):
 
       def progress(steps: int) -> None:
         bar.update(steps)
-        signals.check()  # All of it is played again.
+        signals.check()  # The whole evaluation is repeated.
 
       returns, lengths = self.evaluate_policy(
         self._agent.policy,
@@ -347,21 +346,21 @@ class Runner(saving_runner.SavingRunner):
     }
 
   def evaluation_key(self, iteration: int) -> jax.Array:
-    """What an iteration's evaluation derives from."""
+    """Returns the key of an iteration's evaluation."""
     return jax.random.fold_in(self._agent.evaluation_key, iteration)
 
   @property
   def evaluate_all(self) -> Callable[..., Any] | None:
-    """The environment's evaluation of several runs as one program; None if it has none."""
+    """Returns the environment's evaluation of several runs as one program; None if it has none."""
     return self._able.evaluate_all
 
   def _seed_environment(self, key: jax.Array) -> None:
-    """Seeds the games, so that a resumed run plays what it would have played."""
-    if self._able.seed is not None:  # Else later episodes depend on where the run was resumed.
+    """Seeds the games, so that a resumed run plays the same games."""
+    if self._able.seed is not None:  # Else episodes would depend on the place of resuming.
       self._able.seed(int(jax.random.bits(key, dtype='uint32')))
 
   def _run_one_episode(self) -> tuple[int, float]:
-    """Plays a training episode, or the rest of the one that was interrupted, to its end."""
+    """Plays a training episode, or the rest of an interrupted one, to its end."""
     if self._episode is None:
       self._episode = Episode(action=self._initialize_episode())
     episode = self._episode
@@ -377,7 +376,7 @@ class Runner(saving_runner.SavingRunner):
         reward = float(np.clip(reward, -1, 1))
       if self._able.over(self._environment) or episode.steps >= self._max_steps_per_episode:
         break
-      if terminal:  # A life was lost, where that ends the agent's episode but not the game.
+      if terminal:  # A life was lost, which ends the agent's episode but not the game.
         self._end_episode(reward, terminal)
         episode.action = self._agent.begin_episode(observation)
       else:
@@ -387,7 +386,7 @@ class Runner(saving_runner.SavingRunner):
     return episode.steps, episode.episode_return
 
   def _end_episode(self, reward: float, terminal: bool = True) -> None:
-    # Dopamine tells only its own JaxDQNAgent whether an episode ended or was cut.
+    # Dopamine tells only its own JaxDQNAgent whether an episode terminated or was truncated.
     self._agent.end_episode(reward, terminal)
 
   # --- what a person sees -----------------------------------------------------------------------

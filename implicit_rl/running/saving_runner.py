@@ -34,7 +34,7 @@ class Stopwatch:
     self._running = False
 
   def add(self, seconds: float) -> None:
-    """Adds what another watch has measured for this one."""
+    """Adds the seconds of another watch."""
     self._before += seconds
 
   def start(self) -> None:
@@ -43,7 +43,7 @@ class Stopwatch:
 
   @property
   def seconds(self) -> float:
-    """Seconds before the start and since."""
+    """Returns the seconds before the start and since."""
     return self._before + (time.monotonic() - self._start) * self._running
 
 
@@ -51,11 +51,11 @@ class Logger(dopamine_logger.Logger):
   """Writes Dopamine's log pickles atomically and without TensorFlow.
 
   Args:
-    logging_dir: where they are; made if absent.
+    logging_dir: their directory; created if absent.
   """
 
   def __init__(self, logging_dir: str):
-    super().__init__('')  # Makes no directory: it would with TensorFlow.
+    super().__init__('')  # Creates no directory, for which it would use TensorFlow.
     os.makedirs(logging_dir, exist_ok=True)
     self._logging_dir, self._logging_enabled = logging_dir, True
 
@@ -76,24 +76,24 @@ class Logger(dopamine_logger.Logger):
 
 
 class SavingRunner(run_experiment.Runner, abc.ABC):
-  """Extends Dopamine's Runner by atomic checkpoints, also within an iteration.
+  """Extends Dopamine's Runner with atomic checkpoints, also within an iteration.
 
   Args:
     base_dir: directory of the run.
     *args: Dopamine's.
-    keep_checkpoints: how many of the newest checkpoints stay.
+    keep_checkpoints: how many of the newest checkpoints are kept.
     **kwargs: Dopamine's.
   """
 
   def __init__(self, base_dir: str, *args: Any, keep_checkpoints: int, **kwargs: Any):
     self._keep_checkpoints = keep_checkpoints
-    # Now: where several runs train side by side, gin holds the settings of the last one later.
+    # Read now, since with several runs in one program gin later has the settings of the last one.
     self._settings = resume_checks.fixed_settings()
     self._metrics_path = os.path.join(base_dir, 'metrics.jsonl')
     self._spectra_path = os.path.join(base_dir, 'spectra.jsonl')
-    # Where the iteration stands, for a checkpoint within it.
+    # Progress of the iteration, for a checkpoint within it.
     self._iteration = 0
-    self._trained: dict[str, Any] | None = None  # Row and statistics, once it has been trained.
+    self._trained: dict[str, Any] | None = None  # Row and statistics, after training.
     self._clock = Stopwatch()
     self._best: dict[str, Any] | None = None
     self._alarms = Alarms()
@@ -120,7 +120,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
 
   @property
   def stopped_by(self) -> list[str]:
-    """The alarms that ring and are to end the run."""
+    """The raised alarms that end the run."""
     return [name for name in self._ringing if name in self._alarms.stop]
 
   def iterate(self, iteration: int) -> None:
@@ -252,8 +252,8 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
     """Runs the remaining iterations; on SIGTERM or SIGINT saves and returns.
 
     Raises:
-      NonFiniteError: for a non-finite number where it would spoil the run.
-      OSError: if something can't be written or read; the checkpoints that were there stay.
+      NonFiniteError: for a non-finite number that would invalidate the run.
+      OSError: if something can't be written or read; existing checkpoints stay.
     """
     todo = self._start_iteration < self._num_iterations
     try:
@@ -272,7 +272,7 @@ class SavingRunner(run_experiment.Runner, abc.ABC):
 
   @contextlib.contextmanager
   def explained(self) -> Iterator[None]:
-    """Adds to an error of the block in which iteration it came and how the run can go on."""
+    """Adds the iteration, and how the run can be resumed, to an error of the block."""
     try:
       yield
     except NonFiniteError as error:

@@ -1,7 +1,7 @@
-"""Chooses how several seeds of one experiment run, and where each seed's run lies.
+"""Chooses how several seeds of one experiment run, and the directory of each.
 
-Each seed has a directory of its own, BASE_DIR/seed_S, with everything that a separate run of that
-seed leaves. Each can be resumed or extended.
+Each seed has its own directory, BASE_DIR/seed_S, with everything that a separate run of that seed
+writes. Each can be resumed or extended.
 """
 
 from __future__ import annotations

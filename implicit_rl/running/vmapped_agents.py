@@ -18,10 +18,10 @@ from implicit_rl.types import Array, Batch
 
 
 class SeedsSource(DataSource):
-  """The sources of several seeds as one: batches [K, N, B, ...] and rows [K, N, B].
+  """The sources of several seeds as one source: batches [K, N, B, ...] and rows [K, N, B].
 
   Args:
-    sources: of each seed, N of one kind; a store in device memory is one that they share.
+    sources: one for each seed, N of one kind. They share a store in device memory.
   """
 
   def __init__(self, sources: Sequence[DataSource]):
@@ -41,7 +41,7 @@ class SeedsSource(DataSource):
     )
 
   def __len__(self) -> int:
-    """The least number of transitions."""
+    """The smallest number of transitions of any source."""
     return min(map(len, self._sources))
 
   @property
@@ -66,7 +66,7 @@ class SeedsSource(DataSource):
 
   @property
   def max_action(self) -> int:
-    """The largest action of any."""
+    """The largest action of any source."""
     return max(source.max_action for source in self._sources)
 
   def describe(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class SeedsSource(DataSource):
 
 
 def stacked(trees: Sequence[Any]) -> Any:
-  """Returns pytrees of one structure as one, whose arrays have a leading axis [N]."""
+  """Stacks pytrees of equal structure into one whose arrays have a leading axis [N]."""
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
@@ -144,7 +144,7 @@ def merged_update(agents: Sequence[Any]) -> Callable[..., Any]:
 class VmappedAgents:
   """Trains the agents of several seeds as one vmapped learner state.
 
-  The program always has a place for each of them, so that a seed's numbers do not depend on which
+  The program always has a place for each agent, so that a seed's results do not depend on which
   others train with it.
 
   Args:
@@ -158,7 +158,7 @@ class VmappedAgents:
   def __init__(self, agents: Sequence[Any], differ: bool = False):
     self._agents = agents
     update = merged_update(agents) if differ else None
-    # One agent that holds the states and sources of all seeds trains as any agent does.
+    # An agent that holds the states and sources of all seeds trains like any other agent.
     self._all = copy.copy(agents[0])
     self._all.learner = agents[0].learner.over_seeds(len(agents), update)
 
@@ -174,12 +174,13 @@ class VmappedAgents:
     Args:
       num_updates: updates of each agent.
       progress: called with the number of updates that each compiled call did.
-      sums: running means of each agent, all of `done` updates; None leaves the agent as it is.
-      done: updates that an earlier call did, which ended at the end of a compiled call.
+      sums: running means of each agent, each of `done` updates; None leaves an agent out.
+      done: number of updates of an earlier call, which must have ended with a complete compiled
+        call.
     """
     everyone = self._all
     trained = [number for number, own in enumerate(sums) if own is not None]
-    # The places of the others hold what the first trained one holds, and are thrown away.
+    # The places of the others hold a copy of the first trained one, which is dropped.
     held = [self._agents[n if n in trained else trained[0]] for n in range(len(sums))]
     everyone.state = stacked([agent.state for agent in held])
     everyone.source = SeedsSource([agent.source for agent in held])

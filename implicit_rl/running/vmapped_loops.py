@@ -20,8 +20,8 @@ from implicit_rl.running.compiled_online_loop import (
 from implicit_rl.running.vmapped_agents import merged_update, stacked
 from implicit_rl.types import LearnerState
 
-# All seeds have done as many updates and steps. Told so, XLA loops and branches where it else would
-# compute for the seed with most, and select.
+# All seeds have equal numbers of updates and steps. With one shared count XLA loops and branches;
+# otherwise it would compute for the seed with most, and select.
 _AXES: Any = LoopState(
   learner=LearnerState(0, 0, 0, 0, None, 0),  # type: ignore[arg-type]
   memory=Memory(0, None, 0, 0),  # type: ignore[arg-type]
@@ -30,13 +30,13 @@ _AXES: Any = LoopState(
 
 
 class VmappedLoops:
-  """Runs loops in step: environments, replays, priorities and agents of all seeds side by side.
+  """Runs loops in step: environments, replays, priorities and agents of all seeds in one program.
 
-  The program always has a place for each of them, so that a seed's numbers do not depend on which
+  The program always has a place for each loop, so that a seed's results do not depend on which
   others run with it.
 
   Args:
-    loops: equal except for their seeds, and for what they have learnt.
+    loops: equal except for their seeds and their learnt state.
     differ: whether the numbers in their agents' updates differ.
 
   Raises:
@@ -60,7 +60,7 @@ class VmappedLoops:
     return jax.vmap(one, in_axes=(0, 0, _AXES), out_axes=(_AXES, 0, 0))(numbers, self._keys, state)
 
   def joined(self, places: Iterable[int]) -> LoopState:
-    """Returns the states of the loops with these numbers as one; counts, which are equal, once."""
+    """Returns the states of the loops with these indices as one; equal counts are kept once."""
     states = [self._loops[n].state for n in places]
     state = stacked(states)
     return LoopState(
@@ -76,20 +76,20 @@ class VmappedLoops:
 
     Args:
       steps: environment steps of each seed.
-      progress: called after every compiled call with the steps of one seed in it. It may raise:
-        all loops and reports then stand after that call.
-      reports: of each seed, all of as many turns; None leaves the seed as it is.
+      progress: called after every compiled call with the steps of one seed in it. If it raises, all
+        loops and reports have the state after that call.
+      reports: one for each seed, with equal numbers of turns; None leaves a seed out.
 
     Raises:
-      ValueError: if `steps` is not a multiple of the environments side by side.
+      ValueError: if `steps` is not a multiple of the number of parallel environments.
       NonFiniteError: if a metric of any seed is infinite or not a number.
     """
     playing = {n: report for n, report in enumerate(reports) if report is not None}
     first = self._loops[min(playing)]
     calls = list(first.calls(steps, playing[min(playing)].count))
-    # The places of the others hold what the first playing one holds, and are thrown away.
+    # The places of the others hold a copy of the first playing one, which is dropped.
     state = self.joined([n if n in playing else min(playing) for n in range(len(reports))])
-    for n in playing:  # Frees what `state` has a copy of.
+    for n in playing:  # Frees the arrays that `state` has a copy of.
       self._loops[n].state = LoopState(None, None, None)  # type: ignore[arg-type]
     try:
       for count in calls:
@@ -106,7 +106,7 @@ class VmappedLoops:
 
 
 def _part(state: LoopState, seed: int) -> LoopState:
-  """The state of one seed, in buffers of its own."""
+  """Returns the state of one seed, in its own buffers."""
   learner, memory, games = state
   own = lambda tree: jax.tree.map(lambda x: x[seed], tree)
   return LoopState(

@@ -14,9 +14,9 @@ from implicit_rl.types import Batch
 
 
 class VmappedMeasuring:
-  """Measures what the agents of several seeds measure one after the other, to rounding.
+  """Measures the agents of several seeds; results equal separate measurements up to rounding.
 
-  A diagnostic that is not compiled still measures one seed after the other.
+  A diagnostic that is not compiled still measures the seeds in sequence.
 
   Args:
     agents: equal except for their seeds.
@@ -24,7 +24,7 @@ class VmappedMeasuring:
 
   def __init__(self, agents: Sequence[Any]):
     self._agents = agents
-    # One agent that holds the states of all seeds measures as any agent does.
+    # An agent that holds the states of all seeds measures like any other agent.
     self._all = copy.copy(agents[0])
     self._all._measure = jax.jit(jax.vmap(agents[0]._measure))
     self._all.measurements = agents[0].measurements.over_seeds(
@@ -34,18 +34,18 @@ class VmappedMeasuring:
   def measure(
     self, places: Sequence[int], batches: Sequence[Batch], iteration: int
   ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Measures as many agents as there are; no agent is changed.
+    """Measures as many agents as there are; changes none.
 
     Args:
-      places: of each place in the program, the number of the agent that it measures.
-      batches: likewise, the transitions [B, ...] to measure it on.
+      places: for each place in the program, the index of the agent that it measures.
+      batches: for each place, the transitions [B, ...] to measure the agent on.
       iteration: number of the iteration; see `Agent.measure`.
 
     Returns:
-      Of each place what `Agent.measure` returns, as NumPy arrays, and what its diagnostics remember
-      after it, for `Measurements.load_state_dict`.
+      For each place the result of `Agent.measure`, as NumPy arrays, and the values that its
+      diagnostics remember afterwards, for `Measurements.load_state_dict`.
     """
-    everyone = copy.copy(self._all)  # Its state is let go of when all is measured.
+    everyone = copy.copy(self._all)  # Its state is released after all measurements.
     held = [self._agents[place] for place in places]
     everyone.state = stacked([agent.state for agent in held])
     everyone.measurements.load_state_dict(

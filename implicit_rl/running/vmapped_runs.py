@@ -1,4 +1,4 @@
-"""Does several runs whose training is one vmapped program: seeds, or settings of an update."""
+"""Runs several trainings as one vmapped program: of seeds, or of settings of an update."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from implicit_rl.running.vmapped_measuring import VmappedMeasuring
 
 
 class Run(NamedTuple):
-  """One of the runs that train side by side.
+  """One of the runs that train in one program.
 
   Attributes:
     base_dir: its directory.
@@ -28,7 +28,7 @@ class Run(NamedTuple):
 
 
 def _shared(source: DataSource, **settings: Any) -> DataSource:
-  """The source; the settings that an agent gives are the first seed's."""
+  """Returns the source; an agent's settings are those of the first seed."""
   del settings
   return source
 
@@ -47,13 +47,13 @@ class _Evaluation:
   """
 
   def __init__(self, runners: Sequence[Any], some: Sequence[Any], iteration: int):
-    # The places of the others play what the first one plays, which is thrown away.
+    # The places of the others repeat the first one's games, which are dropped.
     self._held = [runner if runner in some else some[0] for runner in runners]
     self._runners, self._some, self._iteration = runners, some, iteration
     self._played: list[Any] | None = None
 
   def of(self, runner: Any, policy: Any, params: Any, key: Any, *settings: Any) -> Any:
-    """Returns the part of one of the runs; the first one that asks has all of them played."""
+    """Returns the part of one run; the first call plays all of them."""
     del params, key
     if self._played is None:
       params = [one.agent.state.params for one in self._held]
@@ -61,7 +61,7 @@ class _Evaluation:
       began = time.monotonic()
       self._played = runner.evaluate_all(policy, stacked(params), stacked(keys), *settings)
       for other in self._some:
-        if other is not runner:  # Whose clock is running.
+        if other is not runner:  # The runner whose clock is running.
           other.evaluation_clock.add(time.monotonic() - began)
     return self._played[self._runners.index(runner)]
 
@@ -70,19 +70,19 @@ class _Measurements:
   """The measurements of several runs in one iteration, as one program.
 
   Args:
-    measuring: of the agents of all runners.
+    measuring: measures the agents of all runners.
     runners: all that have a place in the program.
     some: those that are measured.
   """
 
   def __init__(self, measuring: VmappedMeasuring, runners: Sequence[Any], some: Sequence[Any]):
-    # The places of the others measure what the first one does, which is thrown away.
+    # The places of the others repeat the first one's measurement, which is dropped.
     self._places = [n if one in some else runners.index(some[0]) for n, one in enumerate(runners)]
     self._measuring, self._runners, self._some = measuring, runners, some
     self._measured: list[Any] | None = None
 
   def of(self, runner: Any, iteration: int) -> dict[str, Any]:
-    """Returns the part of one of the runs; the first one that asks has all of them measured."""
+    """Returns the part of one run; the first call measures all of them."""
     if self._measured is None:
       for one in self._some:
         one.before_measuring()
@@ -94,7 +94,7 @@ class _Measurements:
 
 
 class VmappedRuns:
-  """Does several runs in step; their training is one program, offline on one data source.
+  """Runs several runs in step; their training is one program, offline on one data source.
 
   After a kill each run resumes from its own checkpoint. Those that lag behind train in the same
   program until they are in step again, so they end as if there had been no kill, bit for bit.
@@ -104,13 +104,13 @@ class VmappedRuns:
     differ: whether those numbers differ.
 
   Raises:
-    ValueError: if runs of this kind can't train so, or differ in more.
+    ValueError: if runs of this kind can't train in one program, or differ in more.
   """
 
   def __init__(self, runs: Sequence[Run], differ: bool = False):
     self._directories = [run.base_dir for run in runs]
     first = runs[0].make(None)
-    first.side_by_side([first], differ)  # Raises before the others are made.
+    first.side_by_side([first], differ)  # Raises before the others are created.
     self.runners = [first]
     for run in runs[1:]:
       shared = first.agent.source.with_seed(run.seed)
@@ -123,12 +123,12 @@ class VmappedRuns:
         'them the same terms (a weight or a rate that switches one off is not allowed), or run '
         'them apart, without vmap.'
       ) from error
-    # Diagnostics may take steps of the optimiser, whose numbers are not told apart there.
+    # Diagnostics may apply the optimiser, whose numbers would not differ there.
     agents = [runner.agent for runner in self.runners]
     self._measuring = None if differ else VmappedMeasuring(agents)
 
   def _train(self, some: Sequence[Any], progress: Callable[[int], Any]) -> None:
-    """Trains runners that are at the same place; the first one calls this, and its clock runs."""
+    """Trains runners with equal progress; the first one calls this, and its clock runs."""
     began = time.monotonic()
     try:
       self._train_some(some, progress)
@@ -179,7 +179,7 @@ class VmappedRuns:
           runner.measure_agent = functools.partial(measurements.of, runner)
       first, *others = some
       first.do_training = functools.partial(self._train, some)
-      for runner in others:  # Their turn comes when the first one has trained them.
+      for runner in others:  # They continue after the first one has trained them.
         runner.do_training = _nothing_left
     for number, runner in enumerate(due):
       try:
