@@ -1,6 +1,6 @@
 """Finds gin files and the files they include: in the working directory, beside them, or shipped.
 
-It loads gin alone, so that a launcher can check its files before anything heavy is imported.
+It loads only gin, so that a launcher can check its files before slow imports.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _PACKAGE = pathlib.Path(__file__).parent.parent
 # `gin_configs/` and `sweeps/` are in an installed package, and beside the package in a checkout.
 SHIPPED = _PACKAGE if (_PACKAGE / 'gin_configs').is_dir() else _PACKAGE.parent
 _INCLUDE = re.compile(r"""^(\s*include\s+)(["'])(.+?)\2""", re.MULTILINE)
-_MARK = 'implicit_rl:'  # What follows is read by `_open`.
+_MARK = 'implicit_rl:'  # `_open` reads the following two.
 _reading: list[str] = []  # Files, the outermost first.
 _included: dict[tuple[str, str, str], Any] = {}  # {(scope, selector, parameter): value}
 
 
 def find(path: str, said: str = '--gin_files: ', beside: str | None = None) -> str:
-  """Returns where a gin file, or a sweep's YAML file, is.
+  """Returns the path of a gin file or of a sweep's YAML file.
 
   Args:
     path: absolute, or relative to the working directory, to the including file's directory, or to
-      `SHIPPED`, which has `gin_configs/` and `sweeps/`. The first that is there is taken.
-    said: how an error begins, before the path: what names the file.
-    beside: the including file, if one does.
+      `SHIPPED`, which has `gin_configs/` and `sweeps/`. The first existing one is used.
+    said: the start of an error, before the path: what names the file.
+    beside: the including file, if any.
 
   Raises:
-    ValueError: for an address.
-    FileNotFoundError: if it is not there; says where it was looked for, or the nearest name.
+    ValueError: for a URL.
+    FileNotFoundError: if it does not exist; names the searched places, or the nearest name.
   """
   if '://' in path:
     raise ValueError(
@@ -63,10 +63,10 @@ def find(path: str, said: str = '--gin_files: ', beside: str | None = None) -> s
 
 
 def parse(paths: Iterable[str]) -> None:
-  """Has gin parse files, with their includes found as `find` does.
+  """Parses gin files, with their includes found as in `find`.
 
   Raises:
-    ValueError, FileNotFoundError: see `find`; or what gin raises of the files' lines.
+    ValueError, FileNotFoundError: see `find`; or as gin raises them for the files' lines.
   """
   _included.clear()
   for path in paths:
@@ -74,14 +74,14 @@ def parse(paths: Iterable[str]) -> None:
 
 
 def is_included(scope: str, selector: str, parameter: str) -> bool:
-  """Whether what gin has for a parameter comes from an included file, of those parsed last."""
+  """Whether a parameter's value comes from an included file of the last parsed files."""
   key = (scope, selector, parameter)
   return key in _included and _included[key] is gin_config._CONFIG[scope, selector][parameter]
 
 
 @contextlib.contextmanager
 def _open(marked: str) -> Iterator[IO[str]]:
-  """A gin file whose includes name the files that were found for them."""
+  """A gin file whose includes are replaced by the found files."""
   path = marked.removeprefix(_MARK)
 
   def resolved(match: re.Match) -> str:
@@ -90,7 +90,7 @@ def _open(marked: str) -> Iterator[IO[str]]:
     return f'{before}{_MARK + found!r}'
 
   file = io.StringIO(_INCLUDE.sub(resolved, pathlib.Path(path).read_text(encoding='utf-8')))
-  file.name = path  # Gin's messages name it.
+  file.name = path  # Gin's messages use this name.
   before = _bound()
   _reading.append(path)
   try:
@@ -115,5 +115,6 @@ def _bound() -> dict[tuple[str, str, str], Any]:
   }
 
 
-# Before gin's own readers: the one that looks in packages logs an error for what it does not find.
+# Before gin's own readers, one of which logs an error for every file that it does not find in
+# packages.
 gin_config._FILE_READERS.insert(0, (_open, lambda path: path.startswith(_MARK)))

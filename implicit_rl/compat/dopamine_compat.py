@@ -1,4 +1,4 @@
-"""Makes dopamine-rl 4.1.2 import on today's stack; import this module before Dopamine.
+"""Makes dopamine-rl 4.1.2 import with current libraries; import this module before Dopamine.
 
     from implicit_rl.compat import dopamine_compat  # noqa: F401
 
@@ -7,8 +7,8 @@
 
 Each function below works around one fault and says when it can be removed:
 `tests/compat/test_dopamine_compat.py` fails with the name of the function to delete once an
-upstream release has made it needless. Importing the module applies them all, once. Nothing is
-mended where the real thing is there.
+upstream release makes it unnecessary. Importing the module applies them all once. Nothing is
+replaced if the real package is there.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from implicit_rl.compat import lazy_imports
 
 
 def stub_baselines() -> None:
-  """Stands in for OpenAI's `baselines`, which Dopamine imports and does not declare.
+  """Replaces OpenAI's `baselines`, which Dopamine imports without declaring it.
 
   `atari_lib` uses it only when `use_ppo_preprocessing=True`. The package on PyPI needs MPI and a
-  C compiler, so an empty module takes its place unless the real one is installed.
+  C compiler, so an empty module replaces it unless the real one is installed.
 
   Goes when: dopamine-rl's `atari_lib` imports without `baselines`.
   """
@@ -52,13 +52,13 @@ def stub_baselines() -> None:
 
 
 def restore_aval_mappings() -> None:
-  """Gives TensorFlow Probability 0.25 the two names that new versions of JAX dropped.
+  """Gives TensorFlow Probability 0.25 two names that new versions of JAX removed.
 
   Dopamine's `networks` imports TensorFlow Probability, whose 0.25.0 registers a class of its own in
   `jax.interpreters.xla.pytype_aval_mappings` and `jax.core.pytype_aval_mappings` while it is
-  imported. The tables have no other reader, so a table of their own serves, and no private name of
-  JAX is touched. (tensorflow-probability comes with dopamine-rl; distrax, and so rlax, bring
-  tfp-nightly, which writes the same folder and needs none of this. Either may have been installed
+  imported. Nothing else reads these tables, so separate tables are enough, and no private name of
+  JAX is changed. (tensorflow-probability comes with dopamine-rl; distrax, and so rlax, install
+  tfp-nightly, which writes the same folder and does not need this. Either may have been installed
   last; both work.)
 
   Goes when: a released tensorflow-probability above 0.25 imports with current JAX.
@@ -71,7 +71,7 @@ def restore_aval_mappings() -> None:
 
 
 def silence_gym() -> None:
-  """Keeps the old `gym`, which Dopamine's Atari library still imports, to itself.
+  """Suppresses the side effects of the old `gym`, which Dopamine's Atari library still imports.
 
   On import it prints that it is unmaintained and makes Python show every library's
   DeprecationWarnings to the user. Whenever it is imported, its notice is removed and the filters
@@ -93,12 +93,12 @@ def _without_notices() -> Iterator[None]:
 
 
 def tame_tensorflow() -> None:
-  """Has TensorFlow imported without its start-up noise, and hides every GPU from it.
+  """Imports TensorFlow without its start-up messages, and hides every GPU from it.
 
-  TensorFlow reads files here; JAX computes. Left alone, TensorFlow takes nearly all memory of every
-  GPU it sees. Its native code prints to file descriptor 2 before any log level is read, so the
-  descriptor is turned away for the length of the import, whenever that is; what was printed is
-  shown if the import fails.
+  TensorFlow only reads files here; JAX computes. By default TensorFlow takes nearly all memory of
+  every GPU it sees. Its native code prints to file descriptor 2 before any log level is read. The
+  descriptor is therefore redirected during the import, whenever that happens; the output is shown
+  if the import fails.
   """
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # warnings and worse that come later
   if 'tensorflow' in sys.modules:
@@ -125,7 +125,7 @@ def _hide_gpus() -> None:
 
 @contextlib.contextmanager
 def _stderr_kept_for_failure() -> Iterator[None]:
-  """Collects what is written to file descriptor 2 and shows it only if the block raises."""
+  """Collects the output to file descriptor 2 and shows it only if the block raises."""
   sys.stderr.flush()
   saved = os.dup(2)
   with tempfile.TemporaryFile() as sink:
@@ -142,15 +142,15 @@ def _stderr_kept_for_failure() -> Iterator[None]:
 
 
 def import_the_runner_alone() -> None:
-  """Imports Dopamine's runner without what its choice of agents imports.
+  """Imports Dopamine's runner without the imports of its agents.
 
-  `run_experiment` imports nine agents to choose one of them by name, and they the Atari library,
-  TensorFlow and TensorFlow Probability: most of the time in which a run starts, for what our runs
-  don't use. They are imported when the runner's code first uses one, or where anyone else imports
-  them. So gin knows the names of a Dopamine agent once its module is imported, as the gin files in
-  Dopamine's repository do.
+  `run_experiment` imports nine agents to choose one of them by name. They import the Atari library,
+  TensorFlow and TensorFlow Probability, which takes most of a run's start and which our runs don't
+  use. Here they are imported when the runner's code first uses one, or when other code imports
+  them. Gin knows the names of a Dopamine agent after its module is imported, as in the gin files of
+  Dopamine's repository.
 
-  Goes when: dopamine-rl imports agents where it makes them.
+  Goes when: dopamine-rl imports an agent only when it creates one.
   """
   in_jax = ('dqn', 'full_rainbow', 'implicit_quantile', 'ppo', 'quantile', 'rainbow')
   in_tensorflow = ('dqn', 'implicit_quantile', 'rainbow')
@@ -159,7 +159,7 @@ def import_the_runner_alone() -> None:
     'dopamine.discrete_domains.atari_lib:create_atari_environment',  # A default of the runner's.
     *(f'dopamine.jax.agents.{name}.{name}_agent' for name in in_jax),
     *(f'dopamine.tf.agents.{name}.{name}_agent' for name in in_tensorflow),
-    within=gin.unlock_config,  # They register configurables, also after a run's config is read.
+    within=gin.unlock_config,  # They register configurables, also in a run.
   ):
     importlib.import_module('dopamine.discrete_domains.run_experiment')
 

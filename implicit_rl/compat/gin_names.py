@@ -1,4 +1,4 @@
-"""The names that gin knows: listed with their parameters, and found for one that is mistyped."""
+"""Names that gin knows: lists them with their parameters, and suggests one for a mistyped name."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gin import config as gin_config
 import implicit_rl
 
 _OTHERS = ('gin.', 'dopamine.', 'run_experiment.')  # Modules whose names are listed last.
-# Whose parameter is meant if several have it.
+# Preferred owner if several have the parameter.
 _SHARED = ('Agent', 'Learner', 'OfflineRunner', 'OnlineRunner')
 
 
 class Configurable(NamedTuple):
-  """Something that gin can bind parameters of.
+  """A function or class whose parameters gin can bind.
 
   Attributes:
-    name: the shortest name that gin takes for it.
-    selector: its whole name.
+    name: the shortest name that gin accepts for it.
+    selector: its full name.
     function: the function or class.
-    parameters: those that may be bound, with their defaults; not those that a class inherits.
+    parameters: those that can be bound, with their defaults, without those that a class inherits.
   """
 
   name: str
@@ -36,7 +36,7 @@ class Configurable(NamedTuple):
 
   @property
   def ours(self) -> bool:
-    """Whether this project names it: a class of its own, or a library's that its files use."""
+    """Whether it is this project's, or a library's that the project's files use."""
     return is_ours(self.selector)
 
   @property
@@ -46,18 +46,18 @@ class Configurable(NamedTuple):
 
 
 def is_ours(selector: str) -> bool:
-  """Whether this project, or a user, names a configurable: not Dopamine, not gin."""
+  """Whether a configurable is this project's or a user's, not Dopamine's or gin's."""
   return not selector.startswith(_OTHERS)
 
 
 def configurables() -> list[Configurable]:
-  """What is registered now, this project's first, by name."""
+  """Returns the registered configurables by name, this project's first."""
   found = []
   for selector, info in gin_config._REGISTRY.items():  # gin has no public list of them.
     name = gin_config._REGISTRY.minimal_selector(selector)
     hidden = {*(info.denylist or ()), 'self', 'parent', 'name'}  # The last two are Flax's.
     signature = inspect.Signature() if _inherits(info.wrapped) else inspect.signature(info.wrapped)
-    # What our own require without naming gin.REQUIRED the program hands them, such as the loss.
+    # The program passes those that our own require without gin.REQUIRED, such as the loss.
     handed = selector.startswith(f'{implicit_rl.__name__}.')
     parameters = {
       key: parameter.default
@@ -72,10 +72,10 @@ def configurables() -> list[Configurable]:
 
 
 def _inherits(function: Any) -> bool:
-  """Whether it is a class whose constructor is another class's."""
+  """Whether it is a class that inherits its constructor."""
   if not inspect.isclass(function):
     return False
-  constructor = inspect.unwrap(function.__init__)  # gin wraps it in place.
+  constructor = inspect.unwrap(function.__init__)  # gin replaces the constructor in the class.
   return constructor.__qualname__ != f'{function.__qualname__}.__init__'
 
 
@@ -83,10 +83,10 @@ def _inherits(function: Any) -> bool:
 
 
 def listing(wanted: Iterable[str] = ()) -> str:
-  """The configurables as text: all of them in short, or the wanted ones with every parameter.
+  """Returns the configurables as text: all in short, or the wanted ones with all parameters.
 
   Args:
-    wanted: names; each takes what it ends in or is a part of.
+    wanted: names; each chooses configurables that end with it or contain it.
 
   Raises:
     ValueError: if nothing has such a name.
@@ -136,7 +136,7 @@ def _short(one: Configurable) -> str:
 def _long(one: Configurable) -> str:
   described: dict[str, str] = {}
   bases = inspect.getmro(one.function) if inspect.isclass(one.function) else (one.function,)
-  for base in reversed(bases):  # A parameter may be described where it is defined.
+  for base in reversed(bases):  # Base classes may describe a parameter.
     described |= _described(inspect.getdoc(base) or '')
   lines = [f'{one.name}  ({one.selector})', f'  {one.summary}']
   for name, value in one.parameters.items():
@@ -147,7 +147,7 @@ def _long(one: Configurable) -> str:
 
 
 def _described(docstring: str) -> Iterator[tuple[str, str]]:
-  """Name and text of each entry in a Google docstring's arguments or attributes."""
+  """Yields name and text of each entry in a Google docstring's arguments or attributes."""
   section = re.search(r'^(?:Args|Attributes):\n((?:[ ]+.*\n?|\n)*)', docstring, re.MULTILINE)
   if section:
     entries = re.split(r'^  (?=\S)', section[1], flags=re.MULTILINE)
@@ -160,7 +160,7 @@ def _described(docstring: str) -> Iterator[tuple[str, str]]:
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-  """The known name that looks most like `name`, if one does; case does not count."""
+  """Returns the most similar known name, if any; ignores case."""
   by_lower = {one.lower(): one for one in known}
   near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
   return by_lower[near[0]] if near else None
@@ -172,10 +172,10 @@ def did_you_mean(name: str | None) -> str:
 
 
 def explain(message: str) -> str:
-  """What gin says of a wrong line, with the nearest right name where there is one.
+  """Returns gin's message for a wrong line, with the nearest valid name if there is one.
 
   Args:
-    message: of an exception, on one line; one that has a hint already stays as it is.
+    message: of an exception, on one line; a message that has a hint already is unchanged.
   """
   if 'Did you mean' in message:
     return message
@@ -184,7 +184,7 @@ def explain(message: str) -> str:
     if match:
       before, after = message[: match.end()], message[match.end() :]
       return f'{before}{addition(*match.groups())}{after}'.removesuffix(' ^')
-  # Gin repeats the whole configuration after this one.
+  # Gin appends the whole configuration to this message.
   macro = re.match(r"No bindings specified for '(\w+)/gin.macro'", message)
   if macro:
     near = did_you_mean(nearest(macro[1], macros(), 0.5))
@@ -193,13 +193,13 @@ def explain(message: str) -> str:
 
 
 def one_line(error: Exception) -> str:
-  """What an error says, without gin's trace of configurables; with the place in a gin file."""
+  """Returns an error's message with its place in a gin file, without gin's trace."""
   message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
   return explain(' '.join(message.split('\n  In call to configurable')[0].split()))
 
 
 def bound(configurable: Any, parameter: str, default: Any = None) -> Any:
-  """What gin, or else its own default, gives a parameter; `default` if it has no such one."""
+  """Returns a parameter's value in gin, else its default; `default` without such a parameter."""
   parameters = inspect.signature(configurable).parameters
   if parameter not in parameters:
     return default
@@ -210,26 +210,26 @@ def bound(configurable: Any, parameter: str, default: Any = None) -> Any:
 
 
 def selector(name: str) -> str:
-  """The whole name of a configurable, such as 'optax.adam'; '' if there is none of this name."""
+  """Returns a configurable's full name, such as 'optax.adam'; '' if there is none."""
   found = gin_config._REGISTRY.get_match(name)
   return found.selector if found else ''
 
 
 def named(value: Any) -> Any:
-  """What a gin reference names, such as the class of `@DeviceReplay`; other values as they are."""
+  """Returns the object of a gin reference, such as the class of `@DeviceReplay`, or the value."""
   is_reference = isinstance(value, gin_config.ConfigurableReference)
   return value.configurable.wrapped if is_reference else value
 
 
 def settings() -> dict[str, str]:
-  """What gin binds now, by name; values as they stand in gin."""
+  """Returns gin's current bindings by name; values as written in gin."""
   lines = gin.config_str(max_line_length=10**6).splitlines()
   pairs = (line.split(' = ', 1) for line in lines if ' = ' in line and not line.startswith('#'))
   return dict(sorted((name, value) for name, value in pairs))
 
 
 def macros() -> list[str]:
-  """The names that the gin files parsed so far define."""
+  """Returns the names that the gin files parsed so far define."""
   return re.findall(r'^([A-Za-z_]\w*)\s*=', gin.config_str(), re.MULTILINE)
 
 
@@ -238,7 +238,7 @@ def _qualified(selector: str) -> str:
 
 
 def _name_hint(name: str) -> str:
-  """For a name of nothing: compared with as much of each name as was given."""
+  """Returns a hint for an unknown name, compared with equally many parts of each name."""
   ours = [one for one in configurables() if one.ours]
   if '.' in name:
     return did_you_mean(nearest(name, [_qualified(one.selector) for one in ours]))
@@ -247,14 +247,14 @@ def _name_hint(name: str) -> str:
 
 
 def _parameter_hint(name: str, parameter: str) -> str:
-  """For a parameter that is not there: one near it, or whose it is."""
+  """Returns a hint for an unknown parameter: a similar one, or its owner."""
   own = [one for one in configurables() if f'.{one.selector}'.endswith(f'.{name}')]
   near = nearest(parameter, [key for one in own for key in one.parameters])
   return did_you_mean(near) or _whose_parameter_hint(parameter)
 
 
 def _whose_parameter_hint(parameter: str) -> str:
-  """For a parameter that another configurable may have, under this name or one near it."""
+  """Returns a hint for a parameter that another configurable has, under this or a similar name."""
   ours = sorted((one for one in configurables() if one.ours), key=lambda one: one.name in _SHARED)
   names = {key: f'{one.name}.{key}' for one in ours for key in one.parameters}
   return did_you_mean(names.get(nearest(parameter, names, 0.7) or ''))

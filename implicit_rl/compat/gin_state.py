@@ -1,4 +1,4 @@
-"""Puts gin's global configuration aside, so that a block can have one of its own."""
+"""Saves gin's global configuration, so that a block can have its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports put off until something is used, for libraries that import more than a run needs."""
+"""Delays imports until something is used, for libraries that import more than a run needs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Within = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 class _StandIn(types.ModuleType):
-  """Looks everything up in the module of its name, which the first look-up imports."""
+  """Looks attributes up in the module of its name, which the first look-up imports."""
 
   def __init__(self, name: str, within: Within):
     super().__init__(name)
     self._within = within
 
   def __getattr__(self, name: str) -> Any:
-    if sys.modules.get(self.__name__) is self:  # Used while the block still runs.
+    if sys.modules.get(self.__name__) is self:  # Used inside the block.
       del sys.modules[self.__name__]
     module = sys.modules.get(self.__name__)
     if module is None:
@@ -34,16 +34,16 @@ class _StandIn(types.ModuleType):
 
 @contextlib.contextmanager
 def put_off(*names: str, within: Within = contextlib.nullcontext) -> Iterator[None]:
-  """Modules that are imported in the block get stand-ins for the named ones.
+  """Modules that are imported in the block get stand-ins for the named modules.
 
-  A stand-in imports the real module when something in it is first used, be that in the block or
-  later. None is left in `sys.modules`: who imports the same names after the block gets the real
-  ones, and modules that were there before have no stand-in.
+  A stand-in imports the real module when something in it is first used, in the block or later. No
+  stand-in stays in `sys.modules`: later imports of the same names get the real modules. Modules
+  that are already imported get no stand-in.
 
   Args:
-    *names: of modules; a package before what is in it. `package.module:function` is for a function
-      that the block only hands on: it stands for itself until it is called.
-    within: makes the context in which a stand-in imports its module.
+    *names: of modules; a package before its modules. `package.module:function` is for a function
+      that the block only passes on: its stand-in imports the module when it is called.
+    within: creates the context in which a stand-in imports its module.
   """
   stand_ins: dict[str, _StandIn] = {}
   for name, _, function in (name.partition(':') for name in names):
@@ -54,7 +54,7 @@ def put_off(*names: str, within: Within = contextlib.nullcontext) -> Iterator[No
       setattr(stand_in, function, _called_later(stand_in, function))
     package, _, module = name.rpartition('.')
     if package in stand_ins:
-      spec = importlib.util.find_spec(package)  # Python asks a package for its path.
+      spec = importlib.util.find_spec(package)  # Python reads a package's path.
       stand_ins[package].__path__ = (spec and spec.submodule_search_locations) or []
       setattr(stand_ins[package], module, stand_in)
   sys.modules.update(stand_ins)
@@ -80,7 +80,7 @@ def _called_later(stand_in: _StandIn, name: str) -> Callable[..., Any]:
 
 
 class _Around(importlib.abc.MetaPathFinder):
-  """Finds one module as the other finders do, and has it executed in a context."""
+  """Finds one module as the other finders do, and executes it in a context."""
 
   def __init__(self, name: str, within: Within):
     self.name, self._within = name, within
@@ -88,7 +88,7 @@ class _Around(importlib.abc.MetaPathFinder):
   def find_spec(
     self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
   ) -> importlib.machinery.ModuleSpec | None:
-    """What Python asks of a finder; None for every other name."""
+    """Called by Python on a finder; returns None for every other name."""
     if name != self.name:
       return None
     others = (finder for finder in sys.meta_path if not isinstance(finder, _Around))
@@ -106,11 +106,11 @@ class _Around(importlib.abc.MetaPathFinder):
 
 
 def around(name: str, within: Within) -> None:
-  """Has a module imported in a context, whenever that is; nothing if it has been imported.
+  """Makes a later import of a module run in a context; does nothing if it is imported already.
 
   Args:
     name: of the module.
-    within: makes the context.
+    within: creates the context.
   """
   if name not in sys.modules:
     sys.meta_path.insert(0, _Around(name, within))

@@ -1,6 +1,6 @@
-"""Old names of modules that moved: importing one gives the module that it is now, with a warning.
+"""Old names of modules that moved: importing one returns the new module, with a warning.
 
-The table serves gin files and programs of the release before, and goes with the next one.
+The table is for gin files and programs of the previous release. The next release removes it.
 """
 
 from __future__ import annotations
@@ -71,18 +71,18 @@ MOVED = {  # Below the package: {old: new}.
 
 
 class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-  """Finds what no other finder does: a module under its old name."""
+  """Finds modules under their old names, after all other finders."""
 
   def find_spec(
     self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
   ) -> importlib.machinery.ModuleSpec | None:
-    """What Python asks of a finder; None for names that are not in the table."""
+    """Called by Python on a finder; returns None for names that are not in the table."""
     del path, target
     known = name.removeprefix(f'{_PROJECT}.') in MOVED and name.startswith(f'{_PROJECT}.')
     return importlib.machinery.ModuleSpec(name, self) if known else None
 
   def exec_module(self, module: types.ModuleType) -> None:
-    """Puts the module of the new name in the place of the one that Python made."""
+    """Replaces the module that Python created by the one of the new name."""
     old = module.__name__
     new = f'{_PROJECT}.{MOVED[old.removeprefix(f"{_PROJECT}.")]}'
     sys.modules[old] = importlib.import_module(new)
@@ -90,5 +90,5 @@ class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-  """Lets Python find old names, after everything else."""
+  """Adds the finder of old names after all others."""
   sys.meta_path.append(_OldNames())

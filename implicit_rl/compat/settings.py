@@ -17,15 +17,15 @@ def check_number(
   whole: bool = False,
   optional: bool = False,
 ) -> None:
-  """Raises ValueError for a value that is no number, or out of its range.
+  """Raises ValueError for a value that is not a number, or out of range.
 
   Args:
     name: of the setting, as gin binds it, such as 'Learner.penalty_weight'.
-    value: any; a bool or a text is no number.
-    least: the least number allowed; None for no limit, likewise below.
-    above: what it must be larger than.
+    value: any; a bool or a string does not count as a number.
+    least: the smallest allowed number; None for no limit, as for the other limits.
+    above: the number that the value must exceed.
     most: the largest number allowed.
-    below: what it must be smaller than.
+    below: the number that the value must be less than.
     whole: whether it must be an integer.
     optional: whether None is allowed too.
   """

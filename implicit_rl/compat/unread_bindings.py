@@ -1,6 +1,6 @@
-"""Bindings that a run has not read once it is built, and so never will: most are mistakes.
+"""Bindings that a run has not read when it is built, and so never reads; most are mistakes.
 
-Gin takes a binding of everything that is imported, also of Dopamine's own classes and functions.
+Gin accepts bindings of everything that is imported, also of Dopamine's classes and functions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gin import config as gin_config
 
 from implicit_rl.compat import config_files, gin_names
 
-# Bound for every run, also for those that need no collector.
+# Bound for every run, even if it needs no collector.
 _ALWAYS_BOUND = 'dopamine.metrics.collector_dispatcher.CollectorDispatcher'
 
 
@@ -22,8 +22,9 @@ class Binding(NamedTuple):
 
   Attributes:
     name: as gin writes it, with its scope.
-    parameter: the last part of it.
-    ours: whether this project, a user or optax has defined what it is of; else Dopamine or gin.
+    parameter: the last part of the name.
+    ours: whether its function or class is this project's, a user's or optax's; otherwise it is
+      Dopamine's or gin's.
     included: whether it comes from a file that another one includes.
   """
 
@@ -34,10 +35,10 @@ class Binding(NamedTuple):
 
 
 def unread() -> list[Binding]:
-  """The bindings that nothing called so far has read, by name.
+  """Returns the bindings that no call so far has read, by name.
 
-  Those of a class or function that was handed on without being called, as `@NatureCNN` is, count
-  as read: it may be called later. So do macros.
+  Bindings of a class or function that was passed on without a call, such as `@NatureCNN`, count as
+  read, since it may be called later. So do macros.
   """
   read = {
     (scope, selector, parameter)
@@ -60,7 +61,7 @@ def unread() -> list[Binding]:
 
 
 def refuse_dopamines() -> None:
-  """Raises ValueError for a binding of Dopamine's that the run never reads."""
+  """Raises ValueError for a Dopamine binding that the run never reads."""
   for binding in unread():
     if not binding.ours:
       raise ValueError(
@@ -72,7 +73,8 @@ def refuse_dopamines() -> None:
 def name_others() -> None:
   """Prints one line to stderr that names the other bindings that the run never reads, if any.
 
-  An included file may bind more than a run needs: what includes it may choose another agent.
+  An included file may bind more than a run needs, since the including file may choose another
+    agent.
   """
   names = [binding.name for binding in unread() if binding.ours and not binding.included]
   if names:
@@ -80,13 +82,13 @@ def name_others() -> None:
 
 
 def _outer(scope: str) -> Iterator[str]:
-  """The scopes whose bindings hold in a scope: '' and each of its beginnings."""
+  """Returns the scopes whose bindings apply in a scope: '' and each of its prefixes."""
   parts = scope.split('/') if scope else []
   return ('/'.join(parts[:length]) for length in range(len(parts) + 1))
 
 
 def _handed_on() -> set[str]:
-  """Selectors of what the run got without gin calling it, and of what those are bound to."""
+  """Returns selectors of objects that the run got without a call by gin, and of their bindings."""
   found: set[str] = set()
   values: list[Any] = [dict(gin_config._OPERATIVE_CONFIG)]
   while values:
@@ -99,7 +101,7 @@ def _handed_on() -> set[str]:
 
 
 def _selector(value: Any) -> str | None:
-  """Of what gin can bind parameters of, if the value is such a thing and not a call of it."""
+  """Returns the selector of a value that is a configurable itself, not a call of it."""
   if isinstance(value, gin_config.ConfigurableReference):
     return None if value.evaluate else value.configurable.selector
   configurable = gin_config._inverse_lookup(value) if callable(value) else None
@@ -107,7 +109,7 @@ def _selector(value: Any) -> str | None:
 
 
 def _hint(parameter: str) -> str:
-  """Which settings that the run has read have such a name, or one near it."""
+  """Returns the settings that the run has read under the same or a similar name."""
   called = {selector for _, selector in gin_config._OPERATIVE_CONFIG}
   ours: dict[str, list[str]] = {}
   for configurable in gin_names.configurables():

@@ -1,1 +1,1 @@
-"""What a run writes: checkpoints, metrics, collectors."""
+"""Files that a run writes: checkpoints, metrics, collectors."""

@@ -1,7 +1,8 @@
 """Atomic, checksummed state on disk: nested dicts of arrays, numbers, strings and lists.
 
-A file is a header line and a msgpack body. It is written aside, synced and renamed, so a file with
-the final name is whole; the checksum catches what happened to it later. Nothing is ever unpickled.
+A file is a header line and a msgpack body. It is written under another name, synced and renamed, so
+a file with the final name is complete. The checksum detects later damage. Nothing is ever
+unpickled.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ class CorruptCheckpointError(ValueError):
 
 
 def to_arrays(tree: Any) -> Any:
-  """Returns a pytree as nested dicts of host arrays; of a typed PRNG key, its data."""
+  """Returns a pytree as nested dicts of host arrays; typed PRNG keys become their data."""
   return jax.tree.map(np.asarray, serialization.to_state_dict(_without_keys(tree)))
 
 
 def from_arrays(like: Any, saved: Any) -> Any:
-  """Returns the pytree that `to_arrays` was given, as host arrays; typed PRNG keys are keys again.
+  """Returns the pytree of a `to_arrays` call, as host arrays; typed PRNG keys are restored.
 
   Args:
     like: a pytree of the same structure, with the same kinds of keys.
-    saved: what `to_arrays` returned.
+    saved: the result of `to_arrays`.
 
   Raises:
     KeyError, ValueError: if the structures or shapes differ.
@@ -74,19 +75,18 @@ def save(
   """Writes `tree` as the checkpoint of `iteration` and removes all but the newest `keep`.
 
   Args:
-    directory: made if absent.
+    directory: created if absent.
     iteration: number of the iteration that has ended, or was interrupted.
     tree: nested dicts of arrays, numbers, strings, lists.
     keep: checkpoints to keep, at least 1.
-    interrupted: the iteration has not ended; such a checkpoint stays until one of an iteration's
-      end is written.
+    interrupted: whether the iteration has not ended. Such a checkpoint stays until an iteration's
+      end is saved.
 
   Returns:
     The path written.
 
   Raises:
-    OSError: if the disk is full or the directory can't be written; older checkpoints stay as they
-      were.
+    OSError: if the disk is full or the directory can't be written; older checkpoints do not change.
   """
   directory = pathlib.Path(directory)
   path = directory / f'{_INTERRUPTED if interrupted else _ENDED}_{iteration}.msgpack'
@@ -100,10 +100,10 @@ def save(
 
 
 def write(path: str | os.PathLike, tree: dict[str, Any]) -> None:
-  """Writes one file, whole or not at all; the directory is made if absent.
+  """Writes one file completely or not at all; creates the directory if absent.
 
   Raises:
-    OSError: if it can't be written; what was there stays.
+    OSError: if it can't be written; an existing file stays.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,24 +118,24 @@ def write(path: str | os.PathLike, tree: dict[str, Any]) -> None:
       os.fsync(file.fileno())
     os.replace(aside, path)
   except OSError:
-    aside.unlink(missing_ok=True)  # On a full disk its room is needed.
+    aside.unlink(missing_ok=True)  # A full disk needs its space.
     raise
   _sync_directory(path.parent)
 
 
 def iterations(directory: str | os.PathLike) -> list[int]:
-  """The iterations that have ended and have a checkpoint in `directory`, oldest first."""
+  """Returns the completed iterations that have a checkpoint in `directory`, oldest first."""
   return [_parse(p)[0] for p in _list(directory) if p.name.startswith(_ENDED)]
 
 
 def newest(directory: str | os.PathLike) -> pathlib.Path | None:
-  """The file of the newest checkpoint, of an iteration's end or not; None if there is none."""
+  """Returns the newest checkpoint's file, even of an interrupted iteration, or None."""
   paths = _list(directory)
   return paths[-1] if paths else None
 
 
 def load(directory: str | os.PathLike, iteration: int) -> dict[str, Any]:
-  """Reads the checkpoint of an iteration that has ended; see `read`."""
+  """Reads the checkpoint of a completed iteration; see `read`."""
   return read(pathlib.Path(directory) / f'{_ENDED}_{iteration}.msgpack')
 
 
@@ -143,8 +143,8 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
   """Reads one file.
 
   Raises:
-    CorruptCheckpointError: if it is not whole, with its path.
-    OSError: if there is none or it can't be read.
+    CorruptCheckpointError: if the file is damaged; the error has its path.
+    OSError: if the file is missing or can't be read.
   """
   with open(path, 'rb') as file:
     header, body = file.readline(256), file.read()
@@ -160,7 +160,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     raise CorruptCheckpointError(f'{path} is damaged: its checksum does not match its content.')
   try:
     tree = serialization.msgpack_restore(body)
-  except Exception as error:  # Whatever a forged body leads to.
+  except Exception as error:  # A forged body can raise anything.
     raise CorruptCheckpointError(f'{path} is no tree of arrays ({error}).') from error
   if not isinstance(tree, dict):
     raise CorruptCheckpointError(f'{path} holds no tree of arrays.')
@@ -168,14 +168,13 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def load_newest(directory: str | os.PathLike) -> tuple[int, dict[str, Any]] | None:
-  """The newest whole checkpoint, or None if there is no checkpoint at all.
+  """Returns the newest undamaged checkpoint, or None if there is no checkpoint at all.
 
   Returns:
-    The iteration and its tree: of the iteration that has ended, or of one that was interrupted,
-    whose tree says so.
+    The iteration and its tree. The tree says whether the iteration was interrupted.
 
   Raises:
-    CorruptCheckpointError: if there are checkpoints and none of them is whole.
+    CorruptCheckpointError: if there are checkpoints and all of them are damaged.
   """
   error: CorruptCheckpointError | None = None
   for path in reversed(_list(directory)):
@@ -190,7 +189,7 @@ def load_newest(directory: str | os.PathLike) -> tuple[int, dict[str, Any]] | No
 
 
 def _list(directory: str | os.PathLike) -> list[pathlib.Path]:
-  """The checkpoints in `directory`, oldest first."""
+  """Returns the checkpoints in `directory`, oldest first."""
   directory = pathlib.Path(directory)
   if not directory.is_dir():
     return []
@@ -198,7 +197,7 @@ def _list(directory: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def _parse(path: pathlib.Path) -> tuple[int, bool]:
-  """(iteration, whether it had ended): in this order a run writes them."""
+  """Returns (iteration, whether it is complete), by which files are in the order of writing."""
   match = _NAME.match(path.name)
   assert match is not None
   return int(match[2]), match[1] == _ENDED

@@ -1,4 +1,4 @@
-"""What each iteration's metrics are written with for other programs: collectors, as Dopamine's."""
+"""Collectors, which write each iteration's metrics for other programs, as in Dopamine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dopamine.metrics import collector, collector_dispatcher, statistics_instanc
 
 
 class Collector(collector.Collector):
-  """One of Dopamine's, with its directory made without TensorFlow.
+  """A collector of Dopamine that creates its directory without TensorFlow.
 
   Args:
     base_dir: directory of the run; `base_dir/metrics/NAME` is the collector's own.
@@ -28,10 +28,9 @@ class Collector(collector.Collector):
 
 
 class TensorboardCollector(Collector):
-  """The scalars for TensorBoard, as Dopamine's collector of this name has TensorFlow write them.
+  """Writes scalars for TensorBoard, as Dopamine's collector of this name, but without TensorFlow.
 
-  TensorFlow would take seconds to import. TensorBoard has its own
-  words for the same files.
+  TensorFlow takes seconds to import, and TensorBoard can write the same files.
 
   Args:
     base_dir: directory of the run; each start adds a file to `base_dir/metrics/tensorboard`.
@@ -43,12 +42,12 @@ class TensorboardCollector(Collector):
     self._path = os.path.join(self._base_dir, name)
 
   def get_name(self) -> str:
-    """The name of its directory, and what the gin line calls it."""
+    """The name of its directory and in the gin line."""
     return 'tensorboard'
 
   def write(self, statistics: Sequence[statistics_instance.StatisticsInstance]) -> None:
-    """Adds a scalar for each to the file."""
-    # Imported late: a run's first update need not wait for them.
+    """Adds each scalar to the file."""
+    # Imported late, so that a run's first update does not wait.
     from tensorboard.compat.proto import event_pb2
     from tensorboard.plugins.scalar import summary_v2
     from tensorboard.summary.writer import record_writer
@@ -69,5 +68,5 @@ class TensorboardCollector(Collector):
 
 
 def register() -> None:
-  """Has Dopamine's dispatcher take ours for the name 'tensorboard'."""
+  """Registers our collector as 'tensorboard' with Dopamine's dispatcher."""
   collector_dispatcher.add_collector('tensorboard', TensorboardCollector)

@@ -1,5 +1,5 @@
-"""What reading a damaged log raises."""
+"""Errors of damaged logs."""
 
 
 class DamagedLogError(ValueError):
-  """A log is cut short, altered or not what its name says; the message names the file."""
+  """A log is truncated, altered or of another kind than its name; the message names the file."""

@@ -1,4 +1,4 @@
-"""Writes and reads metrics.jsonl: one JSON object per iteration, written whole and once."""
+"""Writes and reads metrics.jsonl: one JSON object per iteration, each written in one call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def append(path: str | os.PathLike, row: Mapping[str, Any]) -> None:
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """Returns the rows in order, without a last line that was cut short.
+  """Returns the rows in order, without a truncated last line.
 
   Raises:
     DamagedLogError: if a complete line is not a JSON object.
@@ -80,14 +80,14 @@ def keep_before(path: str | os.PathLike, iteration: int) -> None:
 
 
 def plain(value: Any) -> Any:
-  """Returns arrays, numbers, lists and mappings ready for JSON; what is not finite is None."""
+  """Converts arrays, numbers, lists and mappings to JSON values; non-finite numbers become None."""
   if isinstance(value, Mapping):
     return {name: plain(one) for name, one in value.items()}
   if isinstance(value, str | bool | None):
     return value
   array = np.asarray(value)
   if array.dtype == np.float32:
-    array = array.astype(str).astype(np.float64)  # Nine digits say all that a float32 holds.
+    array = array.astype(str).astype(np.float64)  # Nine digits represent a float32 exactly.
   if array.ndim:
     return [plain(element) for element in array]
   number = array.item()

@@ -1,4 +1,4 @@
-"""Pickles of plain data, read so that a file from a stranger can't run code."""
+"""Reads pickles of plain data in a way that an untrusted file can't run code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class _DType:
-  """Stands for a numpy.dtype; keeps the byte order that the pickle sets."""
+  """Replaces a numpy.dtype; keeps the byte order that the pickle sets."""
 
   def __init__(self, name: str, *_: Any):
     if name[:1] not in tuple('biufSU') or not name[1:].isdigit():
@@ -26,7 +26,7 @@ def _shaped(raw: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> np.n
 
 
 class _Array:
-  """Stands for a numpy.ndarray until all of the file is read."""
+  """Replaces a numpy.ndarray until the whole file is read."""
 
   def __init__(self, *_: Any):
     self.array = np.zeros(0)
@@ -94,7 +94,7 @@ def load(file: BinaryIO) -> Any:
   """Reads containers, numbers, strings and arrays of them from a pickle of any protocol.
 
   Raises:
-    ValueError: if the file is no pickle, or names anything else; nothing in it has run then.
+    ValueError: if the file is not a pickle, or names anything else. Nothing in it has run then.
   """
   try:
     return _plain(_Reader(file, encoding='latin1').load())

@@ -1,4 +1,4 @@
-"""How far a task has come: a bar at a terminal or in a notebook, else a line now and then."""
+"""Progress of a task: a bar at a terminal or in a notebook, otherwise occasional lines."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 import tqdm.auto as tqdm
 
-_SECONDS = 10.0  # At least, between two lines.
-_LINES = 20  # At most, for one task.
+_SECONDS = 10.0  # Minimum time between two lines.
+_LINES = 20  # Maximum for one task.
 
 
 class Lines:
-  """Stands for a bar where no terminal is: prints a line every ten seconds, or more seldom.
+  """Replaces a bar without a terminal: prints a line every ten seconds or less often.
 
   A task that takes less than ten seconds prints nothing.
 
   Args:
     total: units in the whole task.
     what: the task, in a word or two.
-    unit: of what it counts.
+    unit: name of the counted units.
     done: units that are done already.
-    clock: seconds from any start.
+    clock: returns seconds since any time.
 
   Attributes:
     n: units that are done.
@@ -62,14 +62,14 @@ class Lines:
 
 
 def bar(total: int, what: str, unit: str, done: int = 0, **settings: Any) -> tqdm.tqdm | Lines:
-  """Returns what shows a task's progress, for a `with` statement; `update(count)` moves it.
+  """Returns a display of a task's progress, for a `with` statement; `update(count)` advances it.
 
   Args:
     total: units in the whole task.
     what: the task, in a word or two.
     unit: of what it counts, such as 'steps'.
     done: units that are done already.
-    **settings: tqdm's, for a bar.
+    **settings: those of tqdm, for a bar.
   """
   if sys.stderr is None or not (sys.stderr.isatty() or _in_notebook()):
     return Lines(total, what, unit, done)
@@ -78,13 +78,13 @@ def bar(total: int, what: str, unit: str, done: int = 0, **settings: Any) -> tqd
 
 
 def _in_notebook() -> bool:
-  """Whether this process runs cells: the kernel's modules may be loaded without."""
+  """Whether this process runs notebook cells; loaded kernel modules do not imply it."""
   ipython = sys.modules.get('IPython')
   return ipython is not None and ipython.get_ipython() is not None
 
 
 def duration(seconds: float) -> str:
-  """Returns a span of time in the units that a person would say it in."""
+  """Returns a duration in readable units."""
   if seconds < 60:
     return f'{seconds:.0f} s'
   minutes = round(seconds / 60)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-SKIPPED = 'Updates/Skipped'  # 1 for a skipped update, else 0.
-_FOLLOW = ('Gradient/Norm', 'Losses/Total')  # Named last in an error.
-_PATIENCE = 1000  # Updates skipped in a row, after which the run ends.
+SKIPPED = 'Updates/Skipped'  # 1 for a skipped update, otherwise 0.
+_FOLLOW = ('Gradient/Norm', 'Losses/Total')  # Errors name it last.
+_PATIENCE = 1000  # A run ends after this many skipped updates in a row.
 
 
 class NonFiniteError(ArithmeticError):
@@ -17,7 +17,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class RunningMeans:
-  """Means of the metrics that an iteration's updates reported.
+  """Means of the metrics of an iteration's updates.
 
   Attributes:
     updates: number of updates added.
@@ -53,7 +53,7 @@ class RunningMeans:
       )
 
   def means(self) -> dict[str, float]:
-    """Returns the mean of each metric. Skipped updates count for `SKIPPED` alone."""
+    """Returns the mean of each metric. Skipped updates count only for `SKIPPED`."""
     counted = self.updates - self._sums.get(SKIPPED, 0.0)
     return {
       name: value / (self.updates if name == SKIPPED else max(counted, 1.0))
@@ -81,7 +81,7 @@ def check_finite(values: Mapping[str, Any], first: int, updates: int | None = No
   Args:
     values: by name: [updates], a number for each update, or their sum [].
     first: index of the first update.
-    updates: number of updates; None for arrays of any size, as they are after `first` updates.
+    updates: number of updates; None for arrays of any size with the values after `first` updates.
   """
   found = []
   for name, value in values.items():

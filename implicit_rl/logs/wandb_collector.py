@@ -1,4 +1,4 @@
-"""Sends each iteration's metrics to Weights & Biases: one more of Dopamine's collectors.
+"""Sends each iteration's metrics to Weights & Biases, as a collector of Dopamine.
 
 collector_dispatcher.CollectorDispatcher.collectors = ('tensorboard', 'wandb')
 """
@@ -27,8 +27,8 @@ class WandbCollector(collectors.Collector):
   Args:
     base_dir: directory of the run; its files are in `base_dir/metrics/wandb`.
     project: name of the project there.
-    mode: 'online', 'offline' (files to send later with `wandb sync`), 'disabled', or None, which is
-      what the environment's WANDB_MODE says, else online.
+    mode: 'online', 'offline' (files to send later with `wandb sync`), 'disabled', or None for the
+      environment variable WANDB_MODE, by default online.
 
   Raises:
     ValueError: if wandb is not installed.
@@ -62,7 +62,7 @@ class WandbCollector(collectors.Collector):
     )
 
   def get_name(self) -> str:
-    """The name of its directory, and what the gin line calls it."""
+    """The name of its directory and in the gin line."""
     return 'wandb'
 
   def write(self, statistics: Sequence[statistics_instance.StatisticsInstance]) -> None:
@@ -77,5 +77,5 @@ class WandbCollector(collectors.Collector):
 
 
 def register() -> None:
-  """Makes the name 'wandb' known to Dopamine's dispatcher."""
+  """Registers the name 'wandb' with Dopamine's dispatcher."""
   collector_dispatcher.add_collector('wandb', WandbCollector)
