@@ -1,1 +1,1 @@
-"""Data sources: where batches of transitions come from."""
+"""Data sources, which provide batches of transitions."""

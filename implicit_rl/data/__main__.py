@@ -52,17 +52,17 @@ def open_recording(
   skip_missing: bool = False,
   chosen: Sequence[int] | None = None,
 ) -> recordings.Recording:
-  """Opens what a store can be made from.
+  """Opens a dataset that a store can be made from.
 
   Args:
     source: a folder of raw logs, `{data_dir}/{dataset}/{config}` of TFDS, a run's `base_dir`, or a
       Minari dataset's folder.
-    format: one of 'dopamine', 'tfds', 'online' and 'minari', or 'auto' to tell by what is there.
-    skip_missing: raw logs: leave out checkpoints that are missing or damaged.
-    chosen: raw logs: which checkpoints.
+    format: one of 'dopamine', 'tfds', 'online' and 'minari', or 'auto' to detect the format.
+    skip_missing: for raw logs: leave out checkpoints that are missing or damaged.
+    chosen: for raw logs: which checkpoints.
 
   Raises:
-    FileNotFoundError: if it is not there or nothing that can be read.
+    FileNotFoundError: if it does not exist or contains no readable data.
     ValueError: if it is damaged.
   """
   source = source.expanduser()
@@ -93,12 +93,12 @@ def _format_of(source: pathlib.Path) -> str:
     return 'tfds'
   if minari_recordings.checkpoint_folder(source):
     return 'online'
-  dopamine_files.find_folder(source)  # Says what is there, if it is logs further down.
+  dopamine_files.find_folder(source)  # Names logs in subfolders, if there are any.
   raise FileNotFoundError(f'{source} holds no readable data.')
 
 
 def _tame_tensorflow() -> None:
-  """Has TFDS load TensorFlow quietly and without GPUs, if it does."""
+  """Makes a later import of TensorFlow by TFDS quiet and without GPUs."""
   from implicit_rl.compat import dopamine_compat  # noqa: F401
 
 
@@ -233,7 +233,7 @@ def _minari(options: argparse.Namespace) -> int:
 
 
 def _show(store: pathlib.Path, settings: dict[str, Any]) -> None:
-  """Prints what a store holds."""
+  """Prints a store's content."""
   size = sum(path.stat().st_size for path in store.iterdir())
   rows = settings['rows']
   numbers = [number for number, _ in settings['checkpoints']]

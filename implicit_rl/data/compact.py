@@ -1,4 +1,4 @@
-"""Long columns of whole numbers in few bytes: at 50 million rows every byte a row is 50 MB."""
+"""Stores long columns of whole numbers in few bytes: 50 million rows take 50 MB per byte."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ _GROUP = 1 << 12  # Offsets that share one full-length base.
 
 
 class RowRuns:
-  """A set of row numbers, held as runs of consecutive ones; indexed like the sorted array of them.
+  """A set of row numbers, stored as runs of consecutive ones; indexed like a sorted array of them.
 
-  The rows that start a transition are all rows but a few, or those of some episodes: few runs.
+  The rows that start a transition are almost all rows, or those of some episodes, so there are few
+    runs.
 
   Args:
     mask: [N] bool, which rows are in the set.
@@ -41,7 +42,7 @@ class RowRuns:
 
 
 class Offsets:
-  """Where blocks start in one long array, in 4 bytes each; indexed like the array of them.
+  """Starts of blocks in one long array, in 4 bytes each; indexed like an array of offsets.
 
   Args:
     offsets: [M] int64, increasing; blocks of less than a mebibyte each.
@@ -67,7 +68,7 @@ class Offsets:
     """Returns the offsets [...] int64 at whole numbers `at` [...], or at a slice."""
     if isinstance(at, slice):
       at = np.arange(*at.indices(len(self)))
-    at = np.asarray(at, np.int64) % len(self)  # -1 is the last, as ever.
+    at = np.asarray(at, np.int64) % len(self)  # -1 is the last, as usual.
     return self._base[at // _GROUP] + self._within[at]
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -75,15 +76,15 @@ class Offsets:
 
   @property
   def nbytes(self) -> int:
-    """Bytes held."""
+    """Number of bytes in memory."""
     return self._base.nbytes + self._within.nbytes
 
 
 def smallest(values: np.ndarray) -> np.ndarray:
-  """Returns the same numbers in the first of uint8, int8, uint16, int16 that holds them exactly.
+  """Converts numbers to the first of uint8, int8, uint16, int16 that represents them exactly.
 
   Args:
-    values: [N] of any real dtype; returned as it is if none does.
+    values: [N] of any real dtype; returned unchanged if none does.
   """
   if not len(values):
     return values

@@ -1,7 +1,7 @@
-"""Rows and frames in device memory, and how a jitted program cuts transitions out of them.
+"""Rows and frames in device memory, and pure functions that gather transitions from them.
 
-The same maths as `transitions.gather`, in JAX: a learner that samples from here takes row numbers,
-a few bytes a transition, and everything else stays on the device.
+The same maths as `transitions.gather`, in JAX. The learner gets only row numbers, a few bytes per
+transition; everything else stays on the device.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _PIECE = 8192  # rows copied at once
 
 
 class DeviceRows(NamedTuple):
-  """E streams of experience side by side, C rows of each; row t of a stream lies at t mod C.
+  """E parallel streams of experience with C rows each; row t of a stream is at t mod C.
 
-  A finished dataset is one stream that never wraps. A pytree, so jitted functions take it as it is.
+  A finished dataset is one stream that never wraps. It is a pytree that jitted functions accept.
 
   Attributes:
     observation: [C, E, *observation_shape].
     action: [C, E] int32.
     reward: [C, E] float32.
-    terminal: [C, E] bool, the episode ended here for good.
-    episode_end: [C, E] bool, last row of its episode.
+    terminal: [C, E] bool, whether the episode terminated here.
+    episode_end: [C, E] bool, whether it is the last row of its episode.
     episode_start: [C, E] int32, row number of the first row of the episode.
     return_to_go: [C, E] float32, or None.
   """
@@ -48,7 +48,7 @@ def from_host(
   frames: transitions.Frames,
   return_to_go: np.ndarray | None = None,
 ) -> DeviceRows:
-  """Copies a finished store to the default device, as one stream, a piece at a time.
+  """Copies a finished store to the default device, as one stream, piece by piece.
 
   Args:
     columns: [N] each.
@@ -94,7 +94,7 @@ def gather(
   update_horizon: int,
   gamma: float,
 ) -> types.Batch:
-  """Cuts out the transitions that start at rows `t`; equals `transitions.gather`. Pure.
+  """Returns the transitions that start at rows `t`; equal to `transitions.gather`. Pure.
 
   Args:
     rows: the store.
@@ -151,18 +151,18 @@ def complete(
   stack_size: int,
   update_horizon: int,
 ) -> jax.Array:
-  """Whether rows of a ring buffer start a transition of which nothing is missing. Pure.
+  """Whether rows of a ring buffer start a complete transition. Pure.
 
   Args:
     rows: the ring buffer.
     t: [B] int32.
     stream: [B] int32.
-    added: [] int32, rows ever added to each stream; the last C of them are held.
-    stack_size: S; the stack must not reach back to what was overwritten.
-    update_horizon: n; the next state must be there, or the episode have ended for good before it.
+    added: [] int32, total number of rows added to each stream; the last C are kept.
+    stack_size: S; the stack must not reach back to overwritten rows.
+    update_horizon: n; the next state must exist, or the episode must terminate before it.
 
   Returns:
-    [B] bool; False for rows that are not held.
+    [B] bool; False for rows that are not kept.
   """
   capacity = rows.action.shape[0]
   oldest = jnp.maximum(added - capacity, 0)
@@ -178,7 +178,7 @@ def complete(
 
 
 class DeviceFrames:
-  """Frames in device memory for code that works on the host; see `transitions.Frames`.
+  """Frames in device memory for code on the host; see `transitions.Frames`.
 
   Args:
     observation: [N, 1, *observation_shape].
@@ -199,7 +199,7 @@ class DeviceFrames:
 
   @property
   def nbytes(self) -> int:
-    """Bytes held, on the device."""
+    """Number of bytes in device memory."""
     return self._observation.nbytes
 
   def take(self, rows: np.ndarray) -> np.ndarray:

@@ -15,14 +15,14 @@ from implicit_rl import types
 from implicit_rl.compat.settings import check_number
 from implicit_rl.data import compact, device_store, subsets, transitions
 
-# What of a description a continued run must find again; counts of a growing memory are not in it.
+# Keys of a description that must be equal in a resumed run; counts of a growing memory are not.
 _IDENTITY = (
   'dataset version game fingerprint subset fraction subset_seed terminal_convention time_limit '
   'clip_rewards rotation capacity observation_shape stack_size update_horizon gamma seed held_out'
 ).split()
 
 
-# What an agent tells its source, so that both agree; gin must not bind these in the source itself.
+# Settings that an agent passes to its source; gin must not bind them in the source.
 FROM_AGENT = (
   'stack_size',
   'update_horizon',
@@ -32,10 +32,10 @@ FROM_AGENT = (
   'observation_dtype',
 )
 
-# What the last row of an episode that ended for good is: a transition, or an observation only.
+# Meaning of the last row of a terminated episode: a transition, or only an observation.
 TERMINAL_CONVENTIONS = ('logged_row', 'rlds')
-# Frames up to this size are kept plain unless asked otherwise: one gibibyte, which is 152 thousand
-# Atari frames or 2.6 million of MinAtar.
+# By default frames up to this size are kept uncompressed: one gibibyte, which is 152 thousand Atari
+# frames or 2.6 million of MinAtar.
 RAW_BYTES = 1 << 30
 
 
@@ -68,7 +68,7 @@ class Recorder(Protocol):
     ...
 
   def rows(self, first: int, last: int) -> dict[str, np.ndarray]:
-    """Returns rows `first` to `last`, without it: arrays [1, T, ...] by the names of `add`."""
+    """Returns rows `first` to `last` − 1: arrays [1, T, ...] by the names of `add`."""
     ...
 
 
@@ -78,8 +78,8 @@ class CompiledMemory(Protocol):
   Attributes:
     key: PRNG key that all sampling derives from.
     memory: the content, a pytree that `data.replay.device_replay` works on; the loop replaces it.
-    num_environments: E, the streams of steps that it keeps.
-    settings: how transitions are cut: `stack_size`, `update_horizon`, `gamma`.
+    num_environments: E, number of streams of steps.
+    settings: of transitions: `stack_size`, `update_horizon`, `gamma`.
   """
 
   key: types.PRNGKey
@@ -89,7 +89,7 @@ class CompiledMemory(Protocol):
 
   @property
   def added(self) -> int:
-    """Rows ever added to each stream."""
+    """Total number of rows added to each stream."""
     ...
 
   @property
@@ -106,15 +106,16 @@ class CompiledMemory(Protocol):
 class DataSource(Protocol):
   """A set of transitions for drawing batches; the interface that agents and runners need.
 
-  Subclass it and write `sample`, `fixed_batch`, `__len__`, `observation_shape`,
+  Subclass it and define `sample`, `fixed_batch`, `__len__`, `observation_shape`,
   `observation_dtype`, `stack_size` and `describe`. The other members have defaults that suit
   finished data in host memory.
 
   Attributes:
-    prioritized: whether an update's report decides what later updates draw; updates then run
-      one by one, each followed by `update_priorities`.
-    device_rows: the store in device memory, a pytree; None if batches are cut on the host. With it,
-      the learner is given `draw`'s rows and cuts batches by `fetch` in its compiled program.
+    prioritized: whether an update's report changes later draws. Updates then run one by one, each
+      followed by `update_priorities`.
+    device_rows: the store in device memory, a pytree; None if batches are gathered on the host.
+      With it, the learner gets the rows of `draw` and gathers batches with `fetch` in its compiled
+      program.
   """
 
   prioritized: bool = False
@@ -124,8 +125,8 @@ class DataSource(Protocol):
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
     """Draws the batches of a run of updates, with replacement.
 
-    The draw of update u depends only on the seed, u and the content, not on how updates are
-    grouped into calls.
+    The draw of update u depends only on the seed, u and the content, not on the grouping of updates
+    into calls.
 
     Args:
       first_update: number of the first update, from 0.
@@ -197,11 +198,11 @@ class DataSource(Protocol):
     return None
 
   def identity(self) -> dict[str, Any]:
-    """Returns what a resumed run must find unchanged, for JSON; `game`, if the data has one."""
+    """Returns values that must be equal in a resumed run, for JSON; `game`, if the data has one."""
     return self.describe()
 
   def with_seed(self, seed: int) -> DataSource | None:
-    """This data with another seed, not copied; None if a new source must be made."""
+    """Returns this data with another seed, not copied; None if a new source must be created."""
     return None
 
   def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:
@@ -210,12 +211,12 @@ class DataSource(Protocol):
 
   @property
   def fetch(self) -> Callable[[Any, types.Array], types.Batch]:
-    """Pure `fetch(device_rows, rows [B]) -> batch`, always the same object; as `draw`."""
+    """Pure `fetch(device_rows, rows [B]) -> batch`, always the same object; with `device_rows`."""
     raise NotImplementedError(f'{type(self).__name__} has no fetch().')
 
   @property
   def recorder(self) -> Recorder | None:
-    """Receives the agent's steps while it acts; None for finished data."""
+    """The recorder of the agent's steps while it acts; None for finished data."""
     return None
 
   @property
@@ -224,7 +225,7 @@ class DataSource(Protocol):
     return None
 
   def update_priorities(self, priority: types.Array) -> None:
-    """Receives the priorities [K, B] of the transitions drawn last; does nothing by default."""
+    """Receives the priorities [K, B] of the last drawn transitions; does nothing by default."""
 
   def state_dict(self) -> dict[str, Any]:
     """Returns the source's state for a checkpoint, nested dicts of arrays; empty if it is fixed."""
@@ -240,7 +241,7 @@ class RowSource(DataSource):
   A subclass chooses the rows of a batch (`_draw`) and defines their number (`__len__`).
 
   Args:
-    columns: what is known of each row.
+    columns: the data of each row except its frame.
     frames: the frames of the same rows.
     stack_size: S, frames per state.
     update_horizon: n, steps from state to next state.
@@ -343,7 +344,7 @@ class RowSource(DataSource):
     }
 
   def identity(self) -> dict[str, Any]:
-    """Returns what decides the batches, ready for JSON."""
+    """Returns the settings that determine the batches, as JSON values."""
     described = self.describe()
     return {name: described[name] for name in _IDENTITY if name in described}
 
@@ -369,19 +370,19 @@ class StoredSource(RowSource):
     gamma: discount per step, for the n-step reward sum.
     seed: all sampling derives from it.
     selected: [N] bool, rows that may start a transition; every row if None.
-    return_to_go: whether to compute `transitions.returns_to_go`, or what it is: [N] float32. Rows
+    return_to_go: whether to compute `transitions.returns_to_go`, or its values [N] float32. Rows
       without a return (NaN) start no transition.
     description: describes the data; `describe` adds the counts. A run prints its `dataset`.
     on_device: keep frames and columns in device memory; batches are then gathered within the
       learner's compiled program. The same rows are drawn, so training differs by rounding at most.
-    held_out: share of the rows that no update draws, for measures on unseen transitions: random
-      whole episodes, the same for every seed.
+    held_out: share of rows that no update draws, for measures on unseen transitions. They are
+      random whole episodes, the same for every seed.
 
   Attributes:
     device_rows: the store in device memory, or None.
 
   Raises:
-    ValueError: if the settings are out of range or no complete transition is left.
+    ValueError: if the settings are out of range or there is no complete transition.
   """
 
   def __init__(
@@ -460,7 +461,7 @@ class StoredSource(RowSource):
     return kept_out
 
   def with_seed(self, seed: int) -> StoredSource:
-    """This data with another seed; rows and frames are shared, not copied."""
+    """Returns this data with another seed; rows and frames are shared, not copied."""
     check_settings(self._stack_size, self._horizon, self._gamma, seed)
     self.fetch  # noqa: B018 - made now, for both to have one object and so one compiled program
     other = copy.copy(self)
@@ -468,7 +469,7 @@ class StoredSource(RowSource):
     return other
 
   def draw(self, first_update: int, num_updates: int, batch_size: int) -> np.ndarray:
-    """The rows [K, B] int32 that `sample` would gather; for `fetch`, on the device."""
+    """Returns the rows [K, B] int32 that `sample` would gather; for `fetch`, on the device."""
     rows = self._draw(first_update, num_updates, batch_size, transitions.TRAINING_STREAM)
     return rows.astype(np.int32)
 
@@ -498,7 +499,7 @@ class StoredSource(RowSource):
     return self._with_returns(self._held_out[drawn])
 
   def in_order(self, batch_size: int) -> Iterator[types.Batch]:
-    """Yields every transition that is not held out once, in the order it was logged.
+    """Yields every transition that is not held out once, in logged order.
 
     Yields:
       Batches with leading axis [batch_size]; the last may be shorter.
@@ -546,7 +547,7 @@ def check_source(made: Any) -> None:
   """Checks that an agent's source has all of `DataSource`.
 
   Raises:
-    ValueError: if a member is missing; names it.
+    ValueError: if a member is missing; the error names it.
   """
   missing = [name for name in members() if inspect.getattr_static(made, name, members) is members]
   if missing:
@@ -565,7 +566,7 @@ def members() -> list[str]:
 
 
 def check_convention(terminal_convention: str) -> None:
-  """Raises ValueError if it is none of `TERMINAL_CONVENTIONS`."""
+  """Raises ValueError if it is not one of `TERMINAL_CONVENTIONS`."""
   if terminal_convention not in TERMINAL_CONVENTIONS:
     raise ValueError(
       f'Unknown terminal_convention {terminal_convention!r}; choose one of '
@@ -574,7 +575,7 @@ def check_convention(terminal_convention: str) -> None:
 
 
 def check_settings(stack_size: int, update_horizon: int, gamma: float, seed: int) -> None:
-  """Raises ValueError, naming the setting, if one is out of range."""
+  """Raises ValueError if a setting is out of range; the error names it."""
   if stack_size < 1:
     raise ValueError(f'stack_size must be at least 1, got {stack_size}.')
   if update_horizon < 1:

@@ -1,9 +1,8 @@
-"""Which part of a dataset an experiment uses: the several things "5%" means in published code.
+"""Subsets of a dataset, which include the different meanings of "5%" in published code.
 
 Each subset is a pure function of the episodes' lengths and checkpoints. It returns, for each row of
-the dataset in the order it was logged, whether a transition may start there. A transition that
-starts there is always kept whole: the frames before and after it are stored even if they are not
-chosen themselves.
+the dataset in the order it was logged, whether a transition may start there. Such a transition is
+always complete: the frames before and after it are stored even if their rows are not chosen.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ class Episodes(NamedTuple):
 
   Attributes:
     length: [E] int64, rows of each.
-    checkpoint: [E] int64, the stage of the logging agent's training each belongs to.
-    row_checkpoint: [N] integers, the same for each row, where an episode may belong to two; None if
-      none does.
+    checkpoint: [E] int64, the stage of the logging agent's training that each belongs to.
+    row_checkpoint: [N] integers, the checkpoint of each row, if an episode may belong to two;
+      otherwise None.
   """
 
   length: np.ndarray
@@ -37,11 +36,11 @@ Subset = Callable[[Episodes, float, int], np.ndarray]
 
 @gin.configurable
 def random_episodes(episodes: Episodes, fraction: float, seed: int = 0) -> np.ndarray:
-  """Whole episodes in random order until they hold `fraction` of the rows. The default.
+  """Chooses whole episodes in random order until they hold `fraction` of the rows. The default.
 
-  The default because the paper subsamples at random and counts in transitions (5% of 50 million
-  is 2.5 million), as this does, while whole episodes keep every stack, n-step return and Monte
-  Carlo return complete and cost exactly their share of memory. Random single transitions need four
+  It is the default because the paper subsamples at random and counts transitions (5% of 50 million
+  is 2.5 million), as this does. Whole episodes also keep every stack, n-step return and Monte Carlo
+  return complete, and take exactly their share of memory. Random single transitions need four
   frames each, so 5% of the transitions would need almost a quarter of the frames.
 
   Args:
@@ -66,7 +65,7 @@ def random_episodes(episodes: Episodes, fraction: float, seed: int = 0) -> np.nd
 
 @gin.configurable
 def random_transitions(episodes: Episodes, fraction: float, seed: int = 0) -> np.ndarray:
-  """Single transitions, drawn uniformly without replacement from the whole dataset.
+  """Chooses single transitions uniformly without replacement from the whole dataset.
 
   Args:
     episodes: the whole dataset.
@@ -89,7 +88,7 @@ def random_transitions(episodes: Episodes, fraction: float, seed: int = 0) -> np
 def prefix_episodes_per_checkpoint(
   episodes: Episodes, fraction: float, seed: int = 0
 ) -> np.ndarray:
-  """The first episodes of each checkpoint, as Dopamine's reader of this dataset takes them.
+  """Chooses the first episodes of each checkpoint, as Dopamine's reader of this dataset does.
 
   Args:
     episodes: the whole dataset.
@@ -109,9 +108,9 @@ def prefix_episodes_per_checkpoint(
 def prefix_rows_per_checkpoint(
   episodes: Episodes, fraction: float, seed: int = 0, rows: int | None = None
 ) -> np.ndarray:
-  """The first rows of each checkpoint, whatever episode they fall in.
+  """Chooses the first rows of each checkpoint, regardless of episodes.
 
-  Dopamine's fixed replay and several public results take the first 50,000 of each million.
+  Dopamine's fixed replay and several public results use the first 50,000 of each million.
 
   Args:
     episodes: the whole dataset.
@@ -136,7 +135,7 @@ def prefix_rows_per_checkpoint(
 
 @gin.configurable
 def first_n(episodes: Episodes, fraction: float, seed: int = 0, n: int | None = None) -> np.ndarray:
-  """The first n rows of the whole dataset: the earliest experience.
+  """Chooses the first n rows of the whole dataset: the earliest experience.
 
   Args:
     episodes: the whole dataset.
@@ -192,11 +191,11 @@ def check(subset: str | Subset, fraction: float) -> None:
 
 
 class Chosen(NamedTuple):
-  """What a subset takes of a dataset.
+  """The rows that a subset chooses from a dataset.
 
   Attributes:
-    rows: [N] bool, where a transition may start.
-    description: name and arguments of the subset, and how many rows it took; ready for JSON.
+    rows: [N] bool, whether a transition may start there.
+    description: name and arguments of the subset, and its number of rows; as JSON values.
   """
 
   rows: np.ndarray
@@ -253,7 +252,7 @@ def check_fraction(fraction: float) -> None:
 
 
 def _within_checkpoint(checkpoint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns each element's place within its checkpoint, and its checkpoint's size: [M], [M]."""
+  """Returns each element's position in its checkpoint, and its checkpoint's size: [M], [M]."""
   _, which = np.unique(checkpoint, return_inverse=True)
   size = np.bincount(which)
   order = np.argsort(which, kind='stable')

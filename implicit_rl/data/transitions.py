@@ -1,8 +1,8 @@
-"""Index maths shared by every store: which rows start a transition, and how one is cut out.
+"""Index maths of all stores: which rows start a transition, and how to gather it.
 
-A store keeps each frame once. Its columns have one row per logged environment step, episodes one
-after the other, and row t holds (o_t, a_t, r_t, terminal_t). Stacks, n-step sums and next states
-are assembled from those rows when a batch is drawn. Pure NumPy: a row number in, arrays out.
+A store keeps each frame once. Its columns have one row per logged environment step, episode after
+episode, and row t holds (o_t, a_t, r_t, terminal_t). Stacks, n-step sums and next states are
+assembled from those rows when a batch is drawn. Everything is pure NumPy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from implicit_rl import types
 from implicit_rl.data import compact
 
-# Separate random streams of one seed, so that the fixed batch never depends on training.
+# Separate random streams of one seed, so that the fixed batch does not depend on training.
 TRAINING_STREAM = 0
 FIXED_BATCH_STREAM = 1
 
@@ -39,17 +39,18 @@ class Frames(Protocol):
 
 
 class Columns(NamedTuple):
-  """What a store knows of each row besides its frame.
+  """The data of each row besides its frame.
 
-  A ring buffer uses row numbers that only grow; row t then lies at position t mod N.
+  In a ring buffer row numbers only grow; row t is then at position t mod N.
 
   Attributes:
-    action: [N] whole numbers; a finished store has them in the smallest dtype that holds them. Or
-      [N, A] float32, continuous ones.
-    reward: [N] float32, or a smaller dtype that holds them exactly.
-    terminal: [N] bool, the episode ended here for good: nothing is worth anything afterwards.
-    episode_end: [N] bool, last row of its episode: terminal, or truncated by a time limit.
-    episode_start: [N] int64, or int32 where it suffices, number of the episode's first row.
+    action: [N] whole numbers; a finished store uses the smallest dtype that represents them.
+      Continuous actions are [N, A] float32.
+    reward: [N] float32, or a smaller dtype that represents them exactly.
+    terminal: [N] bool, whether the episode terminated here, so that later values are 0.
+    episode_end: [N] bool, whether it is the last row of its episode: terminal, or truncated by a
+      time limit.
+    episode_start: [N] int64, or int32 if it suffices, number of the episode's first row.
   """
 
   action: np.ndarray
@@ -62,7 +63,7 @@ class Columns(NamedTuple):
 def make_columns(
   action: np.ndarray, reward: np.ndarray, terminal: np.ndarray, episode_end: np.ndarray
 ) -> Columns:
-  """Builds the columns of a finished store and checks that they fit together.
+  """Builds the columns of a finished store and checks that they are consistent.
 
   Args:
     action: [N] integers, or [N, A] floats.
@@ -71,7 +72,7 @@ def make_columns(
     episode_end: [N] bool; the last row must be True, because nothing follows it.
 
   Returns:
-    The columns, in few bytes: 8 a row if actions and rewards are small whole numbers.
+    The columns, in few bytes: 8 per row if actions and rewards are small whole numbers.
 
   Raises:
     ValueError: if lengths differ, or the flags contradict each other.
@@ -110,8 +111,8 @@ def episode_starts(episode_end: np.ndarray) -> np.ndarray:
 def valid_rows(terminal: np.ndarray, episode_end: np.ndarray, update_horizon: int) -> np.ndarray:
   """Returns which rows start a complete transition.
 
-  Row t does if, within its episode, row t+n exists or the episode ends in a terminal before it. The
-  last n rows of an episode truncated by a time limit have no next state, so they are left out.
+  Row t does if its episode has a row t+n or terminates before it. The last n rows of an episode
+  truncated by a time limit have no next state, so they are left out.
 
   Args:
     terminal: [N] bool.
@@ -142,17 +143,17 @@ def returns_to_go(
 ) -> np.ndarray:
   """Returns the discounted return from each row to the end of its episode, Σ_{i≥0} γ^i r_{t+i}.
 
-  Where a time limit cut an episode, what would have followed is missing from the return. A row that
-  lies so near the cut that the missing part would count with γ^steps > `tolerance` gets NaN; before
-  that it is at most that share of the value at the cut, and left out.
+  If a time limit truncated an episode, the return lacks the rewards that would have followed. A row
+  gets NaN if it is so near to the end that the missing part has a weight γ^steps > `tolerance`. For
+  earlier rows the missing part is at most that share of the value at the end, and is neglected.
 
   Args:
     reward: [N].
     terminal: [N] bool.
     episode_end: [N] bool, True at N-1.
     gamma: discount per step.
-    tolerance: the largest weight at which a missing part is left out; with γ = 0.99 and 0.01 the
-      last 459 rows of a cut episode have no return, with γ = 1 none of its rows has.
+    tolerance: the largest weight at which a missing part is neglected. With γ = 0.99 and 0.01 the
+      last 459 rows of a truncated episode have no return, with γ = 1 none of its rows has one.
 
   Returns:
     [N] float32.
@@ -176,7 +177,7 @@ def returns_of(
   episode_end: np.ndarray,
   gamma: float,
 ) -> np.ndarray:
-  """Returns `returns_to_go` of some rows; only the episodes that these are in are summed.
+  """Returns `returns_to_go` of some rows; sums only the episodes of these rows.
 
   Args:
     rows: [B] int64, in [0, N).
@@ -186,7 +187,7 @@ def returns_of(
     gamma: discount per step.
 
   Returns:
-    [B] float32, NaN where the episode's rest is missing.
+    [B] float32, NaN where the rest of the episode is missing.
   """
   ends = np.flatnonzero(episode_end)  # [E]
   starts = np.append(0, ends[:-1] + 1)
@@ -196,7 +197,7 @@ def returns_of(
   lengths = ends - starts + 1
   kept = np.repeat(wanted, lengths)
   returns = returns_to_go(reward[kept], terminal[kept], episode_end[kept], gamma)
-  shift = starts - (np.cumsum(lengths * wanted) - lengths)  # From a row to its place in `returns`.
+  shift = starts - (np.cumsum(lengths * wanted) - lengths)  # To positions in `returns`.
   return returns[rows - shift[episode]]
 
 
@@ -209,7 +210,7 @@ def gather(
   update_horizon: int,
   gamma: float,
 ) -> types.Batch:
-  """Cuts the transitions that start at `rows` out of a store.
+  """Returns the transitions that start at `rows` of a store.
 
   Every frame of a transition is fetched once: with n = 1 that is S+1 frames, of which `state` and
   `next_state` are overlapping views.
@@ -238,7 +239,8 @@ def gather(
   next_action = _as_actions(columns.action[at[..., -1]])
   next_action[~exists[..., -1]] = 0
 
-  # Offsets of the frames of both stacks, each once; the first S are the state, the last S the next.
+  # Offsets of the frames of both stacks, each once; the first S are the state, the last S the next
+  # state.
   offsets = stack_offsets(stack_size, update_horizon)  # [F]
   wanted = rows[..., None] + offsets  # [..., F]
   present = (wanted >= columns.episode_start[rows % capacity][..., None]) & (
@@ -261,14 +263,14 @@ def gather(
 
 
 def _as_actions(stored: np.ndarray) -> np.ndarray:
-  """A new array of actions in a batch's dtype."""
+  """Returns a new array of actions in a batch's dtype."""
   return stored.astype(np.float32 if np.issubdtype(stored.dtype, np.floating) else np.int32)
 
 
 def rows_needed(
   episode_end: np.ndarray, selected: np.ndarray, stack_size: int, update_horizon: int
 ) -> np.ndarray:
-  """Returns which rows must be stored so that the selected rows keep their whole transition.
+  """Returns which rows must be stored so that the selected rows have complete transitions.
 
   Args:
     episode_end: [N] bool.
@@ -277,7 +279,7 @@ def rows_needed(
     update_horizon: n; the n rows after it, and their frames, are needed.
 
   Returns:
-    [N] bool; never reaches beyond the selected row's own episode.
+    [N] bool; rows of other episodes are not needed.
   """
   starts = episode_starts(episode_end)
   needed = selected.copy()
@@ -306,11 +308,11 @@ def segment_ends(episode_end: np.ndarray, keep: np.ndarray) -> np.ndarray:
 def uniform_numbers(
   seed: int, first_update: int, num_updates: int, batch_size: int, *, stream: int = TRAINING_STREAM
 ) -> np.ndarray:
-  """Draws numbers for a run of updates; update u always draws the same, however it is reached.
+  """Draws numbers for a run of updates; update u always draws the same numbers.
 
   Counter-based (Philox): the draws of update u are a pure function of (seed, stream, u,
-  batch_size), so grouping updates into calls or resuming a run changes nothing, and no state has to
-  be saved. 53 random bits per draw.
+  batch_size), so they do not depend on the grouping of updates into calls or on resuming, and no
+  state has to be saved. 53 random bits per draw.
 
   Args:
     seed: non-negative.
@@ -363,7 +365,7 @@ def stack_offsets(stack_size: int, update_horizon: int) -> np.ndarray:
 
 
 def _shift(values: np.ndarray, offset: int) -> np.ndarray:
-  """Returns `values` moved `offset` rows later, with zeros where nothing moves in."""
+  """Returns `values` shifted by `offset` rows, filled with zeros."""
   shifted = np.zeros_like(values)
   if offset == 0:
     shifted[:] = values

@@ -1,4 +1,4 @@
-"""Files of flat arrays: HDF5 as D4RL's, NumPy's .npz, and Parquet as Hugging Face's datasets."""
+"""Files of flat arrays: HDF5 as of D4RL, .npz of NumPy, and Parquet as of Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from implicit_rl.data.formats import flat_arrays
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Reads the arrays that `flat_arrays` knows, and what an HDF5 file says of itself.
+  """Reads the arrays that `flat_arrays` knows, and an HDF5 file's attributes.
 
   Args:
-    path: a file. Parquet by its ending, .npz by its content, all else must be HDF5.
+    path: a file. Parquet is recognised by its extension, .npz by its content; other files must be
+      HDF5.
 
   Raises:
-    ValueError: if it is of none of these kinds, or damaged.
+    ValueError: if it has none of these formats, or is damaged.
   """
   if path.suffix == '.parquet':
     return _read_parquet(path), {}
@@ -40,12 +41,12 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _known(path: pathlib.Path, file: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The arrays of a file that have a known name."""
+  """Returns the arrays of a file that have a known name."""
   found = {}
   for name in flat_arrays.names() & set(file):
     try:
       found[name] = np.asarray(file[name])
-    except (OSError, ValueError) as error:  # Cut short, or a pickle.
+    except (OSError, ValueError) as error:  # Truncated, or a pickle.
       raise ValueError(f'{path}: {name} cannot be read: {error}') from error
   return found
 
@@ -63,7 +64,7 @@ def _read_parquet(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _values(what: str, column: Any) -> np.ndarray:
-  """A column of numbers, or of lists of equal lengths, nested or not: [N, ...]."""
+  """Returns a column of numbers, or of lists (also nested) of equal lengths: [N, ...]."""
   import pyarrow
   import pyarrow.compute
 

@@ -1,4 +1,4 @@
-"""The files of Dopamine's logged replay buffers: where they lie and whether they fit each other."""
+"""Finds the files of Dopamine's logged replay buffers and checks that they are consistent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from implicit_rl.logs.errors import DamagedLogError
 
 COLUMNS = ('action', 'reward', 'terminal')
 _REQUIRED = ('observation', *COLUMNS, 'add_count', 'invalid_range')
-_READING = 2  # Raised whenever the same files come to be read as other rows.
+_READING = 2  # Increased whenever the same files are read as other rows.
 _FILE = re.compile(r'(?:\$store\$_)?(\w+)_ckpt\.(\d+)\.gz')
 
 
@@ -23,7 +23,7 @@ def find_folder(folder: str | os.PathLike) -> pathlib.Path:
   """Returns the folder that holds the log files: `folder` itself, or its `replay_logs`.
 
   Raises:
-    FileNotFoundError: if there are none; says what is there instead.
+    FileNotFoundError: if there are none; the error lists what is there.
   """
   folder = pathlib.Path(folder).expanduser()
   if not folder.is_dir():
@@ -50,13 +50,13 @@ def list_logs(folder: pathlib.Path) -> dict[int, dict[str, pathlib.Path]]:
 
 
 def file_name(name: str, checkpoint: int) -> str:
-  """Returns what a file of a checkpoint is called."""
+  """Returns the name of a checkpoint's file."""
   stored = '$store$_' if name in ('observation', *COLUMNS) else ''
   return f'{stored}{name}_ckpt.{checkpoint}.gz'
 
 
 def names(folder: pathlib.Path) -> tuple[str, str]:
-  """Returns game and run, as the layout {game}/{run}/replay_logs has them; '' in another."""
+  """Returns game and run of the layout {game}/{run}/replay_logs; '' for other layouts."""
   folder = folder.resolve()
   run = folder.parent if folder.name == 'replay_logs' else folder
   return (run.parent.name, run.name) if run.name.isdigit() else ('', '')
@@ -101,7 +101,8 @@ def counts(files: Mapping[str, gzip_arrays.GzipArray], capacity: int) -> tuple[i
   invalid = files['invalid_range'].read()
   if np.ndim(added) or added < 0:
     raise DamagedLogError(f'{files["add_count"].path} holds {added}; expected a count of rows.')
-  # It lists the positions from cursor - n to cursor + stack_size - 1, n being the update horizon.
+  # It lists the positions from cursor - n to cursor + stack_size - 1, where n is the update
+  # horizon.
   horizon = int(added - invalid[0]) % capacity if invalid.ndim == 1 and len(invalid) else 0
   if not 1 <= horizon < len(invalid):
     raise DamagedLogError(
@@ -114,16 +115,16 @@ def counts(files: Mapping[str, gzip_arrays.GzipArray], capacity: int) -> tuple[i
 def open_log(
   folder: pathlib.Path, found: Mapping[int, Mapping[str, pathlib.Path]], checkpoint: int
 ) -> dict[str, gzip_arrays.GzipArray]:
-  """Opens the files of one checkpoint and checks that they fit each other.
+  """Opens the files of one checkpoint and checks that they are consistent.
 
   Args:
-    folder: holds them.
+    folder: the folder of the files.
     found: from `list_logs`.
-    checkpoint: which.
+    checkpoint: its number.
 
   Raises:
-    FileNotFoundError: if one is missing.
-    DamagedLogError: if one is not what its name says.
+    FileNotFoundError: if a file is missing.
+    DamagedLogError: if a file's content does not match its name.
   """
   there = found.get(checkpoint, {})
   missing = [name for name in _REQUIRED if name not in there]
@@ -151,7 +152,7 @@ def open_log(
 def repeats(
   before: Mapping[str, np.ndarray], before_end: int, after: Mapping[str, np.ndarray], after_end: int
 ) -> bool:
-  """Whether a ring that ends at row `after_end` still holds what it held at `before_end`."""
+  """Whether a ring that ends at row `after_end` holds the same rows as at `before_end`."""
   capacity = len(after['action'])
   at = np.arange(max(after_end - capacity, before_end - capacity, 0), before_end) % capacity
   return all(np.array_equal(before[name][at], after[name][at]) for name in COLUMNS)

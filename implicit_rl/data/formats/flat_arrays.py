@@ -1,4 +1,4 @@
-"""Flat arrays, one row a step as D4RL has them, checked and cut into episodes."""
+"""Checks flat arrays, with one row per step as in D4RL, and divides them into episodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 REQUIRED = ('observations', 'actions', 'rewards', 'terminals')
 OPTIONAL = ('timeouts', 'next_observations')
-_OTHER_NAMES = {'terminations': 'terminals', 'truncations': 'timeouts'}  # Gymnasium's and Minari's.
+_OTHER_NAMES = {'terminations': 'terminals', 'truncations': 'timeouts'}  # Of Minari.
 
 
 class VectorEpisode(NamedTuple):
@@ -17,10 +17,10 @@ class VectorEpisode(NamedTuple):
 
   Attributes:
     observation: [T, D] or [T+1, D] float32, or images [T or T+1, H, W] or [..., C] uint8; the last
-      of T+1 followed the last action.
+      of T+1 follows the last action.
     action: [T] whole numbers, or [T, A] float32.
     reward: [T] float32.
-    terminal: the last step ended it for good, not a time limit.
+    terminal: whether the last step terminated it; otherwise a time limit ended it.
   """
 
   observation: np.ndarray
@@ -37,25 +37,27 @@ def names() -> set[str]:
 def episodes_of(
   arrays: Mapping[str, Any], where: str, time_limit: int | None = None
 ) -> list[VectorEpisode]:
-  """Checks arrays of N steps and cuts them into episodes.
+  """Checks arrays of N steps and divides them into episodes.
 
-  Episodes end where `terminals` or `timeouts` say so; without the latter, where the next row is not
-  what followed, or after `time_limit` steps. The last row always ends one.
+  Episodes end where `terminals` or `timeouts` are set. Without `timeouts` they end where
+  `next_observations` differ from the next row, or after `time_limit` steps. The last row always
+  ends one.
 
   Args:
     arrays: by name:
-      observations: [N, ...]; uint8 images [N, H, W] or [N, H, W, C] stay, all else becomes float32
-        vectors [N, D].
+      observations: [N, ...]; uint8 images [N, H, W] or [N, H, W, C] are unchanged; others become
+        float32 vectors [N, D].
       actions: [N] whole numbers from 0, or [N, A] floats within [−1, 1].
       rewards: [N].
-      terminals: [N] of 0 and 1 or bool, the step ended the episode for good; `terminations` too.
-      timeouts: whether a time limit truncated the episode; optional; `truncations` too.
-      next_observations: as `observations`, what followed each step; optional.
-    where: what error messages call the arrays, such as the file's name.
-    time_limit: steps after which an episode was cut, for arrays without the optional ones.
+      terminals: [N] of 0 and 1 or bool, whether the step terminated the episode; also
+        `terminations`.
+      timeouts: whether a time limit truncated the episode; optional; also `truncations`.
+      next_observations: as `observations`, the observation after each step; optional.
+    where: name of the arrays in error messages, such as the file's name.
+    time_limit: steps after which an episode was truncated, for data without the optional arrays.
 
   Raises:
-    ValueError: for a missing name, a wrong shape or value; names it in one line.
+    ValueError: for a missing name, a wrong shape or value; the error names it in one line.
   """
   found = {_OTHER_NAMES.get(name, name): np.asarray(values) for name, values in arrays.items()}
   if missing := [name for name in REQUIRED if name not in found]:
@@ -109,7 +111,7 @@ def _check(what: str, values: np.ndarray, count: int) -> None:
 
 
 def _column(what: str, values: np.ndarray) -> np.ndarray:
-  """[N] of [N] or [N, 1]."""
+  """Returns [N], given [N] or [N, 1]."""
   if values.size != len(values):
     raise ValueError(f'{what} must have the shape (N,), got {values.shape}.')
   return values.reshape(-1)
@@ -131,7 +133,7 @@ def _observations(values: np.ndarray) -> np.ndarray:
 
 
 def _actions(what: str, values: np.ndarray) -> np.ndarray:
-  """Whole numbers [N] int32, or [N, A] float32."""
+  """Returns whole numbers [N] int32, or [N, A] float32."""
   if values.dtype.kind in 'iu':
     values = _column(what, values)
     if values.min() < 0:
@@ -158,7 +160,7 @@ def _cuts(
   terminal: np.ndarray,
   time_limit: int | None,
 ) -> np.ndarray:
-  """Which rows [N] are an episode's last without ending it for good, where nothing says so."""
+  """Returns which rows [N] truncate an episode, for data without `timeouts`."""
   cut = np.zeros(len(terminal), bool)
   if following is not None:
     differ = (following[:-1] != observation[1:]).reshape(len(terminal) - 1, -1)

@@ -1,4 +1,4 @@
-"""Arrays that were saved by `np.save` into gzip files, read in parts and never unpickled."""
+"""Reads arrays that `np.save` wrote into gzip files, in parts and without unpickling."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from implicit_rl.logs import pickles
 from implicit_rl.logs.errors import DamagedLogError
 
-_HEADER = 1 << 12  # Bytes that an array's header fits in.
+_HEADER = 1 << 12  # Maximum size of an array's header, in bytes.
 _COMPRESSED = 1 << 18  # Bytes read at once.
-_INTEGERS = {int, np.int32, np.int64, np.uint32, np.uint64}  # As positions of rows are pickled.
-_PLAIN = 1 << 20  # Bytes decompressed at once, at most.
+_INTEGERS = {int, np.int32, np.int64, np.uint32, np.uint64}  # Of pickled row positions.
+_PLAIN = 1 << 20  # Maximum number of bytes decompressed at once.
 
 
 class GzipArray:
-  """One array in a gzip file, decompressed only as it is read.
+  """One array in a gzip file, decompressed while it is read.
 
   Args:
     path: the file.
@@ -50,7 +50,7 @@ class GzipArray:
         (2, 0): np.lib.format.read_array_header_2_0,
       }[version]
       self.shape, fortran, self.dtype = read(header)
-    except Exception as error:  # NumPy lets out whatever its parser meets.
+    except Exception as error:  # NumPy's parser raises many kinds of errors.
       raise DamagedLogError(f'{self.path} does not hold a saved NumPy array.') from error
     if self.dtype.hasobject or fortran:
       raise DamagedLogError(
@@ -62,7 +62,7 @@ class GzipArray:
     """Yields [<= rows, *row] arrays of all rows from number `start` on, to the file's end.
 
     Raises:
-      DamagedLogError: if the file is cut short, altered or too long.
+      DamagedLogError: if the file is truncated, altered or too long.
     """
     row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
     skip = self._header + start * row_bytes
@@ -105,7 +105,7 @@ class GzipArray:
 
 
 def read_index_set(path: str | os.PathLike) -> np.ndarray:
-  """Reads a pickled set of integers without running anything that the file asks for.
+  """Reads a pickled set of integers without running code from the file.
 
   Dopamine pickles the positions of episodes' ends.
 
@@ -113,7 +113,7 @@ def read_index_set(path: str | os.PathLike) -> np.ndarray:
     [n] int64, increasing.
 
   Raises:
-    DamagedLogError: if it is anything else.
+    DamagedLogError: for any other content.
   """
   path = pathlib.Path(path)
   with path.open('rb') as stream:

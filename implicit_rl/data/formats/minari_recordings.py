@@ -14,12 +14,12 @@ from implicit_rl.data.formats import recordings
 from implicit_rl.logs import checkpoints
 
 _ROWS = 512  # Rows yielded at once.
-_SAMPLE_FRAMES = 1024  # Frames that a dictionary is made from.
+_SAMPLE_FRAMES = 1024  # Number of frames that a dictionary is trained on.
 MINARI_FILE = 'data/main_data.hdf5'
 
 
 class OnlineReplayRecording(recordings.Recording):
-  """The replay memory of an online run, as the newest checkpoint of the run holds it.
+  """The replay memory of an online run in its newest checkpoint.
 
   Args:
     base_dir: the run's directory, or its `checkpoints`.
@@ -55,7 +55,7 @@ class OnlineReplayRecording(recordings.Recording):
     return self._state['observation'].dtype
 
   def identity(self) -> dict[str, Any]:
-    """See `Recording.identity`; of what was read, as the run may delete the file."""
+    """See `Recording.identity`; it describes the read file, since the run may delete it."""
     digest = hashlib.sha256()
     for name in ('action', 'reward', 'terminal'):
       digest.update(np.ascontiguousarray(self._state[name]).tobytes())
@@ -97,15 +97,15 @@ class OnlineReplayRecording(recordings.Recording):
 class MinariRecording(recordings.Recording):
   """A Minari dataset on this machine whose observations are images; reads nothing from a network.
 
-  A stack of frames is taken apart: its newest frame is kept. Screens of 210×160 pixels become grey
-  frames of 84×84 as Dopamine makes them, but no maximum over two screens is taken. Rewards stay as
-  they are: clip them with `StoreReplay.clip_rewards`.
+  Of a stack of frames the newest frame is kept. Screens of 210×160 pixels become grey frames of
+  84×84 as in Dopamine, but without the maximum over two screens. Rewards are unchanged: clip them
+  with `StoreReplay.clip_rewards`.
 
   Args:
-    folder: the dataset's, which holds `data/main_data.hdf5`.
+    folder: the dataset's folder, with `data/main_data.hdf5`.
 
   Raises:
-    FileNotFoundError: if it does not.
+    FileNotFoundError: if that file is missing.
     ImportError: if Minari is not installed.
     ValueError: if observations or actions are of another kind.
   """
@@ -167,7 +167,7 @@ class MinariRecording(recordings.Recording):
   def _read(self, indices: np.ndarray) -> Iterator[recordings.Rows]:
     for episode in self._episodes(indices):
       rows = recordings.episode_rows(
-        np.asarray(episode.observations)[:-1],  # The last was seen after the last action.
+        np.asarray(episode.observations)[:-1],  # The last observation follows the last action.
         episode.actions,
         episode.rewards,
         bool(episode.terminations[-1]),
@@ -186,7 +186,7 @@ class MinariRecording(recordings.Recording):
 
 
 def checkpoint_folder(base_dir: str | os.PathLike) -> pathlib.Path | None:
-  """Returns where a run's checkpoints lie; None if there are none."""
+  """Returns the directory of a run's checkpoints; None if there are none."""
   for folder in (pathlib.Path(base_dir), pathlib.Path(base_dir) / 'checkpoints'):
     if folder.is_dir() and checkpoints.iterations(folder):
       return folder

@@ -1,4 +1,4 @@
-"""What a store is made from: a dataset as rows in the order they were logged, from any row on."""
+"""Recordings, from which stores are made: a dataset as rows in logged order, from any row on."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ import numpy as np
 from implicit_rl.logs import progress_bars
 
 T = TypeVar('T')
-_NAMED = 3  # Differences that a message names.
+_NAMED = 3  # Number of differences that a message names.
 
 
 class Rows(NamedTuple):
-  """Consecutive logged rows; a row is what was seen, done and received in one step.
+  """Consecutive logged rows; a row has the observation, action and reward of one step.
 
   Attributes:
     observation: [m, *shape].
     action: [m] int32.
     reward: [m] float32.
-    terminal: [m] bool, the episode ended here for good.
-    episode_end: [m] bool, last row of its episode, or the last that there is of it.
-    is_first: [m] bool, first row of its episode; an episode without one lacks its beginning.
+    terminal: [m] bool, whether the episode terminated here.
+    episode_end: [m] bool, whether it is the last row of its episode, or the last one in the data.
+    is_first: [m] bool, whether it is the first row of its episode; an episode without one lacks its
+      beginning.
     checkpoint: [m] int16, the stage of the logging agent's training.
   """
 
@@ -39,7 +40,7 @@ class Rows(NamedTuple):
   checkpoint: np.ndarray
 
 
-COLUMNS: dict[str, type[np.generic]] = {  # What a store keeps of each row beside its frame.
+COLUMNS: dict[str, type[np.generic]] = {  # Stored for each row besides its frame.
   'action': np.int32,
   'reward': np.float32,
   'terminal': np.bool_,
@@ -50,7 +51,7 @@ COLUMNS: dict[str, type[np.generic]] = {  # What a store keeps of each row besid
 
 
 class Recording(abc.ABC):
-  """A dataset that can be read as rows in logged order, again and again, from any row on."""
+  """A dataset that can be read repeatedly as rows in logged order, from any row on."""
 
   @property
   @abc.abstractmethod
@@ -64,18 +65,18 @@ class Recording(abc.ABC):
 
   @abc.abstractmethod
   def identity(self) -> dict[str, Any]:
-    """Returns what the data is, ready for JSON: all that decides which rows `read` yields.
+    """Returns the data's identity, as JSON values: everything that determines the rows of `read`.
 
-    `files` has the `file_stamps` of what `read` opens, if it opens anything.
+    `files` has the `file_stamps` of the files that `read` opens, if any.
     """
 
   @abc.abstractmethod
   def __len__(self) -> int:
-    """The number of rows, less those of what is skipped."""
+    """The number of rows, without skipped ones."""
 
   @abc.abstractmethod
   def read(self, start: int = 0) -> Iterator[Rows]:
-    """Yields all rows from number `start` on, in parts of any size; the same ones every time."""
+    """Yields all rows from number `start` on, in parts of any size; always the same rows."""
 
   @abc.abstractmethod
   def sample(self) -> np.ndarray:
@@ -83,18 +84,18 @@ class Recording(abc.ABC):
 
   @property
   def skipped(self) -> list[dict[str, Any]]:
-    """What was left out because it is missing or damaged, ready for JSON."""
+    """The parts that were left out because they are missing or damaged, as JSON values."""
     return []
 
   def skip(self, skipped: Iterable[Mapping[str, Any]]) -> None:
-    """Leaves out what an interrupted reading left out, so that row numbers mean the same."""
+    """Leaves out the same parts as an interrupted reading, so that row numbers are the same."""
     del skipped
 
 
 def episode_rows(
   observation: np.ndarray, action: Any, reward: Any, terminal: bool, checkpoint: int
 ) -> Rows:
-  """Returns one whole episode, which terminated or was truncated, as rows."""
+  """Returns one complete episode, which terminated or was truncated, as rows."""
   places = np.arange(len(observation))
   last = places == len(places) - 1
   return Rows(
@@ -118,7 +119,7 @@ def drop_before(parts: Iterable[Rows], count: int) -> Iterator[Rows]:
 
 
 def in_background(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
-  """Yields `items`, up to `ahead` of them computed beforehand in a thread; errors come through."""
+  """Yields `items`; a thread computes up to `ahead` of them in advance. Passes on errors."""
   ready: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
   stopped = threading.Event()
 
@@ -168,13 +169,13 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def file_stamps(paths: Iterable[pathlib.Path]) -> dict[str, list[int]]:
-  """Returns the size in bytes and the time of change in nanoseconds of each file, by name."""
+  """Returns the size in bytes and the modification time in nanoseconds of each file, by name."""
   found = {path.name: path.stat() for path in paths}
   return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
 
 
 def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-  """Returns in a few words how two identities differ, files by name; '' if they do not."""
+  """Returns a short text of how two identities differ, with files by name; '' if they are equal."""
   found = []
   for name in sorted(recorded.keys() | now.keys()):
     before, after = recorded.get(name), now.get(name)

@@ -36,8 +36,8 @@ class Dataset(NamedTuple):
   """A prepared dataset on disk.
 
   Attributes:
-    name: as 'rlu_atari_checkpoints_ordered/Pong_run_1'.
-    version: as '1.1.0'.
+    name: such as 'rlu_atari_checkpoints_ordered/Pong_run_1'.
+    version: such as '1.1.0'.
     path: the folder of that version.
     splits: file paths of each split, in order.
     episodes: how many episodes each file holds, in the order of `files`.
@@ -53,7 +53,7 @@ class Dataset(NamedTuple):
 
   @property
   def files(self) -> list[pathlib.Path]:
-    """All record files, split after split."""
+    """All record files, by split."""
     return [file for files in self.splits.values() for file in files]
 
   @property
@@ -63,7 +63,7 @@ class Dataset(NamedTuple):
     return shape[:-1] if _is_grey(self.observation) else shape
 
   def identity(self) -> dict[str, Any]:
-    """Returns what the dataset is, ready for JSON; it changes if a file changes."""
+    """Returns the dataset's identity, as JSON values; it changes if a file changes."""
     return {
       'dataset': self.name,
       'version': self.version,
@@ -72,15 +72,15 @@ class Dataset(NamedTuple):
 
 
 class Index(NamedTuple):
-  """Where each episode lies and how long it is, in the order the episodes were logged.
+  """Location and length of each episode, in logged order.
 
   Attributes:
     length: [E] int64, steps.
     checkpoint: [E] int64.
-    terminal: [E] bool, the episode ended for good.
-    file: [E] int64, number in `Dataset.files`.
-    offset: [E] int64, of the record's content in its file.
-    size: [E] int64, bytes of the content.
+    terminal: [E] bool, whether the episode terminated.
+    file: [E] int64, index in `Dataset.files`.
+    offset: [E] int64, start of the record's content in its file.
+    size: [E] int64, size of the content in bytes.
   """
 
   length: np.ndarray
@@ -96,7 +96,7 @@ class Steps(NamedTuple):
 
   Attributes:
     episode: its number.
-    row: [m] int64, their places in it.
+    row: [m] int64, their positions in it.
     observation: [m, *shape].
     action: [m] int32.
     reward: [m] float32.
@@ -114,11 +114,11 @@ def open_dataset(data_dir: str | os.PathLike, dataset: str, config: str) -> Data
 
   Args:
     data_dir: the `data_dir` of TFDS.
-    dataset: as 'rlu_atari_checkpoints_ordered'.
-    config: as 'Pong_run_1'.
+    dataset: such as 'rlu_atari_checkpoints_ordered'.
+    config: such as 'Pong_run_1'.
 
   Raises:
-    FileNotFoundError: if any part of it is missing; says what is there and how to get it.
+    FileNotFoundError: if any part of it is missing; the error says what is there and how to get it.
     ValueError: if it is not a dataset of episodes.
   """
   data_dir = pathlib.Path(data_dir).expanduser()
@@ -151,7 +151,7 @@ def open_dataset(data_dir: str | os.PathLike, dataset: str, config: str) -> Data
 
 
 def read_index(dataset: Dataset) -> Index:
-  """Reads every record once, checking its checksum, and notes where each episode lies.
+  """Reads every record once, checks its checksum, and records each episode's location.
 
   Raises:
     ValueError: if a file is damaged, or its records are not episodes.
@@ -181,11 +181,11 @@ def read_index(dataset: Dataset) -> Index:
           bar.update(whole)
         if offset != file.stat().st_size:
           raise ValueError('it does not end where its episodes do')
-      except Exception as error:  # Also an IndexError, of an episode without a step.
+      except Exception as error:  # Also an IndexError, for an episode without a step.
         raise ValueError(_damaged(dataset, file, str(error) or repr(error))) from error
   if not rows:
     raise ValueError(f'{dataset.path} holds no episodes. Delete it and prepare it again.')
-  # The ordered dataset is in this order already; `rlu_atari` is shuffled.
+  # The ordered dataset has this order already; `rlu_atari` is shuffled.
   rows.sort(key=lambda r: r[:2])
   table = np.array(rows, np.int64)
   return Index(
@@ -201,12 +201,12 @@ def read_index(dataset: Dataset) -> Index:
 def read_steps(
   dataset: Dataset, index: Index, wanted: Callable[[int], np.ndarray], episodes: np.ndarray
 ) -> Iterator[Steps]:
-  """Reads episodes in the order given, decoding in threads and in parts, so that memory is bounded.
+  """Reads episodes in the given order; decodes in threads and in parts, so that memory is bounded.
 
   Args:
     dataset: from `open_dataset`.
     index: from `read_index`.
-    wanted: for an episode's number, which of its rows to decode: [m] int64.
+    wanted: returns an episode's rows to decode, [m] int64, given its number.
     episodes: [e] int64, numbers of the episodes to read.
 
   Yields:
@@ -251,7 +251,7 @@ def read_steps(
 
 
 def read_rewards(dataset: Dataset, index: Index, episodes: np.ndarray) -> Iterator[np.ndarray]:
-  """Yields the rewards of all rows of each episode, [T] float32, decoding no frame."""
+  """Yields the rewards of all rows of each episode, [T] float32, without decoding frames."""
   with concurrent.futures.ThreadPoolExecutor(cores.count()) as pool:
     for _, feature in _features(dataset, index, episodes, pool):
       yield np.array(feature['steps/reward'].float_list.value, np.float32)
@@ -260,7 +260,7 @@ def read_rewards(dataset: Dataset, index: Index, episodes: np.ndarray) -> Iterat
 def _features(
   dataset: Dataset, index: Index, episodes: np.ndarray, pool: concurrent.futures.Executor
 ) -> Iterator[tuple[int, Any]]:
-  """Yields each episode's number and its record, parsed; a bounded amount ahead in `pool`."""
+  """Yields each episode's number and parsed record; `pool` parses a bounded number in advance."""
   files = dataset.files
 
   def read(episode: int) -> Any:
@@ -301,7 +301,7 @@ def _open_version(path: pathlib.Path, name: str, version: str, remedy: str) -> D
   again = f'Delete the folder; then: {remedy}'
   try:
     builder = tfds.builder_from_directory(path)
-  except Exception as error:  # Whatever TFDS meets in half-written metadata.
+  except Exception as error:  # TFDS raises many kinds of errors for half-written metadata.
     raise FileNotFoundError(f'{path} cannot be opened by TFDS ({error}). {again}') from error
   splits = {
     split: [pathlib.Path(f) for f in builder.info.splits[split].filepaths]
@@ -330,7 +330,7 @@ def _open_version(path: pathlib.Path, name: str, version: str, remedy: str) -> D
 
 
 def _decoder(feature: Any) -> Callable[[bytes], np.ndarray]:
-  """Returns what decodes one stored observation; a last axis of one grey channel is dropped."""
+  """Returns the decoder of one stored observation, which drops a last axis of one grey channel."""
   import cv2
 
   shape = tuple(feature.shape)
@@ -353,7 +353,7 @@ def _is_grey(feature: Any) -> bool:
 
 
 def _checkpoint(file: str, feature: Any) -> int:
-  """Returns the checkpoint a file's split gives, else the one the episode gives."""
+  """Returns the checkpoint in the name of a file's split, or else that of the episode."""
   match = re.search(r'-checkpoint_(\d+)\.', file)
   return int(match[1]) if match else feature['checkpoint_id'].int64_list.value[0]
 
@@ -363,7 +363,7 @@ def _damaged(dataset: Dataset, file: pathlib.Path, why: str) -> str:
 
 
 def _folders(path: pathlib.Path) -> list[str]:
-  """Returns the names of the folders in `path`, less hidden ones and TFDS's own `downloads`."""
+  """Returns the names of the folders in `path`, without hidden ones and TFDS's own `downloads`."""
   found = (p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
   return sorted(name for name in found if name != 'downloads')
 

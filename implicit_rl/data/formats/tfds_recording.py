@@ -1,4 +1,4 @@
-"""A TFDS dataset of episodes, or some rows of it, as a recording that a store is made from."""
+"""A TFDS dataset of episodes, or some of its rows, as a recording for making a store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from implicit_rl.data import transitions
 from implicit_rl.data.formats import recordings, tfds_files
 
-# From how many episodes, and how many frames of each at most, a dictionary is made.
+# Number of episodes, and maximum number of frames of each, for training a dictionary.
 _SAMPLE_EPISODES, _SAMPLE_FRAMES = 100, 20
 
 
@@ -20,7 +20,7 @@ class TfdsRecording(recordings.Recording):
 
   Args:
     files: from `tfds_files.open_dataset`.
-    index: from `tfds_files.read_index`; its lengths say how many rows of each episode count.
+    index: from `tfds_files.read_index`; its lengths are the numbers of rows of each episode to use.
     keep: [N] bool, which rows are wanted; None for all.
   """
 
@@ -43,9 +43,9 @@ class TfdsRecording(recordings.Recording):
     return np.dtype(self._files.observation.np_dtype)
 
   def identity(self) -> dict[str, Any]:
-    """Returns what the data is: the files' names, sizes and times of change among it."""
+    """Returns the data's identity, with the files' names, sizes and modification times."""
     rows = {}
-    if not self._all:  # Which rows are kept, and of which episodes' rows that is said.
+    if not self._all:  # Which rows are kept, and the episodes that these flags belong to.
       digest = hashlib.sha256(np.asarray(self._index.length, np.int64).tobytes())
       digest.update(np.packbits(self._keep).tobytes())
       rows = {'rows_sha256': digest.hexdigest()[:32]}
@@ -83,7 +83,7 @@ class TfdsRecording(recordings.Recording):
     episodes = np.flatnonzero(before[end] > before[begin])
     terminal = np.zeros(len(wanted), bool)
     terminal[end[self._index.terminal & (self._index.length > 0)] - 1] = True
-    last = np.zeros(len(wanted), bool)  # Of what is kept.
+    last = np.zeros(len(wanted), bool)  # Of the kept rows.
     last[self._keep] = transitions.segment_ends(self._ends, self._keep)
 
     def rows_of(episode: int) -> np.ndarray:

@@ -20,14 +20,14 @@ FOOTER = 4  # Bytes after it.
 
 
 def read(file: pathlib.Path, count: int) -> Iterator[bytes]:
-  """Yields the contents of the first records, each once its checksums are right.
+  """Yields the contents of the first records, each after its checksums were verified.
 
   Args:
     file: a TFRecord file, not compressed.
     count: how many records.
 
   Raises:
-    ValueError: where the file is not what was written, or ends before.
+    ValueError: if the file is altered or truncated.
   """
   with file.open('rb') as stream:
     for _ in range(count):
@@ -60,14 +60,14 @@ def features(content: bytes) -> Any:
 
 
 def _checksum(data: bytes) -> bytes:
-  """CRC-32C, rotated and shifted, as TFRecord files have it."""
+  """Returns the CRC-32C, rotated and shifted as in TFRecord files."""
   crc = google_crc32c.value(data)
   return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 @functools.cache
 def _example() -> Any:
-  """The class of `tf.train.Example`, in a pool of its own: TensorFlow may define it too."""
+  """Returns the class of `tf.train.Example`, in its own pool: TensorFlow may define it too."""
   field = descriptor_pb2.FieldDescriptorProto
   file = descriptor_pb2.FileDescriptorProto(name='example', package='example', syntax='proto3')
 
@@ -93,7 +93,7 @@ def _example() -> Any:
   entry = message('FeatureEntry', ('key', 'STRING', False), ('value', 'Feature', False))
   entry.options.map_entry = True
   holder = message('Features', ('feature', 'Features.FeatureEntry', True))
-  holder.nested_type.append(entry)  # A map's entry stands in the message that has the map.
+  holder.nested_type.append(entry)  # A map's entry type is nested in the message that has the map.
   file.message_type.remove(entry)
   message('Example', ('features', 'Features', False))
   pool = descriptor_pool.DescriptorPool()

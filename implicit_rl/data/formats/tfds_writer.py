@@ -1,10 +1,10 @@
-"""Turns episodes of our own agents into datasets that TFDS itself reads, in DQN Replay's layout.
+"""Writes episodes of our own agents as datasets that TFDS itself reads, in DQN Replay's layout.
 
 Atari episodes become `rlu_atari_checkpoints_ordered/{Game}_run_{n}`, with the official builder's
 features, split names and version, so `tfds.load` reads them with its own registered builder.
 MinAtar episodes become `minatar_checkpoints_ordered/{Game}_run_{n}`: the same fields, observations
 as compressed boolean tensors; `tfds.load` reads them from their own metadata. Any other name is
-written like MinAtar's, with observations of the shape and dtype that they have.
+written like MinAtar's, with observations of their own shape and dtype.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def write_dataset(
   """Writes a dataset that `tfds.load(f'{name}/{config}', data_dir=directory)` reads.
 
   It appears under its final name only when it is complete. Pairs may come from a generator: frames
-  are compressed as they come, and held. A mapping of checkpoints to generators holds one episode.
+  are compressed one by one and kept in memory. With a mapping of checkpoints to generators only one
+  episode is in memory.
 
   Args:
     directory: the `data_dir` of TFDS and of our loader.
@@ -57,18 +58,18 @@ def write_dataset(
     episodes: pairs of a checkpoint's number (0 to 99, giving the split `checkpoint_07`) and an
       episode, or episodes by checkpoint, in the order they were played. An episode maps
       `observation` [T, *shape] (Atari: 84×84 or 84×84×1 uint8; MinAtar: 10×10×C, zeros and ones;
-      else any number), `action` [T] integers, `reward` [T] (Atari: within [-1, 1], as the official
-      data is clipped) and `terminal`, a bool or [T] bool: True on the last step if the episode
-      ended for good, False if a time limit cut it off.
-      Row t is what was seen, done and received at step t; nothing is shifted.
-    description: said about the dataset; the official one describes itself.
-    overwrite: replace a dataset that is already there.
+      otherwise any numbers), `action` [T] integers, `reward` [T] (Atari: within [-1, 1], as the
+      official data is clipped) and `terminal`, a bool or [T] bool: True on the last step if the
+      episode terminated, False if a time limit truncated it. Row t has the observation, action and
+      reward of step t; nothing is shifted.
+    description: text about the dataset; the official one has its own.
+    overwrite: whether to replace an existing dataset.
 
   Returns:
     The folder written.
 
   Raises:
-    FileExistsError: if it is there already and `overwrite` is False.
+    FileExistsError: if it exists and `overwrite` is False.
     ValueError: if an episode does not fit the format.
   """
   check_config(name, config)
@@ -90,7 +91,7 @@ def write_dataset(
     builder_class.name = name
     builder = builder_class(data_dir=os.fspath(aside), config=config)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-      builder.download_and_prepare()  # A bar for each split would scroll everything else away.
+      builder.download_and_prepare()  # A bar for each split would fill the screen.
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
       os.rename(target, aside / 'replaced')
@@ -123,13 +124,13 @@ def _official_builder() -> Any:
 
 
 def _kind(episode: Episode, name: str) -> Kind:
-  """Shape and dtype of an observation, as it is stored."""
+  """Returns shape and dtype of a stored observation."""
   observation = np.asarray(episode['observation'])
   return observation.shape[1:], np.dtype(bool) if name == MINATAR else observation.dtype
 
 
 def _at_once(episodes: Iterable[tuple[int, Episode]], name: str) -> tuple[Splits, Kind]:
-  """Returns the examples of all splits, and what an observation is."""
+  """Returns the examples of all splits, and an observation's shape and dtype."""
   splits: dict[str, list[tuple[int, dict]]] = {}
   kinds = {}
   for checkpoint, episode in episodes:
@@ -144,7 +145,7 @@ def _at_once(episodes: Iterable[tuple[int, Episode]], name: str) -> tuple[Splits
 
 
 def _lazily(episodes: Mapping[int, Iterable[Episode]], name: str) -> tuple[Splits, Kind]:
-  """Returns generators of the examples of each split, and what an observation is."""
+  """Returns generators of the examples of each split, and an observation's shape and dtype."""
 
   def examples(checkpoint: int, held: Iterable[Episode]) -> Iterator[tuple[int, dict]]:
     for number, episode in enumerate(held):
@@ -176,7 +177,7 @@ def _atari_builder(splits: Splits) -> Any:
   """Returns a subclass of the official builder: its features, configurations and metadata."""
 
   class Writer(_official_builder(), skip_registration=True):  # type: ignore[misc,call-arg]
-    """The official dataset, filled with our episodes."""
+    """The official dataset with our episodes."""
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
       return _generators(splits)
@@ -224,7 +225,7 @@ def _plain_builder(config: str, splits: Splits, kind: Kind, description: str) ->
       return _generators(splits)
 
     def _generate_examples(self) -> Any:
-      """TFDS wants the method; the split generators are complete without it."""
+      """TFDS requires the method; the split generators are complete without it."""
       return iter(())
 
   return Writer
@@ -236,9 +237,9 @@ def _generators(splits: Splits) -> dict[str, Any]:
 
 
 def _example(episode: Episode, checkpoint: int, number: int, name: str) -> dict:
-  """Returns one episode as the builders take it, frames already compressed where possible.
+  """Returns one episode in the builders' format, with compressed frames where possible.
 
-  Discounts follow the official conversion of an episode that ended for good: 1, ..., 1, 0, 0.
+  Discounts follow the official conversion of a terminated episode: 1, ..., 1, 0, 0.
   """
   missing = {'observation', 'action', 'reward', 'terminal'} - set(episode)
   if missing:

@@ -1,7 +1,7 @@
 """Datasets of vector observations on disk: files of flat arrays, and local Minari datasets.
 
-An online run writes its whole replay in D4RL's flat HDF5 layout; files of others are HDF5, .npz or
-Parquet. Minari's are read and written by its own library.
+An online run writes its whole replay in D4RL's flat HDF5 layout. Other files are HDF5, .npz or
+Parquet. Minari's own library reads and writes its datasets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ATTRIBUTES = ('dataset', 'environment', 'game', 'run')
 
 
 class Dataset(NamedTuple):
-  """Episodes in logged order, and what is known of where they are from, ready for JSON."""
+  """Episodes in logged order, and facts on their origin, as JSON values."""
 
   episodes: list[VectorEpisode]
   about: dict[str, Any]
@@ -36,12 +36,12 @@ def read(path: str | os.PathLike, time_limit: int | None = None) -> Dataset:
 
   Args:
     path: the file or folder.
-    time_limit: steps after which an episode was cut; needed for a flat file that has neither
+    time_limit: steps after which an episode was truncated; needed for a flat file that has neither
       `timeouts` nor `next_observations`.
 
   Raises:
-    FileNotFoundError: if nothing that can be read is there.
-    ValueError: if it is of another layout.
+    FileNotFoundError: if there is nothing readable.
+    ValueError: if it has another layout.
   """
   path = pathlib.Path(path).expanduser()
   if (path / MINARI_FILE).is_file():
@@ -60,7 +60,7 @@ def read(path: str | os.PathLike, time_limit: int | None = None) -> Dataset:
 
 
 def read_flat(path: pathlib.Path, time_limit: int | None = None) -> Dataset:
-  """Reads a file of flat arrays; see `flat_arrays.episodes_of` for what it holds."""
+  """Reads a file of flat arrays; see `flat_arrays.episodes_of` for its content."""
   arrays, attributes = array_files.read(path)
   about = {
     name: value.item() if isinstance(value, np.generic) else value
@@ -76,8 +76,8 @@ def write_flat(
 ) -> None:
   """Writes episodes in the flat layout, compressed without loss.
 
-  Where all have T+1 observations, it has `next_observations`; else a cut episode's last step can
-  start no transition.
+  If all episodes have T+1 observations, the file has `next_observations`. Otherwise a truncated
+  episode's last step cannot start a transition.
 
   Raises:
     ValueError: if there is no episode.
@@ -133,16 +133,16 @@ def write_dataset(
   overwrite: bool = False,
   about: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
-  """Writes a replay; as `tfds_writer.write_dataset`, for vectors.
+  """Writes a replay of vectors; otherwise as `tfds_writer.write_dataset`.
 
   Args:
-    directory: holds datasets.
-    name: the dataset's, as 'mujoco'.
-    config: as 'Hopper_run_1'.
+    directory: folder of datasets.
+    name: the dataset's, such as 'mujoco'.
+    config: such as 'Hopper_run_1'.
     episodes: (stage, rows) in logged order; rows hold `observation` [T, D], `action`, `reward`,
       `terminal` [T] and, if all have it, `final_observation` [D].
     overwrite: replace a dataset that is already there.
-    about: what to record beside the game's name, such as gymnasium's id as `environment`.
+    about: facts to record besides the game's name, such as gymnasium's id as `environment`.
 
   Returns:
     The folder written.
@@ -176,10 +176,10 @@ def _episode(rows: Mapping[str, Any]) -> VectorEpisode:
 
 
 def read_minari(folder: str | os.PathLike) -> Dataset:
-  """Reads a local Minari dataset; observations that are dictionaries or tuples are put end to end.
+  """Reads a local Minari dataset; observations that are dictionaries or tuples are concatenated.
 
   Args:
-    folder: the dataset's, which holds `data/main_data.hdf5`; nothing is read from a network.
+    folder: the dataset's folder, with `data/main_data.hdf5`; nothing is read from a network.
 
   Raises:
     ImportError: if Minari is not installed.
@@ -206,7 +206,7 @@ def read_minari(folder: str | os.PathLike) -> Dataset:
   about: dict[str, Any] = {'dataset': str(dataset.spec.dataset_id)}
   spec = dataset.spec.env_spec
   if spec is not None and str(spec.entry_point).startswith('gymnasium.envs.mujoco'):
-    about['game'] = spec.name  # As our environment is called: Hopper.
+    about['game'] = spec.name  # The name of our environment: Hopper.
   return Dataset(episodes, about)
 
 
@@ -216,11 +216,11 @@ def write_minari(
   """Writes a local Minari dataset, below `MINARI_DATASETS_PATH` or Minari's own default.
 
   Args:
-    name: as 'mujoco/hopper/sac-v0'.
+    name: such as 'mujoco/hopper/sac-v0'.
     dataset: episodes of T+1 observations.
-    environment: gymnasium's id of what made it; 'my_module:MyGame-v0' imports `my_module` first.
-      None takes what the dataset says of itself.
-    **metadata: what else Minari records, such as `author` and `description`.
+    environment: gymnasium's id of its environment; 'my_module:MyGame-v0' imports `my_module` first.
+      None uses the id that the dataset records.
+    **metadata: other facts that Minari records, such as `author` and `description`.
 
   Returns:
     The folder written.
@@ -263,7 +263,7 @@ def write_minari(
 
 
 def _make(environment: str | None) -> Any:
-  """Makes the task, which Minari describes; fails before Minari has created a folder."""
+  """Creates the task that Minari describes; fails before Minari has created a folder."""
   if environment is None:
     return None
   import gymnasium
@@ -271,7 +271,7 @@ def _make(environment: str | None) -> Any:
   try:
     game = gymnasium.make(environment)
     assert game.spec is not None
-    game.spec.to_json()  # Minari writes it; a class as entry_point has none.
+    game.spec.to_json()  # Minari writes it; a class as entry_point has no JSON form.
   except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
     raise ValueError(
       f'gymnasium cannot make {environment!r}: {" ".join(str(error).split())} Pass --environment '
@@ -289,9 +289,9 @@ def _import_minari() -> Any:
 
 
 def _flatten(values: Any, space: Any) -> np.ndarray:
-  """[T, ...] arrays, or dictionaries and tuples of them, as one array [T, D]; images stay.
+  """Joins arrays [T, ...] in dictionaries and tuples into one [T, D]; images are unchanged.
 
-  Numbered states become one-hot vectors, as `gymnasium.spaces.flatten` has them.
+  Discrete states become one-hot vectors, as in `gymnasium.spaces.flatten`.
   """
   if isinstance(values, Mapping):
     return np.concatenate([_flatten(values[name], space[name]) for name in space], axis=1)
@@ -307,7 +307,7 @@ def _flatten(values: Any, space: Any) -> np.ndarray:
 
 
 def _as_actions(actions: Any, space: Any) -> np.ndarray:
-  """Whole numbers from 0 [T], or float32 [T, A] scaled from the space's bounds to [−1, 1]."""
+  """Returns whole numbers from 0 [T], or float32 [T, A] scaled to [−1, 1] from the bounds."""
   if type(space).__name__ == 'Discrete':
     return (np.asarray(actions).reshape(-1) - int(space.start)).astype(np.int32)
   actions = _flatten(actions, space)

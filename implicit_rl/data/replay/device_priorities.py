@@ -1,8 +1,8 @@
-"""Priorities of a replay memory in device memory: drawing in proportion, in jitted programs.
+"""Priorities of a replay in device memory, and draws in proportion to them in jitted programs.
 
-Sums are kept of blocks as long as they are many (about √N), so a draw runs over √N sums and then
-over the √N priorities of one block, and a written priority costs one block's sum. Nothing drifts:
-sums are always recomputed from the priorities.
+The sums of about √N blocks with √N priorities each are stored. A draw therefore searches √N sums
+and then the √N priorities of one block, and writing a priority costs one block's sum. Sums are
+always recomputed from the priorities, so rounding errors do not accumulate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LEAST_PROBABILITY = 1e-10  # Dopamine's, added to each probability before it is
 
 
 class Priorities(NamedTuple):
-  """A pytree.
+  """The priorities: a pytree.
 
   Attributes:
     value: [N] float32, at least 0; 0 is never drawn.
@@ -32,14 +32,14 @@ class Priorities(NamedTuple):
 
 
 def empty(size: int) -> Priorities:
-  """No priority yet for any of `size` places."""
+  """Returns priorities 0 for `size` places."""
   blocks = next(d for d in range(int(size**0.5), 0, -1) if size % d == 0)
   zeros = jnp.zeros(size, jnp.float32)
   return Priorities(zeros, jnp.zeros(blocks, jnp.float32), jnp.float32(1))
 
 
 def put(priorities: Priorities, places: jax.Array, value: jax.Array) -> Priorities:
-  """Writes `value` [B] at `places` [B]; of a place that comes twice one value stays. Pure."""
+  """Writes `value` [B] at `places` [B]; if a place occurs twice, one value is used. Pure."""
   written = priorities.value.at[places].set(value)
   by_block = written.reshape(len(priorities.block_sums), -1)
   touched = places // by_block.shape[1]
@@ -52,9 +52,10 @@ def draw(priorities: Priorities, key: PRNGKey, count: int, *, stratified: bool) 
 
   Args:
     priorities: not all 0.
-    key: decides the draw.
+    key: determines the draw.
     count: B.
-    stratified: one from each of B equal shares of the sum (Schaul et al., 2016, appendix B.2.1).
+    stratified: draw one from each of B equal shares of the sum (Schaul et al., 2016, appendix
+      B.2.1).
 
   Returns:
     [B] int32 places.
@@ -74,7 +75,7 @@ def draw(priorities: Priorities, key: PRNGKey, count: int, *, stratified: bool) 
 
 
 def importance(priorities: Priorities, places: jax.Array) -> jax.Array:
-  """Weights P^−½ of what was drawn, divided by the largest, as in Dopamine's Rainbow: [B]. Pure."""
+  """Returns weights P^−½ [B] of places, divided by the largest, as in Dopamine's Rainbow. Pure."""
   probability = priorities.value[places] / jnp.sum(priorities.block_sums)
   weight = 1.0 / jnp.sqrt(probability + _LEAST_PROBABILITY)
   return weight / jnp.max(weight)

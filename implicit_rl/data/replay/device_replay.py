@@ -1,7 +1,7 @@
 """The replay memory of a compiled online loop: a ring buffer in device memory.
 
-`Memory` and the functions on it are pure and run inside jitted loops; `DeviceReplay` is the data
-source that an agent holds, which owns the settings and the memory between two calls of the loop.
+`Memory` and the functions on it are pure and run inside jitted loops; `DeviceReplay` is the agent's
+data source, which has the settings, and the memory between two calls of the loop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_ROUNDS = 1000
 
 
 class Settings(NamedTuple):
-  """How transitions are cut; as the agent's.
+  """Settings of transitions, equal to the agent's.
 
   Attributes:
     stack_size: S, frames per state.
@@ -43,8 +43,8 @@ class Memory(NamedTuple):
 
   Attributes:
     rows: the newest C rows of E streams.
-    added: [] int32, rows ever added to each stream.
-    current_start: [E] int32, first row of each stream's episode being written.
+    added: [] int32, total number of rows added to each stream.
+    current_start: [E] int32, first row of each stream's current episode.
     priorities: of the C·E places, row t of stream e at (t mod C)·E + e; None for uniform sampling.
   """
 
@@ -55,7 +55,7 @@ class Memory(NamedTuple):
 
   @property
   def capacity(self) -> int:
-    """C, rows held of each stream."""
+    """C, number of rows of each stream."""
     return self.rows.action.shape[0]
 
   @property
@@ -65,7 +65,7 @@ class Memory(NamedTuple):
 
 
 class Drawn(NamedTuple):
-  """Which rows a batch starts at: t and stream, [B] int32 each."""
+  """Rows that a batch starts at: t and stream, [B] int32 each."""
 
   t: jax.Array
   stream: jax.Array
@@ -83,14 +83,14 @@ def add(
 
   Args:
     memory: the content.
-    observation: [E, *observation_shape], what was seen before acting.
+    observation: [E, *observation_shape], before acting.
     action: [E] int32.
     reward: [E] float32.
-    terminal: [E] bool, the episode ended for good.
-    episode_end: [E] bool, it ended, for good or by a time limit.
+    terminal: [E] bool, whether the episode terminated.
+    episode_end: [E] bool, whether it ended, terminated or truncated.
 
   Returns:
-    The new content; with priorities, the new rows have the largest there has been.
+    The new content; with priorities, the new rows have the largest priority so far.
   """
   t = memory.added
   new = device_store.DeviceRows(
@@ -117,17 +117,17 @@ def sample(
 ) -> tuple[types.Batch, Drawn]:
   """Draws a batch of complete transitions, with replacement. Pure.
 
-  Uniformly, or in proportion to the priorities. Incomplete rows that come up (a few of the newest,
-  and the last of episodes that were cut) are drawn again from everything.
+  Draws are uniform, or in proportion to the priorities. Incomplete rows (a few of the newest, and
+  the last of truncated episodes) are replaced by new draws from all rows.
 
   Args:
     memory: the content; at least one transition in it must be complete.
     key: decides the draw.
     batch_size: B.
-    settings: how transitions are cut.
+    settings: settings of transitions.
 
   Returns:
-    The batch [B, ...], weighted if there are priorities, and which rows it starts at.
+    The batch [B, ...], weighted if there are priorities, and the rows that it starts at.
   """
 
   def missing(drawn: Drawn) -> jax.Array:
@@ -160,7 +160,7 @@ def sample(
 
 
 def set_priorities(memory: Memory, drawn: Drawn, priority: jax.Array) -> Memory:
-  """Remembers what the rows of a batch were worth, [B], at least 0; else changes nothing. Pure."""
+  """Sets priorities [B], at least 0, of a batch's rows; does nothing without priorities. Pure."""
   priorities = memory.priorities
   if priorities is None:
     return memory
@@ -174,7 +174,7 @@ def _places(memory: Memory, drawn: Drawn) -> jax.Array:
 
 
 def _propose(memory: Memory, key: types.PRNGKey, batch_size: int, *, first: bool) -> Drawn:
-  """Rows that are held, complete or not."""
+  """Returns rows in memory, complete or not."""
   if memory.priorities is None:
     t_key, stream_key = jax.random.split(key)
     oldest = jnp.maximum(memory.added - memory.capacity, 0)
@@ -183,11 +183,11 @@ def _propose(memory: Memory, key: types.PRNGKey, batch_size: int, *, first: bool
   places = device_priorities.draw(memory.priorities, key, batch_size, stratified=first)
   at, stream = jnp.divmod(places, memory.streams)
   newest = memory.added - 1
-  return Drawn(newest - (newest - at) % memory.capacity, stream)  # The newest row at this place.
+  return Drawn(newest - (newest - at) % memory.capacity, stream)  # The newest row at this position.
 
 
 def update_key(key: types.PRNGKey, update: int | jax.Array) -> types.PRNGKey:
-  """The key that decides what an update draws; `key` is `DeviceReplay.key`. Pure."""
+  """Returns the key of an update's draws; `key` is `DeviceReplay.key`. Pure."""
   return jax.random.fold_in(jax.random.fold_in(key, transitions.TRAINING_STREAM), update)
 
 
@@ -206,15 +206,15 @@ class DeviceReplay(source.DataSource):
     update_horizon: n.
     gamma: discount per step, for the n-step reward sum.
     seed: all sampling derives from it.
-    capacity: rows held, all streams together; one row is one environment step.
-    num_environments: E, environments that run side by side, each a stream of its own.
+    capacity: maximum number of rows of all streams together; one row is one environment step.
+    num_environments: E, number of parallel environments; each has its own stream.
     prioritized: draw in proportion to the priorities that updates report (Schaul et al., 2016).
 
   Attributes:
-    key: what all sampling derives from.
+    key: all sampling derives from it.
     memory: the content, replaced by each call of the loop.
     num_environments: E.
-    settings: how transitions are cut.
+    settings: settings of transitions.
 
   Raises:
     ValueError: if a setting is out of range.
@@ -267,7 +267,7 @@ class DeviceReplay(source.DataSource):
       self.memory = self.memory._replace(priorities=device_priorities.empty(capacity))
 
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
-    """See `DataSource.sample`: what these updates draw if nothing is added in between."""
+    """See `DataSource.sample`: the draws of these updates if nothing is added in between."""
     batches = [
       self._sample(update_key(self.key, first_update + k), batch_size)[0]
       for k in range(num_updates)
@@ -275,7 +275,7 @@ class DeviceReplay(source.DataSource):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
   def fixed_batch(self, size: int) -> types.Batch:
-    """Returns `size` i.i.d. transitions of what is held now, uniformly, whatever the priorities."""
+    """Returns `size` i.i.d. transitions of the current content, uniformly, without priorities."""
     key = jax.random.fold_in(self.key, transitions.FIXED_BATCH_STREAM + 2**30)
     batch, drawn = self._sample(key, size, uniform=True)
     return batch._replace(return_to_go=self._returns(drawn))
@@ -295,7 +295,7 @@ class DeviceReplay(source.DataSource):
     reward, terminal, episode_end = (
       np.asarray(column)[at].T for column in (rows.reward, rows.terminal, rows.episode_end)
     )  # [E, T]
-    episode_end = episode_end | (np.arange(len(at)) == len(at) - 1)  # Nothing is known of the rest.
+    episode_end = episode_end | (np.arange(len(at)) == len(at) - 1)  # The rest is unknown.
     places = np.asarray(drawn.stream, np.int64) * len(at) + np.asarray(drawn.t) - oldest
     return transitions.returns_of(
       places, reward.ravel(), terminal.ravel(), episode_end.ravel(), self.settings.gamma
@@ -316,12 +316,12 @@ class DeviceReplay(source.DataSource):
 
   @property
   def compiled_memory(self) -> DeviceReplay:
-    """Itself: a compiled loop adds and draws within its program."""
+    """This object: a compiled loop adds and draws within its program."""
     return self
 
   @property
   def added(self) -> int:
-    """Rows ever added to each stream."""
+    """Total number of rows added to each stream."""
     return int(self.memory.added)
 
   @property
@@ -341,17 +341,17 @@ class DeviceReplay(source.DataSource):
 
   @property
   def max_action(self) -> int:
-    """The largest action held now; -1 when empty."""
+    """The largest action in memory; -1 if empty."""
     return int(self.memory.rows.action.max()) if self.added else -1
 
   @property
   def reward_range(self) -> tuple[float, float] | None:
-    """The smallest and the largest reward held now; None when empty."""
+    """The smallest and the largest reward in memory; None if empty."""
     held = np.asarray(self.memory.rows.reward[: self.added])
     return (float(held.min()), float(held.max())) if held.size else None
 
   def describe(self) -> dict[str, Any]:
-    """Returns what the memory is, ready for JSON."""
+    """Returns a description of the memory, as JSON values."""
     return {
       'dataset': 'online replay',
       'capacity': int(self.memory.rows.action.size),
@@ -366,12 +366,12 @@ class DeviceReplay(source.DataSource):
     }
 
   def identity(self) -> dict[str, Any]:
-    """Returns what a continued run must find again, ready for JSON."""
+    """Returns the values that must be equal in a resumed run, as JSON values."""
     changing = ('rows_added', 'transitions')
     return {name: value for name, value in self.describe().items() if name not in changing}
 
   def state_dict(self) -> dict[str, Any]:
-    """Returns all that a checkpoint needs, as nested dicts of arrays, the frames compressed."""
+    """Returns everything for a checkpoint, as nested dicts of arrays with compressed frames."""
     state = jax.tree.map(np.asarray, serialization.to_state_dict(self.memory))
     frames = np.ascontiguousarray(state['rows']['observation']).view(np.uint8)
     packed = zstandard.ZstdCompressor(level=1).compress(frames.data)
@@ -379,7 +379,7 @@ class DeviceReplay(source.DataSource):
     return state
 
   def load_state_dict(self, state: Mapping[str, Any]) -> None:
-    """Replaces the content by that of a checkpoint.
+    """Replaces the content by a checkpoint's.
 
     Raises:
       ValueError: if the checkpoint does not fit this memory.

@@ -1,4 +1,4 @@
-"""The replay memory of an online agent: the newest transitions, oldest forgotten first."""
+"""The replay memory of an online agent: the newest transitions, first in, first out."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MAX_ROUNDS = 64
 
 @gin.configurable(denylist=[*source.FROM_AGENT, 'action_shape'])
 class OnlineReplay(source.RowSource):
-  """First-in-first-out replay that holds each frame once; a `DataSource` that grows.
+  """First-in-first-out replay that stores each frame once; a `DataSource` that grows.
 
-  Rows are numbered from 0 for the whole run, so neither an n-step window nor a stack can pass for
-  complete when the write head has overwritten part of it: such rows are simply not drawn.
+  Rows are numbered from 0 for the whole run. N-step windows and stacks whose rows are partly
+  overwritten are therefore detected and not drawn.
 
-  What update u draws depends on the seed, u and the memory's content when it is drawn.
+  The draws of update u depend on the seed, u and the memory's content at that time.
 
   Args:
     observation_shape: shape of one frame.
@@ -31,7 +31,7 @@ class OnlineReplay(source.RowSource):
     gamma: discount per step, for the n-step reward sum.
     seed: all sampling derives from it.
     action_shape: () for discrete actions, (A,) for continuous ones.
-    capacity: rows held; one row is one environment step.
+    capacity: maximum number of rows; one row is one environment step.
 
   Raises:
     ValueError: if a setting is out of range.
@@ -64,15 +64,15 @@ class OnlineReplay(source.RowSource):
         episode_end=np.zeros(capacity, bool),
         episode_start=np.zeros(capacity, np.int64),
       ),
-      frame_store.RawFrames(self._observations),  # Row t lies at position t mod capacity.
+      frame_store.RawFrames(self._observations),  # Row t is at position t mod capacity.
       stack_size=stack_size,
       update_horizon=update_horizon,
       gamma=gamma,
       seed=seed,
     )
-    self._added = 0  # Rows ever added; the next row's number.
-    self._current_start = 0  # First row of the episode being written.
-    self._counted = (-1, 0)  # (rows added, transitions): what `len` found last.
+    self._added = 0  # Total number of rows added; the next row's number.
+    self._current_start = 0  # First row of the current episode.
+    self._counted = (-1, 0)  # (rows added, transitions): the last result of `len`.
 
   def add(
     self,
@@ -85,11 +85,11 @@ class OnlineReplay(source.RowSource):
     """Appends one environment step, overwriting the oldest once the memory is full.
 
     Args:
-      observation: [*observation_shape], what was seen before acting.
+      observation: [*observation_shape], before acting.
       action: the action taken.
-      reward: what it earned.
-      terminal: the episode ended for good.
-      episode_end: the episode ended, for good or by a time limit; `terminal` if None.
+      reward: its reward.
+      terminal: whether the episode terminated.
+      episode_end: whether the episode ended, terminated or truncated; `terminal` if None.
     """
     observation = np.asarray(observation)
     if observation.shape != self.observation_shape:
@@ -111,17 +111,17 @@ class OnlineReplay(source.RowSource):
       self._current_start = self._added
 
   def end_episode(self) -> None:
-    """Marks the newest row as the end of its episode, as when an iteration stops in mid-episode."""
+    """Marks the newest row as the end of its episode, if an iteration stops in mid-episode."""
     if self._added:
       self._columns.episode_end[(self._added - 1) % self._capacity] = True
       self._current_start = self._added
       self._counted = (-1, 0)
 
   def rows(self, first: int, last: int) -> dict[str, np.ndarray]:
-    """Returns rows `first` to `last`, without it, as one stream: arrays [1, T, ...] by name.
+    """Returns rows `first` to `last` − 1 as one stream: arrays [1, T, ...] by name.
 
     Raises:
-      ValueError: if some are not held any more.
+      ValueError: if some are overwritten.
     """
     if not self._oldest <= first <= last <= self._added:
       raise ValueError(
@@ -140,12 +140,12 @@ class OnlineReplay(source.RowSource):
 
   @property
   def recorder(self) -> OnlineReplay:
-    """Itself: agents add their steps as they act."""
+    """This object: agents add their steps while they act."""
     return self
 
   @property
   def size(self) -> int:
-    """Rows held now."""
+    """Number of rows in memory."""
     return self._added - self._oldest
 
   @property
@@ -160,12 +160,12 @@ class OnlineReplay(source.RowSource):
 
   @property
   def max_action(self) -> int:
-    """The largest action held now; -1 when empty, or if actions are continuous."""
+    """The largest action in memory; -1 if empty, or if actions are continuous."""
     held = self._columns.action[: self.size]
     return int(held.max()) if len(held) and held.ndim == 1 else -1
 
   def describe(self) -> dict[str, Any]:
-    """Returns what the memory is, ready for JSON."""
+    """Returns a description of the memory, as JSON values."""
     return {
       'dataset': 'online replay',
       'capacity': self._capacity,
@@ -175,7 +175,7 @@ class OnlineReplay(source.RowSource):
     }
 
   def state_dict(self) -> dict[str, np.ndarray]:
-    """Returns all that a checkpoint needs, as arrays: only the rows held, oldest first."""
+    """Returns everything for a checkpoint, as arrays: only the rows in memory, oldest first."""
     at = np.arange(self._oldest, self._added) % self._capacity
     state = {name: column[at] for name, column in self._columns._asdict().items()}
     state['observation'] = self._observations[at]
@@ -184,10 +184,10 @@ class OnlineReplay(source.RowSource):
     return state
 
   def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-    """Replaces the content by that of a checkpoint.
+    """Replaces the content by a checkpoint's.
 
     Args:
-      state: what `state_dict` returned, from a memory of the same capacity and frame.
+      state: from `state_dict` of a memory with the same capacity and frame.
 
     Raises:
       ValueError: if the checkpoint does not fit this memory.
@@ -218,7 +218,7 @@ class OnlineReplay(source.RowSource):
     return max(0, self._added - self._capacity)
 
   def _in_order(self) -> transitions.Columns:
-    """The rows held, oldest first; the newest counts as the end of its episode."""
+    """Returns the rows in memory, oldest first; the newest counts as the end of its episode."""
     at = np.arange(self._oldest, self._added) % self._capacity
     held = transitions.Columns(*(column[at] for column in self._columns))
     held.episode_end[-1:] = True
@@ -230,12 +230,12 @@ class OnlineReplay(source.RowSource):
 
   @property
   def reward_range(self) -> tuple[float, float] | None:
-    """The smallest and the largest reward held now; None when empty."""
+    """The smallest and the largest reward in memory; None if empty."""
     held = self._columns.reward[: self.size]
     return (float(held.min()), float(held.max())) if len(held) else None
 
   def _complete(self, rows: np.ndarray) -> np.ndarray:
-    """Returns which rows [...], all held now, start a complete transition: [...] bool."""
+    """Returns which rows [...], all in memory, start a complete transition: [...] bool."""
     start = self._columns.episode_start[rows % self._capacity]
     whole_stack = np.maximum(rows - self._stack_size + 1, start) >= self._oldest
     steps = rows[..., None] + np.arange(self._horizon)  # [..., n]
@@ -248,7 +248,7 @@ class OnlineReplay(source.RowSource):
     return whole_stack & (terminal | followed)
 
   def _draw(self, first_update: int, num_updates: int, batch_size: int, stream: int) -> np.ndarray:
-    """Draws complete rows [K, B], uniformly: draws over all rows, the incomplete drawn again."""
+    """Draws complete rows [K, B] uniformly: draws from all rows, and again for incomplete ones."""
     rows = np.zeros((num_updates, batch_size), np.int64)
     todo = np.ones(rows.shape, bool)
     for attempt in range(_MAX_ROUNDS):
@@ -259,7 +259,7 @@ class OnlineReplay(source.RowSource):
       todo = ~self._complete(rows)
       if not todo.any():
         return rows
-    # Few rows are complete, as at the very start of a run: list them.
+    # Few rows are complete, such as at the start of a run: list them.
     candidates = np.arange(self._oldest, self._added)
     candidates = candidates[self._complete(candidates)]
     drawn = transitions.uniform_indices(

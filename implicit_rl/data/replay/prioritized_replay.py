@@ -1,4 +1,4 @@
-"""Prioritised replay (Schaul et al., 2016): a memory that draws what surprised more often."""
+"""Prioritised replay (Schaul et al., 2016): draws transitions with large errors more often."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from implicit_rl import types
 from implicit_rl.data import source, transitions
 from implicit_rl.data.replay import online_replay, sum_tree
 
-_LEAST_PRIORITY = 1e-5  # So that nothing is lost for good; √1e-10, as in Dopamine's Rainbow.
+_LEAST_PRIORITY = 1e-5  # So that every row can be drawn again; √1e-10, as in Dopamine's Rainbow.
 _LEAST_PROBABILITY = 1e-10  # Dopamine's, added to each probability before it is inverted.
 
 
@@ -20,18 +20,18 @@ _LEAST_PROBABILITY = 1e-10  # Dopamine's, added to each probability before it is
 class PrioritizedReplay(online_replay.OnlineReplay):
   """Replay that draws transition i with probability p_i^α / Σ p^α, stratified over the batch.
 
-  A complete transition starts with the largest priority there has been, 1 at first, so that it is
-  soon drawn. After an update the learner says what it remembers of each transition it was given.
-  An incomplete transition has priority 0. `fixed_batch` stays uniform: metrics are of the data.
+  A complete transition starts with the largest priority so far, initially 1, so that it is drawn
+  soon. After an update the learner reports the priority of each transition of its batch. An
+  incomplete transition has priority 0. `fixed_batch` is uniform, since metrics describe the data.
 
-  What update u draws depends on the seed, u and the memory's content, priorities included.
+  The draws of update u depend on the seed, u and the memory's content, including priorities.
 
   Args:
     *args: `OnlineReplay`'s.
-    priority_exponent: α. With 1 a loss's own word counts, as for Rainbow, whose loss says the root
-      of its cross-entropy.
+    priority_exponent: α. 1 uses the loss's own priorities, as for Rainbow, whose loss reports the
+      root of its cross-entropy.
     weight_exponent: β of the importance weights P^−β, which are divided by the batch's largest; a
-      constant ½ as in Dopamine's Rainbow. 0 corrects nothing.
+      constant ½ as in Dopamine's Rainbow. 0 does not correct.
     **kwargs: `OnlineReplay`'s; bind them as `OnlineReplay.*`.
 
   Raises:
@@ -50,8 +50,8 @@ class PrioritizedReplay(online_replay.OnlineReplay):
         raise ValueError(f'PrioritizedReplay.{name} must be at least 0, got {value}.')
     self._priority_exponent, self._weight_exponent = priority_exponent, weight_exponent
     self._tree = sum_tree.SumTree(self.capacity)  # p^α of row t at position t mod capacity.
-    self._largest = 1.0  # The largest p^α there has been.
-    self._entered = 0  # Rows that the tree knows of; see `_enter`.
+    self._largest = 1.0  # The largest p^α so far.
+    self._entered = 0  # Rows that are in the tree; see `_enter`.
     self._drawn = np.zeros(0, np.int64)  # The rows of the last `sample`.
 
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> types.Batch:
@@ -70,14 +70,14 @@ class PrioritizedReplay(online_replay.OnlineReplay):
     return self._gather(self._drawn)._replace(weight=weight.astype(np.float32))
 
   def update_priorities(self, priority: types.Array) -> None:
-    """Takes what the learner remembers of the transitions that `sample` returned last.
+    """Receives the priorities of the transitions that `sample` returned last.
 
     Args:
-      priority: p, finite and at least 0, of the shape of the sample's actions; [B] will do for one
-        update. Where a transition was drawn more than once, its last p stays.
+      priority: p, finite and at least 0, of the shape of the sample's actions; or [B] for one
+        update. If a transition was drawn more than once, its last p is used.
 
     Raises:
-      ValueError: for another shape, or a priority that is no number, as when training diverges.
+      ValueError: for another shape, or a non-finite priority, such as when training diverges.
     """
     priority = np.asarray(priority, np.float64).ravel()
     rows = self._drawn.ravel()
@@ -92,12 +92,12 @@ class PrioritizedReplay(online_replay.OnlineReplay):
     power = np.maximum(priority, _LEAST_PRIORITY) ** self._priority_exponent
     self._largest = max(self._largest, float(power.max(initial=0.0)))
     position = rows % self.capacity
-    # Not what was overwritten since, or lost the beginning of its stack.
+    # Not rows that were overwritten since, or lost the beginning of their stack.
     current = (rows >= self._oldest) & (self._tree.get(position) > 0)
     self._tree.set(position[current], power[current])
 
   def describe(self) -> dict[str, Any]:
-    """Returns what the memory is, ready for JSON."""
+    """Returns a description of the memory, as JSON values."""
     return {
       **super().describe(),
       'dataset': 'prioritized online replay',
@@ -106,7 +106,7 @@ class PrioritizedReplay(online_replay.OnlineReplay):
     }
 
   def state_dict(self) -> dict[str, np.ndarray]:
-    """Returns all that a checkpoint needs, the priorities of the rows held among it."""
+    """Returns everything for a checkpoint, including the priorities of the rows in memory."""
     self._enter()
     rows = np.arange(self._oldest, self._added)
     return {
@@ -133,11 +133,11 @@ class PrioritizedReplay(online_replay.OnlineReplay):
     self._entered = self._added
 
   def _enter(self) -> None:
-    """Brings the tree up to date with the rows added since the last call.
+    """Adds the rows to the tree that were added since the last call.
 
-    Between two calls no priority changes, so entering many rows at once is entering each as it
-    came. Rows that may have changed: those added since, the n before them, whose next state may
-    have arrived, and the oldest, whose stack may have lost its beginning.
+    Between two calls no priority changes, so adding many rows at once is equal to adding them one
+    by one. These rows may have changed: those added since, the n before them, whose next state may
+    now exist, and the oldest, whose stack may have lost its beginning.
     """
     if self._entered == self._added:
       return

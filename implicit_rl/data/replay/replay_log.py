@@ -1,8 +1,8 @@
 """The log of an online run's whole replay, and its export as a dataset.
 
-Each iteration leaves one folder, whole or absent, so a run that was killed goes on with what it
-has. Afterwards the episodes are stitched together across iterations and written as a dataset:
-images in the format of DQN Replay, which TFDS and `TFDSReplay` read, vectors in D4RL's flat HDF5.
+Each iteration writes one folder, completely or not at all, so a killed run can resume with the
+existing ones. Afterwards the episodes are joined across iterations and written as a dataset: images
+in the format of DQN Replay, which TFDS and `TFDSReplay` read, vectors in D4RL's flat HDF5.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from implicit_rl.data.store import frame_store, store_files
 from implicit_rl.environments import Capabilities, Environment
 
 _NAME = re.compile(r'iteration_(\d{6})')
-_EXPORTED = 'exported_iterations'  # Beside the dataset: how many iterations it holds.
+_EXPORTED = 'exported_iterations'  # File beside the dataset with its number of iterations.
 STAGES = 50  # As in DQN Replay: stages of equal length, one split each.
 
 
 class Rows(NamedTuple):
-  """What one iteration added: T rows of each of E streams, in order.
+  """Rows of one iteration: T rows of each of E streams, in order.
 
   Attributes:
     observation: [E, T, *observation_shape], before acting.
     action: [E, T] int32, or [E, T, A] float32.
-    reward: [E, T] float32, as the agent was given it.
+    reward: [E, T] float32, as the agent got it.
     terminal: [E, T] bool.
     episode_end: [E, T] bool.
-    final_observation: what followed each episode's last action, in the order of their ends; only of
-      one stream, else None.
+    final_observation: the observation after each episode's last action, in the order of their ends;
+      only for one stream, otherwise None.
   """
 
   observation: np.ndarray
@@ -53,13 +53,13 @@ COLUMNS = ('observation', 'action', 'reward', 'terminal', 'episode_end')
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """What a logged replay is written as.
+  """The dataset that a logged replay is written as.
 
   Attributes:
     name: the dataset's.
     config: '{Game}_run_{n}'.
     vectors: whether it is flat HDF5, for vector observations, instead of TFDS's records.
-    about: facts that flat HDF5 records beside the game's name.
+    about: facts that flat HDF5 records besides the game's name.
   """
 
   name: str
@@ -69,10 +69,10 @@ class Dataset:
 
   @classmethod
   def of(cls, environment: Environment, able: Capabilities, run: int) -> Dataset:
-    """The dataset that fits an environment's observations and actions.
+    """Returns the dataset for an environment's observations and actions.
 
     Raises:
-      ValueError: if there is none, or the environment does not name it; before anything is played.
+      ValueError: if there is none, or the environment does not name it; raised before training.
     """
     who = f'OnlineRunner.log_replay: {type(environment).__name__}'
     if able.dataset is None:
@@ -91,18 +91,18 @@ class Dataset:
 
   @property
   def _writer(self) -> ModuleType:
-    """The module that writes it: `check_config` and `write_dataset`."""
+    """The module that writes it, with `check_config` and `write_dataset`."""
     return vector_files if self.vectors else tfds_writer
 
   def write(self, data_dir: str | os.PathLike, episodes: Iterable[Any]) -> pathlib.Path:
-    """Writes (stage, episode) pairs; replaces what is there. Returns the folder."""
+    """Writes (stage, episode) pairs; replaces an existing dataset. Returns the folder."""
     more = {'about': self.about} if self.vectors else {}
     return self._writer.write_dataset(
       data_dir, self.name, self.config, episodes, overwrite=True, **more
     )
 
   def how_to_read(self, data_dir: str | os.PathLike, path: pathlib.Path) -> str:
-    """What to bind or pass for an offline run on it."""
+    """Returns the flags or bindings of an offline run on it."""
     if self.vectors:
       return f"VectorReplay.path = '{path}'"
     game, _, run = self.config.rpartition('_run_')
@@ -112,17 +112,17 @@ class Dataset:
 
 
 class ReplayLog:
-  """The rows of each iteration, in folders of their own.
+  """The rows of each iteration, in separate folders.
 
   Args:
-    directory: made when the first rows come.
+    directory: created with the first rows.
   """
 
   def __init__(self, directory: str | os.PathLike):
     self._directory = pathlib.Path(directory)
 
   def write(self, iteration: int, rows: Rows) -> None:
-    """Keeps what an iteration added; replaces what an interrupted one may have left."""
+    """Writes an iteration's rows; replaces those of an interrupted one."""
     folder = self._directory / f'iteration_{iteration:06d}'
     shutil.rmtree(folder, ignore_errors=True)
     observation = rows.observation.reshape(-1, *rows.observation.shape[2:])
@@ -132,17 +132,17 @@ class ReplayLog:
     store_files.save(folder, {**columns, **frames.arrays()}, settings)
 
   def keep_before(self, iteration: int) -> None:
-    """Drops what `iteration` and later ones left, which a resumed run is about to write again."""
+    """Removes the rows of `iteration` and later ones, which a resumed run writes again."""
     for found in self._iterations():
       if found >= iteration:
         shutil.rmtree(self._directory / f'iteration_{found:06d}')
 
   def episodes(self) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The episodes, in the order in which they ended, those that the run's end cut among them.
+    """Yields the episodes in the order of their ends, including those that the run's end truncated.
 
     Yields:
-      The number of the environment step with which the episode began (step t of stream e of E is
-      number t·E + e), and its rows: `observation` [T, ...], `action`, `reward`, `terminal` [T], and
+      The number of the episode's first environment step (step t of stream e of E is number t·E +
+      e), and its rows: `observation` [T, ...], `action`, `reward`, `terminal` [T], and
       `final_observation` if it was kept.
 
     Raises:
@@ -180,14 +180,14 @@ class ReplayLog:
         yield began[stream], _joined(parts)
 
   def export(self, data_dir: str | os.PathLike, dataset: Dataset) -> pathlib.Path:
-    """Writes the log as a dataset; of TFDS, with a split for each of 50 equal stages of the run.
+    """Writes the log as a dataset. A TFDS one has a split for each of 50 equal stages of the run.
 
     Args:
       data_dir: the `data_dir` of TFDS and of `TFDSReplay`.
-      dataset: what to write it as.
+      dataset: the dataset to write.
 
     Returns:
-      The folder written. A dataset that is there already is replaced.
+      The folder written. An existing dataset is replaced.
     """
     total = sum(self._read(i).reward.size for i in self._iterations())
     episodes = ((began * STAGES // total, rows) for began, rows in self.episodes())
@@ -196,7 +196,7 @@ class ReplayLog:
     return path
 
   def is_exported(self, data_dir: str | os.PathLike) -> bool:
-    """Whether `export` has written all iterations there, and not only those of a shorter run."""
+    """Whether `export` has written all iterations, and not only those of a shorter run."""
     path = pathlib.Path(data_dir) / _EXPORTED
     return path.exists() and path.read_text() == f'{len(self._iterations())}\n'
 

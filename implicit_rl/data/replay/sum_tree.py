@@ -1,7 +1,7 @@
 """A sum tree: non-negative numbers whose prefix sums can be searched and changed in log time.
 
-Vectorised NumPy. The sum trees of other libraries come with a deep-learning framework, or draw from
-a generator of their own, so that what an update draws could not be repeated.
+Vectorised NumPy. The sum trees of other libraries require a deep-learning framework, or use their
+own random generator, so that an update's draws could not be repeated.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 class SumTree:
   """N numbers under a binary tree of their sums.
 
-  A node is always the sum of its two children as computed last, never a running total: the tree is
-  a pure function of its leaves, so one that is rebuilt from them answers as the old one did.
+  A node is always computed as the sum of its two children, never as a running total. The tree is a
+  pure function of its leaves, so a rebuilt tree gives the same results.
 
   Args:
     size: N.
@@ -40,7 +40,7 @@ class SumTree:
     return self._nodes[self._first + indices]
 
   def set(self, indices: np.ndarray, values: np.ndarray) -> None:
-    """Writes numbers; where an index occurs more than once, its last value stays.
+    """Writes numbers; if an index occurs more than once, its last value is used.
 
     Args:
       indices: [M] int64 in [0, N).
@@ -81,7 +81,7 @@ class SumTree:
     for _ in range(self._depth):
       at = 2 * at
       left = self._nodes[at]
-      # The second condition holds anyway but for rounding, which must not lead to an empty leaf.
+      # Only rounding can violate the second condition; it must not lead to an empty leaf.
       right = (left_over >= left) & (self._nodes[at + 1] > 0)
       left_over = np.where(right, left_over - left, left_over)
       at = at + right

@@ -17,33 +17,34 @@ from implicit_rl.data.store import frame_store
 
 @gin.configurable(denylist=[*source.FROM_AGENT, 'action_shape'])
 class ArraySource(source.StoredSource):
-  """Transitions of arrays with a row a step; all of them are held in memory.
+  """Transitions of arrays with one row per step; everything is kept in memory.
 
-  `flat_arrays.episodes_of` says which arrays there must be. The observation after an episode's last
-  action is kept where the data has it, so a transition that a time limit cut looks ahead like any
-  other; where it does not, that transition is left out.
+  `flat_arrays.episodes_of` lists the required arrays. If the data has the observation after an
+  episode's last action, it is kept, so that a truncated transition has its next state. Otherwise
+  that transition is left out.
 
   Args:
-    stack_size: S, observations per state. As the agent's.
+    stack_size: S, observations per state; the agent's.
     update_horizon: n. As the agent's.
     gamma: discount per step. As the agent's.
-    seed: all sampling derives from it. Which subset is used does not.
-    observation_shape: what the environment shows the agent; checked against the data. None: not.
+    seed: all sampling derives from it, but not the subset.
+    observation_shape: shape of the environment's observations, which the data must have; None does
+      not check.
     observation_dtype: ignored; the data is float32, images uint8.
     action_shape: the same for an action.
     data: arrays by name; or the path of an HDF5, .npz or .parquet file, of a folder that an online
       run wrote, or of a Minari dataset's folder.
     subset: a name from `subsets`, or a function with the same arguments.
     fraction: in (0, 1], how much of the data is used.
-    subset_seed: which random subset.
-    time_limit: steps after which episodes were cut, for data that does not say where that was.
-    on_device: keep the data in the accelerator's memory and cut batches there.
+    subset_seed: seed of a random subset.
+    time_limit: steps after which episodes were truncated, for data that does not record truncation.
+    on_device: keep the data in the accelerator's memory and gather batches there.
     return_to_go: compute the discounted return from every row to its episode's end.
-    held_out: share of what was chosen that no update draws, whole episodes, for measures of unseen
-      transitions.
+    held_out: share of the chosen data that no update draws, in whole episodes, for measures on
+      unseen transitions.
 
   Raises:
-    FileNotFoundError: if the dataset is not there.
+    FileNotFoundError: if the dataset does not exist.
     ValueError: if a setting is out of range or the data is of another environment.
   """
 
@@ -102,7 +103,7 @@ class ArraySource(source.StoredSource):
 def _read(
   data: Mapping[str, Any] | str | os.PathLike, time_limit: int | None
 ) -> tuple[str, vector_files.Dataset]:
-  """Returns what error messages call the data, and its episodes."""
+  """Returns the data's name for error messages, and its episodes."""
   if isinstance(data, Mapping):
     where = 'ArraySource.data'
     episodes = flat_arrays.episodes_of(data, where, time_limit)
@@ -114,9 +115,9 @@ def _read(
 def _rows(
   episodes: list[vector_files.VectorEpisode],
 ) -> tuple[np.ndarray, transitions.Columns, np.ndarray]:
-  """The episodes as rows: observations [N, D], columns, and which rows [N] are logged steps.
+  """Returns the episodes as rows: observations [N, D], columns, and whether rows [N] are logged.
 
-  A cut episode whose last observation is known gets a row for it, which starts no transition.
+  A truncated episode with a known last observation gets a row for it, which starts no transition.
   """
   observations, actions, rewards, terminals, ends, counted = [], [], [], [], [], []
   for episode in episodes:

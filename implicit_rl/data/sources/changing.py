@@ -18,14 +18,14 @@ _TASK_STREAM = 6
 
 
 class ChangingSource(DataSource):
-  """A finished source whose batches are changed by the number of the update that draws them.
+  """A finished source whose batches change with the number of the update that draws them.
 
-  What update u draws still depends on the seed, u and the content alone.
+  The draws of update u still depend only on the seed, u and the content.
 
   Args:
-    source: makes the inner source; called with `told`.
+    source: creates the inner source; called with `told`.
     seed: as the agent's.
-    **told: what else an agent tells its source.
+    **told: the other settings that an agent passes to its source.
   """
 
   def __init__(self, *, source: Callable[..., DataSource], seed: int, **told: Any):
@@ -33,7 +33,7 @@ class ChangingSource(DataSource):
 
   @abc.abstractmethod
   def change(self, batch: Batch, updates: np.ndarray) -> Batch:
-    """Returns the batch [K, B, ...] that the updates with the numbers `updates` [K] are given."""
+    """Returns the batch [K, B, ...] for the updates with the numbers `updates` [K]."""
 
   def sample(self, first_update: int, num_updates: int, batch_size: int) -> Batch:
     """See `DataSource.sample`."""
@@ -41,7 +41,7 @@ class ChangingSource(DataSource):
     return self.change(batch, np.arange(first_update, first_update + num_updates))
 
   def fixed_batch(self, size: int) -> Batch:
-    """Returns the inner source's own, unchanged."""
+    """Returns the inner source's batch, unchanged."""
     return self._inner.fixed_batch(size)
 
   def with_seed(self, seed: int) -> ChangingSource | None:
@@ -88,25 +88,25 @@ class ChangingSource(DataSource):
 
   @abc.abstractmethod
   def settings(self) -> dict[str, Any]:
-    """Returns what decides the changes, ready for JSON."""
+    """Returns the settings of the changes, as JSON values."""
 
   def describe(self) -> dict[str, Any]:
-    """Returns what the data is and how it changes, ready for JSON."""
+    """Returns a description of the data and its changes, as JSON values."""
     return {**self._inner.describe(), type(self).__name__: self.settings()}
 
   def identity(self) -> dict[str, Any]:
-    """Returns what decides the batches, ready for JSON."""
+    """Returns the settings that determine the batches, as JSON values."""
     return {**self._inner.identity(), type(self).__name__: self.settings()}
 
 
 @gin.configurable(denylist=FROM_AGENT)
 class LateReward(ChangingSource):
-  """Hides all rewards until `reveal_at`: before, every reward is 0.
+  """Hides all rewards before update `reveal_at`: every reward is 0.
 
-  The fixed batch, on which `td_error` and `q_data_gap` are measured, has the true rewards always.
+  The fixed batch, on which `td_error` and `q_data_gap` are measured, always has the true rewards.
 
   Args:
-    reveal_at: the first update that is given the true rewards.
+    reveal_at: the first update that gets the true rewards.
     **told: `ChangingSource`'s; gin binds `LateReward.source`.
 
   Raises:
@@ -132,10 +132,10 @@ class LateReward(ChangingSource):
 class RandomTargets(ChangingSource):
   """Replaces the returns by a random function of state and action, a new one every `period`.
 
-  Task k is to regress to sin(frequency · ⟨w, s⟩), after Lyle et al. (2023, arXiv 2303.01486), where
-  w is a unit vector drawn for each action and task: nothing that one task teaches helps in the
-  next. Any agent that regresses to returns, such as Monte Carlo, learns the stream. The fixed batch
-  belongs to no task and keeps the data's returns.
+  In task k the agent regresses to sin(frequency · ⟨w, s⟩), after Lyle et al. (2023, arXiv
+  2303.01486), where w is a unit vector drawn for each action and task: one task does not help to
+  learn the next. Any agent that regresses to returns, such as Monte Carlo, learns the stream. The
+  fixed batch belongs to no task and keeps the data's returns.
 
   Args:
     period: gradient updates in a task.
@@ -159,12 +159,13 @@ class RandomTargets(ChangingSource):
     action = np.asarray(batch.action)[..., None]  # [K, B, 1]
     chosen = np.take_along_axis(directions, action, axis=1)  # [K, B, D]
     states = np.reshape(batch.state, chosen.shape).astype(np.float64)
-    # Summed row by row: a matrix product may round otherwise where updates are grouped otherwise.
+    # Summed row by row, since a matrix product may round differently with another grouping of
+    # updates.
     phase = self._frequency * np.sum(states * chosen, axis=-1)
     return batch._replace(return_to_go=np.sin(phase).astype(np.float32))
 
   def _directions(self, task: int) -> np.ndarray:
-    """The unit vectors [A, D] of one task."""
+    """Returns the unit vectors [A, D] of one task."""
     size = self.stack_size * int(np.prod(self.observation_shape))
     drawn = np.random.default_rng([self._seed, _TASK_STREAM, task]).normal(
       size=(self.max_action + 1, size)

@@ -1,19 +1,19 @@
 """Dopamine's logged replay buffers (`$store$_observation_ckpt.N.gz` and so on) in logged order.
 
-The buffer is a ring of C rows; row g of the whole run lies at g mod C. A file holds the ring as it
-was when `add_count` rows had been added, that is rows add_count - C to add_count - 1. From this all
-its oddities follow, and this reader follows no other rule:
+The buffer is a ring of C rows; row g of the whole run is at g mod C. A file holds the ring after
+`add_count` rows were added, that is rows add_count - C to add_count - 1. This has the following
+consequences:
 
-- A log is written when `add_count` mod C is C - 1, so position C - 1 is a round old: in file k it
-  is the row right after the last of file k - 1, and in file 0 it was never written.
-- The last log holds the ring in mid-round, and its `add_count` only says where in the round: from
+- A log is written when `add_count` mod C is C - 1, so position C - 1 is from the previous round. In
+  file k it is the row after the last one of file k - 1, and in file 0 it was never written.
+- The last log holds the ring in mid-round, and its `add_count` is the position in the round. From
   there on it repeats its predecessor.
-- A log is lost if an episode's beginning jumps over position C - 1. Then a round of C rows is
-  missing, and the file after it takes the lost one's number.
+- A log is lost if an episode's beginning skips position C - 1. Then a round of C rows is missing,
+  and the next file has the lost file's number.
 
-Every episode begins with `stack_size - 1` rows of zeros, which are no experience and are left out.
-An episode ends at a terminal row, or where `episode_end_indices` (newer logs have it) says so; logs
-of DQN Replay mark an end by the time limit of 27,000 steps as terminal.
+Every episode begins with `stack_size - 1` rows of zeros, which are not experience and are left out.
+An episode ends at a terminal row, or at a row in `episode_end_indices` (in newer logs); logs of DQN
+Replay mark an end by the time limit of 27,000 steps as terminal.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from implicit_rl.data.formats.dopamine_files import COLUMNS
 from implicit_rl.logs.errors import DamagedLogError
 
 _ROWS = 256  # Rows of frames read at once.
-# A dictionary is made from this many logs, of so many frames each at most, every so many rows.
+# A dictionary is trained on this many logs, at most this many frames of each, at this distance in
+# rows.
 _SAMPLE_LOGS, _SAMPLE_FRAMES, _SAMPLE_EVERY = 25, 64, 50
-_FEW = 64  # Rows behind the seam that are worth keeping when a file is looked through.
+_FEW = 64  # Maximum number of rows after the seam to keep while a file is checked.
 
 
 class _Log(NamedTuple):
-  """What is known of one file set before its frames are read.
+  """Facts on one file set before its frames are read.
 
   Attributes:
     checkpoint: N of the file names.
     begin: number in the whole run of the first row that no earlier log held.
-    end: number of the first row it does not hold yet.
-    seam: number of the first row that lies at or after position 0; those before it lie behind.
-    keep: [end - begin] bool, rows that are experience: not padding.
+    end: number of the first row that it does not hold yet.
+    seam: number of the first row at or after position 0; earlier rows are at the ring's end.
+    keep: [end - begin] bool, rows that are experience, not padding.
     last: [end - begin] bool, rows that end an episode.
     first: [end - begin] bool, rows that begin one.
     columns: action, reward, terminal of the file, by position.
-    follows: the rows of the log before it go on in this one.
+    follows: whether the rows of the previous log continue in this one.
     stack_size: the logging agent's.
-    padding_after: rows of zeros still to come at the beginning of the next log.
+    padding_after: number of rows of zeros at the beginning of the next log.
     fresh_after: whether an episode begins after them.
   """
 
@@ -74,16 +75,17 @@ class _Log(NamedTuple):
 
 
 class DopamineLogs(recordings.Recording):
-  """The logs in a folder as one recording; frames are never held beyond a small buffer.
+  """The logs in a folder as one recording; only a small buffer of frames is in memory.
 
   Args:
-    folder: holds the files, or is a run's folder of batch_rl's layout, which has `replay_logs`.
-    checkpoints: which to read; None for all, of which none may be missing between 0 and the last.
-    skip_missing: leave out checkpoints that are missing or damaged and record them in `skipped`.
+    folder: the folder of the files, or a run's folder in batch_rl's layout, which has
+      `replay_logs`.
+    checkpoints: which to read; None for all from 0 to the last, of which none may be missing.
+    skip_missing: leave out checkpoints that are missing or damaged, and record them in `skipped`.
 
   Raises:
     FileNotFoundError: if a file is missing and `skip_missing` is False.
-    DamagedLogError: if a file is damaged or contradicts another, as above.
+    DamagedLogError: if a file is damaged or contradicts another, and `skip_missing` is False.
   """
 
   def __init__(
@@ -136,19 +138,19 @@ class DopamineLogs(recordings.Recording):
       parts = self._observations(checkpoint).parts(_SAMPLE_EVERY)
       found += [part[0] for part in itertools.islice(parts, _SAMPLE_FRAMES)]
     frames = np.stack(found)
-    shown = frames.any(axis=tuple(range(1, frames.ndim)))  # Padding teaches nothing.
+    shown = frames.any(axis=tuple(range(1, frames.ndim)))  # Without padding.
     return frames[shown] if shown.any() else frames
 
   def __len__(self) -> int:
     return self._count
 
   def read(self, start: int = 0) -> Iterator[recordings.Rows]:
-    """See `Recording.read`; a log's frames are all looked through before any of it comes."""
+    """See `Recording.read`; all frames of a log are checked before any are returned."""
     return recordings.in_background(self._read(start))
 
   def _read(self, start: int) -> Iterator[recordings.Rows]:
-    held: recordings.Rows | None = None  # The last rows, until it is known whether more follow.
-    gap = False  # Rows are missing since then. A log may add none.
+    held: recordings.Rows | None = None  # The last rows, until more follow.
+    gap = False  # Rows are missing since then. A log may add no rows.
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
       for log, before, early in self._checked(start, pool):
         gap |= not log.follows
@@ -164,10 +166,10 @@ class DopamineLogs(recordings.Recording):
   def _checked(
     self, start: int, pool: concurrent.futures.Executor
   ) -> Iterator[tuple[_Log, int, np.ndarray | None]]:
-    """Yields the logs from row `start` on, each looked through while the one before is used.
+    """Yields the logs from row `start` on; checks each while the previous one is used.
 
     Yields:
-      A log, the number of rows before it, and what `_look_through` found.
+      A log, the number of rows before it, and the result of `_look_through`.
     """
     used: int | None = -1  # The checkpoint used last.
     while used is not None:
@@ -176,7 +178,7 @@ class DopamineLogs(recordings.Recording):
   def _checked_until_damage(
     self, start: int, used: int, pool: concurrent.futures.Executor
   ) -> Generator[tuple[_Log, int, np.ndarray | None], None, int | None]:
-    """Does so up to a log that is skipped, which changes the meaning of those after it."""
+    """Does the same up to a skipped log, which changes the meaning of later ones."""
     before, current = 0, None
     for log in itertools.chain(self._logs(), (None,)):
       following = None
@@ -200,11 +202,11 @@ class DopamineLogs(recordings.Recording):
     return None
 
   def _look_through(self, log: _Log) -> np.ndarray | None:
-    """Reads all frames of a log once, so that damage shows before any of them is used.
+    """Reads all frames of a log once, to detect damage before any of them is used.
 
     Returns:
-      The frames of the rows that lie behind the ring's seam, which come before those at the file's
-      beginning; None if they are more than a few.
+      The frames of the rows at the ring's end, which precede those at the file's beginning; None if
+      there are more than a few.
     """
     early = log.seam - log.begin
     at = log.begin % log.capacity
@@ -218,7 +220,7 @@ class DopamineLogs(recordings.Recording):
       if len(wrong):
         raise DamagedLogError(self._not_zero(log.checkpoint, 'observation', position + wrong[0]))
       if 0 < early <= _FEW and at < position + len(part):
-        found.append(part[max(0, at - position) :][:early].copy())  # A view would keep the part.
+        found.append(part[max(0, at - position) :][:early].copy())  # A view would keep `part`.
       position += len(part)
     if early > _FEW:
       return None
@@ -238,8 +240,8 @@ class DopamineLogs(recordings.Recording):
   def _cut(
     self, log: _Log, parts: Iterator[np.ndarray], begin: int, end: int
   ) -> Iterator[recordings.Rows]:
-    """Yields what is experience of the run's rows `begin` to `end`, whose frames `parts` are."""
-    # The one row of an ordinary log that lies behind the seam completes the round before.
+    """Yields the experience in the run's rows `begin` to `end`, whose frames are `parts`."""
+    # The one row of an ordinary log after the seam completes the previous round.
     checkpoint = log.checkpoint - (log.follows and end == log.seam and end - begin == 1)
     while begin < end:
       part = next(parts)[: end - begin]
@@ -260,7 +262,7 @@ class DopamineLogs(recordings.Recording):
       begin += len(part)
 
   def _leave_out(self, checkpoint: int, error: Exception) -> None:
-    """Notes a checkpoint as skipped, or raises the error with its remedy."""
+    """Records a checkpoint as skipped, or raises the error with its remedy."""
     if not self._skip_missing:
       raise type(error)(
         f'{error} Get that file again, or pass --skip_missing to leave checkpoint {checkpoint} out.'
@@ -268,14 +270,14 @@ class DopamineLogs(recordings.Recording):
     self._skipped[checkpoint] = {'checkpoint': checkpoint, 'why': str(error)}
 
   def _plan(self) -> None:
-    """Reads everything but the frames once: what is there, and how many rows that makes."""
+    """Reads everything except the frames once, to find the logs and their numbers of rows."""
     self._count = sum(int(log.keep.sum()) for log in self._logs())
     if not self._count:
       why = ''.join(f' {entry["why"]}' for entry in self.skipped)
       raise DamagedLogError(f'{self._folder} holds no rows that can be read.{why}')
 
   def _logs(self) -> Iterator[_Log]:
-    """Yields what is known of each log, in order."""
+    """Yields the facts on each log, in order."""
     previous: _Log | None = None
     missing = 0  # Logs left out since the previous one.
     for checkpoint in self._wanted:
@@ -291,7 +293,7 @@ class DopamineLogs(recordings.Recording):
       missing += 1
 
   def _log(self, checkpoint: int, previous: _Log | None, missing: int) -> _Log:
-    """Reads a log's columns and places it in the whole run."""
+    """Reads a log's columns and finds its position in the whole run."""
     files = self._open(checkpoint)
     columns = {name: files[name].read() for name in COLUMNS}
     capacity = len(columns['action'])
@@ -317,9 +319,9 @@ class DopamineLogs(recordings.Recording):
 
     if previous and begin == position:
       padding, fresh = previous.padding_after, previous.fresh_after
-    else:  # What came before, if anything, is unknown: leading zeros belong to a beginning.
+    else:  # Earlier rows, if any, are unknown: leading zeros belong to an episode's beginning.
       padding = self._leading_zeros(files['observation'], columns, at[: stack_size - 1])
-      # Without padding only row 0 of the run is known to begin an episode.
+      # Without padding only row 0 of the run is known to start an episode.
       fresh = padding > 0 or (stack_size == 1 and checkpoint == 0 and begin == 0)
     count = end - begin
     zeros = np.arange(count) < padding
@@ -353,7 +355,7 @@ class DopamineLogs(recordings.Recording):
     )
 
   def _open(self, checkpoint: int) -> dict[str, gzip_arrays.GzipArray]:
-    """Opens a log's files and checks that they fit each other and the logs before."""
+    """Opens a log's files and checks that they fit each other and the previous logs."""
     files = dopamine_files.open_log(self._folder, self._found, checkpoint)
     frames = files['observation']
     if not self._shape:
@@ -371,7 +373,7 @@ class DopamineLogs(recordings.Recording):
   def _leading_zeros(
     self, frames: gzip_arrays.GzipArray, columns: Mapping[str, np.ndarray], at: np.ndarray
   ) -> int:
-    """Returns how many of the rows at positions `at` are all zeros before one is not."""
+    """Returns how many of the first rows at positions `at` are all zeros."""
     empty = ~np.any([columns[name][at] != 0 for name in COLUMNS], axis=0)
     if not len(at) or not empty[0]:
       return 0

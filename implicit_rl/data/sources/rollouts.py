@@ -1,4 +1,4 @@
-"""An offline dataset that is played when a run starts, by a scripted policy: no file is needed."""
+"""An offline dataset that a scripted policy plays when a run starts, without files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Policy = Callable[[jax.Array], jax.Array]  # observation -> action [] int32; pur
 
 @gin.configurable
 def push_under_pole(observation: jax.Array) -> jax.Array:
-  """CartPole's cart goes to where the pole leans or falls: observation [4] -> action []."""
+  """Moves CartPole's cart to where the pole leans or falls: observation [4] -> action []."""
   _, _, angle, speed = observation
   return jnp.int32(angle + speed > 0)
 
@@ -31,18 +31,18 @@ class Rollouts(source.StoredSource):
   """Whole episodes of an environment with pure rules, played by a scripted policy.
 
   Args:
-    stack_size: as the agent's; it must be 1.
+    stack_size: the agent's; it must be 1.
     update_horizon: as the agent's.
     gamma: discount per step. As the agent's.
-    seed: decides the episodes and all sampling: each seed has data of its own.
-    observation_shape: what the environment shows the agent; checked.
-    observation_dtype: ignored; observations are as the environment's rules return them.
+    seed: determines the episodes and all sampling, so each seed has its own data.
+    observation_shape: shape of the agent's observations, which the environment must have.
+    observation_dtype: ignored; observations have the dtype of the environment's rules.
     return_to_go: compute the discounted return from every row to its episode's end.
-    environment: makes the environment, such as `@GymnaxEnvironment`; called with `seed`.
+    environment: creates the environment, such as `@GymnaxEnvironment`; called with `seed`.
     policy: maps an observation to an action; None draws every action uniformly.
     epsilon: share of actions that are drawn uniformly instead.
     size: environment steps; episodes that have not ended by then are left out.
-    num_environments: copies of the environment, side by side.
+    num_environments: number of parallel copies of the environment.
 
   Raises:
     ValueError: if a setting is out of range, the environment has no rules, or no episode ended.
@@ -119,10 +119,10 @@ def play(
 
   Args:
     environment: its `rules`, `num_actions` and `max_steps_per_episode` are used.
-    policy: as of `Rollouts`.
-    key: decides everything random.
+    policy: as in `Rollouts`.
+    key: determines everything random.
     steps: T, of each copy.
-    copies: E, side by side.
+    copies: E, number of parallel copies.
     epsilon: share of random actions.
 
   Returns:

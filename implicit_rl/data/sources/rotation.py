@@ -1,4 +1,4 @@
-"""Dopamine's rotation of log files: every so often a few random checkpoints, and no others."""
+"""Dopamine's rotation of log files: only a few random checkpoints are used at a time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _WHICH_STREAM, _ROW_STREAM, _ROUND_STREAM = 2, 3, 4
 
 @gin.configurable
 class CheckpointRotation:
-  """Draws as Dopamine's fixed replay does, which can't hold a whole run in memory.
+  """Draws like Dopamine's fixed replay, which can't keep a whole run in memory.
 
   At the beginning of each iteration it loads `count` of the files, chosen at random; until the next
-  iteration every batch comes from one of these, again chosen at random, so the transitions of a
-  batch belong together in time. Over many iterations all rows are drawn equally often if the files
-  are of one size; within one iteration most of the data is never seen. Here update u draws what the
-  seed and u say, however it is reached.
+  iteration every batch comes from one of these, again chosen at random. The transitions of a batch
+  are therefore close in time. Over many iterations all rows are drawn equally often if the files
+  have equal sizes; within one iteration most of the data is never used. Here the draws of update u
+  depend only on the seed and u.
 
   Args:
     count: checkpoints in use at a time; Dopamine's default is 5.
@@ -36,7 +36,7 @@ class CheckpointRotation:
     self.count, self.period = count, period
 
   def in_use(self, seed: int, number: int, checkpoints: int) -> np.ndarray:
-    """Returns which of `checkpoints` are in use in period `number`: [min(count, checkpoints)]."""
+    """Returns which of `checkpoints` period `number` uses: [min(count, checkpoints)]."""
     rng = np.random.default_rng([seed, _ROUND_STREAM, number])
     return rng.choice(checkpoints, min(self.count, checkpoints), replace=False)
 
@@ -70,5 +70,5 @@ class CheckpointRotation:
     return bounds[checkpoint] + (unit * 2.0**-53 * size).astype(np.int64)
 
   def describe(self) -> dict[str, int]:
-    """Returns the settings, ready for JSON."""
+    """Returns the settings, as JSON values."""
     return {'checkpoints': self.count, 'updates': self.period}

@@ -21,36 +21,38 @@ _READ_ROWS = 4096
 
 @gin.configurable(denylist=source.FROM_AGENT)
 class StoreReplay(source.StoredSource):
-  """Transitions of a store that `python -m implicit_rl.data prepare` made.
+  """Transitions of a store from `python -m implicit_rl.data prepare`.
 
   Args:
     stack_size: S, frames per state. As the agent's.
     update_horizon: n. As the agent's.
     gamma: discount per step. As the agent's.
-    seed: all sampling derives from it. Which subset is used does not.
-    observation_shape: what the environment shows the agent; checked against the data. None: not.
-    observation_dtype: ignored, since a network takes either; the data keeps its own.
+    seed: all sampling derives from it, but not the subset.
+    observation_shape: shape of the environment's observations, which the data must have; None does
+      not check.
+    observation_dtype: ignored, since networks accept any; the data keeps its dtype.
     path: the store.
     subset: a name from `subsets`, or a function with the same arguments.
     fraction: in (0, 1]; 0.05 is the paper's 5%.
-    subset_seed: which random subset.
-    terminal_convention: 'logged_row', a row is a transition as the agent logged it; or 'rlds', an
-      episode that ended for good ends one step early and its last action and reward are dropped.
-    clip_rewards: clip rewards to [-1, 1], as DQN Replay's are already.
-    time_limit: rows of an episode that the time limit ended; such an end does not count as
-      terminal. DQN Replay's is 27,000, and its logs mark those ends as terminal. None: as logged.
-    frames: 'raw', plain in memory; 'packed', as stored but in memory, whole chunks that the subset
-      needs; 'mapped', left on disk; or 'auto', which is 'raw' as long as they fit in one gibibyte,
-      then 'packed'.
+    subset_seed: seed of a random subset.
+    terminal_convention: 'logged_row': a row is a transition as the agent logged it. 'rlds': a
+      terminated episode ends one step early, and its last action and reward are dropped.
+    clip_rewards: clip rewards to [-1, 1]; those of DQN Replay are clipped already.
+    time_limit: number of rows of an episode that the time limit ended; such an end does not count
+      as terminal. For DQN Replay it is 27,000, and its logs mark these ends as terminal. None keeps
+      the logged ends.
+    frames: 'raw' keeps them uncompressed in memory; 'packed' keeps the stored chunks that the
+      subset needs in memory; 'mapped' leaves them on disk; 'auto' is 'raw' if they fit in one
+      gibibyte, otherwise 'packed'.
     rotation: a `CheckpointRotation`, to draw from a few checkpoints at a time as Dopamine does;
       None draws from all.
-    on_device: keep the decoded frames in the accelerator's memory and cut batches there.
+    on_device: keep the decoded frames in the accelerator's memory and gather batches there.
     return_to_go: compute the discounted return from every row to its episode's end.
-    held_out: share of what was chosen that no update draws, whole episodes, for measures of unseen
-      transitions.
+    held_out: share of the chosen data that no update draws, in whole episodes, for measures on
+      unseen transitions.
 
   Raises:
-    FileNotFoundError: if the store is not there or not complete.
+    FileNotFoundError: if the store does not exist or is not complete.
     ValueError: if a setting is out of range, or the store is damaged or of another version.
   """
 
@@ -151,18 +153,18 @@ class DopamineReplay(StoreReplay):
   """Transitions of Dopamine's raw logs `{data_dir}/{game}/{run}/replay_logs`, prepared once.
 
   Args:
-    data_dir: holds the logs in batch_rl's layout.
-    cache_dir: where the store is made. One from an earlier run is used if it was made from the same
-      files (by name, size and time of change) with the same settings.
+    data_dir: folder of the logs in batch_rl's layout.
+    cache_dir: folder of the store. A store of an earlier run is used if it was made from the same
+      files (by name, size and modification time) with the same settings.
     game: as 'Pong'.
-    run: which run of the logging agent.
+    run: number of the logging agent's run.
     skip_missing: leave out checkpoints that are missing or damaged.
     codec: how frames are stored: 'zstd' or 'raw'.
-    **settings: as of `StoreReplay`.
+    **settings: those of `StoreReplay`.
 
   Raises:
-    FileNotFoundError: if the logs are not there or incomplete.
-    ValueError: if they are damaged or a setting is out of range.
+    FileNotFoundError: if the logs are missing or incomplete.
+    ValueError: if the logs are damaged or a setting is out of range.
   """
 
   def __init__(
@@ -201,7 +203,7 @@ class DopamineReplay(StoreReplay):
 def endings(
   arrays: Mapping[str, np.ndarray], terminal_convention: str, time_limit: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Says where episodes end, and which rows are transitions of the dataset.
+  """Returns where episodes end, and which rows are transitions of the dataset.
 
   Args:
     arrays: a store's columns.
@@ -228,7 +230,7 @@ def endings(
 
 
 def _episodes(arrays: Mapping[str, np.ndarray], counted: np.ndarray) -> subsets.Episodes:
-  """Returns the episodes of a store, of which the rows `counted` [N] bool are counted."""
+  """Returns the episodes of a store, with only the rows in `counted` [N] bool."""
   ends = np.flatnonzero(arrays['episode_end'])
   begins = np.append(0, ends[:-1] + 1)
   return subsets.Episodes(
@@ -239,7 +241,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], counted: np.ndarray) -> subsets.
 
 
 def _with_history(arrays: Mapping[str, np.ndarray], stack_size: int) -> np.ndarray:
-  """Returns which rows [N] have all frames of their state: not the first of a cut beginning."""
+  """Returns which rows [N] have all frames of their state."""
   begins = np.flatnonzero(np.append(True, arrays['episode_end'][:-1]))
   cut = begins[~arrays['is_first'][begins]]
   whole = np.ones(len(arrays['is_first']), bool)
@@ -257,7 +259,7 @@ def _load(
   keep: np.ndarray,
   frames: str,
 ) -> tuple[frame_store.AnyFrames, np.ndarray]:
-  """Returns the frames of at least the rows in `keep` [N] bool, and of which rows they are."""
+  """Returns the frames of at least the rows in `keep` [N] bool, and the rows of these frames."""
   count, *shape = settings['shape']
   frame_bytes = int(np.prod(shape)) * np.dtype(settings['dtype']).itemsize
   if frames == 'auto':
@@ -274,7 +276,7 @@ def _load(
     data = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
     at = 0
     edges = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-    for begin, end in offsets[edges].tolist():  # Runs of neighbours in one piece.
+    for begin, end in offsets[edges].tolist():  # Consecutive rows in one piece.
       data[at : at + end - begin] = arrays['frames'][begin:end]
       at += end - begin
     packed = {**arrays, 'frames': data, 'offsets': np.append(0, ends)}

@@ -1,4 +1,4 @@
-"""The offline data source: a subset of DQN Replay, or of our own agents' data, as TFDS has it."""
+"""The offline data source of TFDS datasets: a subset of DQN Replay, or of our agents' data."""
 
 from __future__ import annotations
 
@@ -23,45 +23,46 @@ _log = logging.getLogger(__name__)
 class TFDSReplay(source.StoredSource):
   """Transitions of `{data_dir}/{dataset}/{game}_run_{run}`, decoded once into memory.
 
-  Frames keep the dataset's own dtype; Atari's single grey channel is dropped, so a state is
-  [S, 84, 84] uint8, and of MinAtar [S, 10, 10, C] bool.
+  Frames keep the dataset's dtype. Atari's single grey channel is dropped, so a state is [S, 84, 84]
+  uint8; a state of MinAtar is [S, 10, 10, C] bool.
 
   About `terminal_convention`: the official conversion marks an episode's last logged step as
-  terminal and calls it "observation only". Dopamine's loader believes it: the transition before it
+  terminal and calls it "observation only". Dopamine's loader follows this: the previous transition
   ends the episode, and the last action and reward are dropped. But the agent that made the data
-  logged (o, a, r, terminal) in one row and never the frame after a terminal, so the last row is a
-  transition like any other: 'logged_row' (default) keeps it, and with it the last reward (in Pong,
-  the last point of every game). 'rlds' reproduces Dopamine's reading.
+  logged (o, a, r, terminal) in one row and never the frame after a terminal. The last row is
+  therefore a transition like any other: 'logged_row' (default) keeps it, with the last reward (in
+  Pong, the last point of every game). 'rlds' reproduces Dopamine's reading.
 
   Args:
     stack_size: S, frames per state. As the agent's.
     update_horizon: n. As the agent's.
     gamma: discount per step. As the agent's.
-    seed: all sampling derives from it. Which subset is used does not.
-    observation_shape: what the environment shows the agent; checked against the data. None: not.
-    observation_dtype: ignored, since a network takes either; the data keeps its own.
+    seed: all sampling derives from it, but not the subset.
+    observation_shape: shape of the environment's observations, which the data must have; None does
+      not check.
+    observation_dtype: ignored, since networks accept any; the data keeps its dtype.
     dataset: `rlu_atari_checkpoints_ordered`, `rlu_atari_checkpoints`, `rlu_atari`,
       `minatar_checkpoints_ordered`, or any other with the same fields.
     game: as 'Pong'.
-    run: which of the dataset's independent runs of the logging agent, 1 to 5.
-    data_dir: the `data_dir` of TFDS. None means the data inside this package, which is a small
-      sample already and is used whole.
+    run: number of the logging agent's run in the dataset, 1 to 5.
+    data_dir: the `data_dir` of TFDS. None uses the data inside this package, a small sample that is
+      used completely.
     subset: a name from `subsets`, or a function with the same arguments.
     fraction: in (0, 1]; 0.05 is the paper's 5%.
-    subset_seed: which random subset.
+    subset_seed: seed of a random subset.
     terminal_convention: 'logged_row' or 'rlds'.
-    codec: 'zstd', compressed; 'raw', 7 kB an Atari frame and two or three times as fast; or
-      'auto', which is 'raw' as long as the frames fit in one gibibyte.
-    on_device: keep the decoded frames in the accelerator's memory and cut batches there, within the
-      learner's compiled program: 17.6 GB for 5% of an Atari game.
-    cache_dir: where to keep decoded frames, so that the next run starts at once; None keeps none.
-    return_to_go: compute the discounted return from every row to its episode's end, from all of the
-      episode's rewards; one more pass over the files. An agent that needs it asks for it.
-    held_out: share of what was chosen that no update draws, whole episodes, for measures of unseen
-      transitions.
+    codec: 'zstd' compresses; 'raw' takes 7 kB per Atari frame and is two or three times as fast;
+      'auto' is 'raw' if the frames fit in one gibibyte.
+    on_device: keep the decoded frames in the accelerator's memory and gather batches there, within
+      the learner's compiled program: 17.6 GB for 5% of an Atari game.
+    cache_dir: folder for decoded frames, so that the next run starts at once; None keeps none.
+    return_to_go: compute the discounted return from every row to its episode's end, from all
+      rewards of the episode, in one more pass over the files. Agents that need it set it.
+    held_out: share of the chosen data that no update draws, in whole episodes, for measures on
+      unseen transitions.
 
   Raises:
-    FileNotFoundError: if the data is not there; says what is and how to get it.
+    FileNotFoundError: if the data is missing; the error says what is there and how to get it.
     ValueError: if a setting is out of range or the data is damaged.
   """
 
@@ -163,13 +164,13 @@ def _open_embedded(dataset: str, config: str) -> tfds_files.Dataset:
 
 
 def embedded(episodes: subsets.Episodes, fraction: float, seed: int) -> np.ndarray:
-  """Chooses everything: what ships with the package is a subset already."""
+  """Chooses everything, since the shipped data is a subset already."""
   del fraction, seed
   return np.ones(int(episodes.length.sum()), bool)
 
 
 def _index(files: tfds_files.Dataset, cache: pathlib.Path | None) -> tfds_files.Index:
-  """Returns the index of a dataset, from the cache if it is there."""
+  """Returns the index of a dataset, from the cache if possible."""
   if cache is None:
     return tfds_files.read_index(files)
   folder = cache / f'index-{store_cache.key(files.identity())}'
@@ -185,7 +186,7 @@ def _index(files: tfds_files.Dataset, cache: pathlib.Path | None) -> tfds_files.
 def _stored(
   recording: tfds_recording.TfdsRecording, codec: str, cache: pathlib.Path | None
 ) -> tuple[transitions.Columns, frame_store.AnyFrames]:
-  """Returns the rows of a recording, by way of a store in the cache if there is one."""
+  """Returns the rows of a recording, through a store in the cache if there is a cache."""
   names = ('action', 'reward', 'terminal', 'episode_end')
   if cache is None:
     held: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -233,7 +234,7 @@ def _returns(
 
 
 def _fingerprint(columns: transitions.Columns, index: tfds_files.Index) -> str:
-  """Returns a short hash of what is learnt from: every action, reward and end, and record sizes."""
+  """Returns a short hash of the data: every action, reward and end, and record sizes."""
   digest = hashlib.sha256()
   for array in (*columns, index.size):
     digest.update(np.ascontiguousarray(array).tobytes())

@@ -13,22 +13,23 @@ from implicit_rl.data.sources.arrays import ArraySource
 
 @gin.configurable(denylist=[*source.FROM_AGENT, 'action_shape'])
 class VectorReplay(ArraySource):
-  """A part of a dataset, by default the paper's: 20% of single transitions, drawn uniformly.
+  """A part of a dataset; the default is the paper's: 20% of single transitions, drawn uniformly.
 
   Args:
-    path: as `ArraySource.data`: a file, a folder that an online run wrote, or a Minari dataset's.
-    subset: as `ArraySource`'s, like all others.
+    path: as `ArraySource.data`: a file, a folder that an online run wrote, or a Minari dataset's
+      folder.
+    subset: as in `ArraySource`, like the following.
     fraction: in (0, 1], how much of the data is used.
-    subset_seed: which random subset.
-    time_limit: steps after which episodes were cut, for data that does not say where that was.
-    on_device: keep the data in the accelerator's memory and cut batches there.
+    subset_seed: seed of a random subset.
+    time_limit: steps after which episodes were truncated, for data that does not record truncation.
+    on_device: keep the data in the accelerator's memory and gather batches there.
     return_to_go: compute the discounted return from every row to its episode's end.
-    held_out: share of what was chosen that no update draws, whole episodes, for measures of unseen
-      transitions.
-    **settings: the agent's, as `ArraySource`'s.
+    held_out: share of the chosen data that no update draws, in whole episodes, for measures on
+      unseen transitions.
+    **settings: the agent's, as in `ArraySource`.
 
   Raises:
-    FileNotFoundError: if the dataset is not there.
+    FileNotFoundError: if the dataset does not exist.
     ValueError: if a setting is out of range or the data is of another environment.
   """
 

@@ -1,1 +1,1 @@
-"""Stores of frames in memory and in files, and how they are made."""
+"""Stores of frames in memory and in files, and their creation."""

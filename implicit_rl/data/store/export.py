@@ -1,4 +1,4 @@
-"""A store written out again: as a TFDS dataset, or as Dopamine's raw logs."""
+"""Exports a store as a TFDS dataset or as Dopamine's raw logs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Stored:
     folder: the store.
 
   Attributes:
-    settings: what it says of itself.
+    settings: the store's settings.
     columns: its columns, by name, [N] each.
     frames: its frames.
 
   Raises:
-    FileNotFoundError: if it is not there or not complete.
+    FileNotFoundError: if the store does not exist or is not complete.
     ValueError: if it is damaged, of another version, or holds no transitions.
   """
 
@@ -64,19 +64,19 @@ def to_tfds(
 ) -> pathlib.Path:
   """Writes a store as a TFDS dataset.
 
-  An episode belongs to the checkpoint it began in.
+  An episode belongs to the checkpoint in which it began.
 
   Args:
     folder: the store.
     data_dir: TFDS's.
-    name: as 'rlu_atari_checkpoints_ordered/Pong_run_1'.
-    overwrite: replace a dataset that is there.
+    name: such as 'rlu_atari_checkpoints_ordered/Pong_run_1'.
+    overwrite: whether to replace an existing dataset.
 
   Returns:
     The folder written.
 
   Raises:
-    FileExistsError: if it is there and `overwrite` is False.
+    FileExistsError: if the dataset exists and `overwrite` is False.
     ValueError: if the store does not fit that dataset.
   """
   dataset, _, config = name.partition('/')
@@ -94,20 +94,20 @@ def to_dopamine(
   stack_size: int = 4,
   update_horizon: int = 1,
 ) -> int:
-  """Writes a store as the logs that Dopamine's replay buffer would have written of it.
+  """Writes a store as the logs that Dopamine's replay buffer would have written.
 
-  No log is lost, as the buffer's own sometimes are. An episode that was cut off, or whose beginning
-  is missing, is written as a whole one that a time limit ended.
+  No log is lost, unlike the buffer's own. An episode that is truncated, or whose beginning is
+  missing, is written as a complete one that a time limit ended.
 
   Args:
     folder: the store.
-    logs: where the files go; must hold none.
+    logs: folder of the files; it must not contain logs.
     capacity: C, rows of a file.
     stack_size: zero rows before each episode, plus one.
-    update_horizon: what `invalid_range` is written for.
+    update_horizon: n, for `invalid_range`.
 
   Returns:
-    How many logs were written.
+    The number of logs written.
 
   Raises:
     FileExistsError: if there are logs already.
@@ -131,7 +131,7 @@ def write_logs(
   update_horizon: int = 1,
   compression: int = 6,
 ) -> int:
-  """Does so for a store that is open; `compression` is gzip's level for the frames."""
+  """Writes the logs of an open store; `compression` is gzip's level for the frames."""
   if capacity < stack_size + update_horizon + 1 or stack_size < 1 or update_horizon < 1:
     raise ValueError(
       f'--capacity must be at least stack_size + update_horizon + 1, got {capacity}, {stack_size} '
@@ -140,7 +140,7 @@ def write_logs(
   logs.mkdir(parents=True, exist_ok=True)
   if dopamine_files.list_logs(logs):
     raise FileExistsError(f'{logs} already holds logs: delete them or choose another folder.')
-  # Which row of the store lies at each row of the run; -1 for padding.
+  # The row of the store for each row of the run; -1 for padding.
   ends = np.asarray(stored.columns['episode_end'])
   row = np.full(len(ends) + (stack_size - 1) * int(ends.sum()), -1)
   episode = np.cumsum(ends) - ends
@@ -170,7 +170,7 @@ def _write_log(
   sizes: tuple[int, int],
   compression: int,
 ) -> None:
-  """Writes the files of one log; `ring` [C] says which row of the store lies at each position."""
+  """Writes the files of one log; `ring` [C] has the store's row for each position."""
   capacity = len(ring)
   real = ring >= 0
   stack_size, update_horizon = sizes
@@ -194,7 +194,7 @@ def _write_log(
       np.save(stream, array, allow_pickle=False)
   ends = {int(i) for i in np.flatnonzero(column('episode_end', bool))}
   with gzip.open(logs / dopamine_files.file_name('episode_end_indices', number), 'wb') as stream:
-    pickle.dump(ends, stream)  # Dopamine reads it so.
+    pickle.dump(ends, stream)  # Dopamine reads it in this form.
   shape, dtype = stored.frames.shape[1:], stored.frames.dtype
   path = logs / dopamine_files.file_name('observation', number)
   with gzip.open(path, 'wb', compresslevel=compression) as stream:

@@ -1,9 +1,9 @@
 """Frames to compressed blocks: `ChunkEncoder` takes frames in order and returns blocks.
 
 A block is one zstandard frame that holds `chunk_size` consecutive frames of the game. With a
-dictionary made of frames of the same game (`train_dictionary`), even a block of a single frame is
-small, because all but what moves is in the dictionary; and what is drawn at random is then decoded
-without its neighbours.
+dictionary of frames of the same game (`train_dictionary`), even a block of a single frame is small,
+because the dictionary contains everything that does not move. Randomly drawn frames are then
+decoded without their neighbours.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from implicit_rl.cpu import cores
 
 CODECS = ('zstd', 'raw')
 CHUNK_SIZE = 1  # Frames per block.
-LEVEL = 9  # zstandard's; see docs/data.md for what a level costs.
+LEVEL = 9  # zstandard's level; docs/data.md has the costs of levels.
 DICTIONARY_FRAMES = 64
 _DICTIONARY_HEAD = 16 << 10  # Bytes of the part that zstandard trains.
 _AT_ONCE = 1024  # Blocks per call of the compressor.
 
 
 class ChunkEncoder:
-  """Compresses frames as they come; the caller keeps the blocks, in memory or in a file.
+  """Compresses frames in order; the caller keeps the blocks, in memory or in a file.
 
   Args:
     shape: shape of one frame.
     dtype: data type of a frame.
-    codec: 'zstd', or 'raw': blocks are the plain bytes then, and the next three do not matter.
+    codec: 'zstd', or 'raw' for uncompressed blocks, where the next three have no effect.
     chunk_size: frames per block. The last block is filled up with copies of the last frame.
     level: zstandard's compression level.
     dictionary: from `train_dictionary`, of frames like these; None compresses without one.
-    threads: native threads that compress.
+    threads: number of native threads that compress.
 
   Raises:
     ValueError: if the codec is unknown or a setting is out of range.
@@ -58,8 +58,8 @@ class ChunkEncoder:
     self._dictionary = dictionary if codec == 'zstd' else None
     self._threads = threads or cores.count()
     self._count = 0
-    self._rest = np.empty((0, *self._shape), self._dtype)  # Frames of a block not yet full.
-    # What every block would repeat stands once, in the settings: sizes and the dictionary's name.
+    self._rest = np.empty((0, *self._shape), self._dtype)  # Frames of a block that is not yet full.
+    # Values that every block would repeat are in the settings: sizes and the dictionary's name.
     parameters = zstandard.ZstdCompressionParameters.from_level(
       level, write_content_size=False, write_checksum=False, write_dict_id=False
     )
@@ -68,7 +68,7 @@ class ChunkEncoder:
     )
 
   def append(self, frames: np.ndarray) -> list[bytes]:
-    """Takes `frames` [m, *shape]; returns the blocks that they complete.
+    """Adds `frames` [m, *shape]; returns the blocks that they complete.
 
     Raises:
       ValueError: if the frames have another shape or dtype.
@@ -84,7 +84,7 @@ class ChunkEncoder:
     return self._compress(frames[:whole])
 
   def finish(self) -> list[bytes]:
-    """Returns the last block if one is begun: its missing frames are copies of the last."""
+    """Returns the last block, if it has frames; missing ones are copies of the last frame."""
     if not len(self._rest):
       return []
     missing = self._chunk_size - len(self._rest)
@@ -94,7 +94,7 @@ class ChunkEncoder:
 
   @property
   def settings(self) -> dict[str, Any]:
-    """What `frame_store.open_frames` needs beside the bytes, ready for JSON; shape [N, ...]."""
+    """Returns what `frame_store.open_frames` needs besides the bytes, as JSON values."""
     settings = {
       'codec': self._codec,
       'shape': [self._count, *self._shape],
@@ -125,15 +125,15 @@ class ChunkEncoder:
 
 
 def train_dictionary(frames: np.ndarray, count: int = DICTIONARY_FRAMES) -> bytes:
-  """Makes a dictionary that blocks of frames like these are compressed with.
+  """Trains a dictionary for compressing blocks of similar frames.
 
-  It holds `count` whole frames, and before them what zstandard's own training finds: that brings
-  the statistics with which a block's symbols are coded, so that no block carries its own.
+  It contains the result of zstandard's own training, followed by `count` whole frames. The training
+  adds the statistics for coding a block's symbols, so that no block needs its own.
 
   Args:
-    frames: [m, *shape], from all stages of the data; a thousand or two serve. Evenly spaced ones
-      are taken, so they are best in the order they were logged.
-    count: whole frames in the dictionary; 64 Atari frames are 450 kB.
+    frames: [m, *shape], from all stages of the data; one or two thousand are enough. Evenly spaced
+      ones are used, so logged order is best.
+    count: number of whole frames in the dictionary; 64 Atari frames are 450 kB.
 
   Returns:
     The dictionary's bytes.
@@ -146,7 +146,7 @@ def train_dictionary(frames: np.ndarray, count: int = DICTIONARY_FRAMES) -> byte
   samples: list[Any] = [np.ascontiguousarray(frame).tobytes() for frame in frames]
   try:
     head = zstandard.train_dictionary(_DICTIONARY_HEAD, samples, level=LEVEL).as_bytes()
-  except zstandard.ZstdError:  # So few frames, or so alike, that there is nothing to train on.
+  except zstandard.ZstdError:  # Too few or too similar frames for training.
     head = b''
   chosen = np.unique(np.linspace(0, len(samples) - 1, count).astype(int))
   return head + b''.join(samples[i] for i in chosen)
@@ -155,7 +155,7 @@ def train_dictionary(frames: np.ndarray, count: int = DICTIONARY_FRAMES) -> byte
 def prepared(
   dictionary: bytes | None, level: int | None = None
 ) -> zstandard.ZstdCompressionDict | None:
-  """Returns what zstandard takes as a dictionary, ready to compress with if a level is given."""
+  """Returns zstandard's dictionary object, prepared for compression if a level is given."""
   if dictionary is None:
     return None
   data = zstandard.ZstdCompressionDict(dictionary)

@@ -1,8 +1,8 @@
-"""Frames in memory or on disk, each stored once, read back by row number: plain or compressed.
+"""Frames in memory or on disk, each stored once and read by row number, plain or compressed.
 
-A frame of 84×84 bytes takes 7 kB plain, so 50 million take 353 GB. Compressed they take a few per
-cent of that and still serve random batches, decoded in threads while Python is free.
-`frame_codec` makes the blocks, `open_frames` reads them; the bytes may be mapped from a file.
+A frame of 84×84 bytes takes 7 kB plain, so 50 million take 353 GB. Compressed frames take a few per
+cent of that. Random batches are decoded in threads that do not hold Python's lock. `frame_codec`
+makes the blocks and `open_frames` reads them. The bytes may be mapped from a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from implicit_rl.data.store.frame_codec import (  # noqa: F401  One door to the 
   train_dictionary,
 )
 
-_TILE = 320  # Rows that one thread decodes at once, so that their plain bytes stay in its cache.
+_TILE = 320  # Rows that one thread decodes at once, so that their bytes stay in its cache.
 _PIECE = 1 << 16  # Blocks that a writer joins at a time.
 
 
@@ -61,11 +61,11 @@ class RawFrames:
     return self._array[rows]
 
   def settings(self) -> dict[str, Any]:
-    """Returns, ready for JSON, what `from_arrays` needs beside the arrays."""
+    """Returns what `from_arrays` needs besides the arrays, as JSON values."""
     return {'codec': 'raw', 'shape': list(self.shape), 'dtype': self.dtype.name}
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """Returns what a file needs to hold; `from_arrays` takes it back."""
+    """Returns the arrays to save; `from_arrays` restores from them."""
     return {'frames': self._array.reshape(-1).view(np.uint8)}
 
 
@@ -74,10 +74,10 @@ class ZstdFrames:
 
   Args:
     settings: from `ChunkEncoder.settings`.
-    data: [bytes] uint8, all blocks one after the other.
-    offsets: [blocks + 1] int64 or `compact.Offsets`, where each block starts, then the end of the
+    data: [bytes] uint8, all blocks in order.
+    offsets: [blocks + 1] int64 or `compact.Offsets`, the start of each block, then the end of the
       last.
-    dictionary: what the blocks were compressed with, if anything.
+    dictionary: of the compression, if there was one.
 
   Raises:
     ValueError: if the arrays don't fit the settings.
@@ -138,11 +138,11 @@ class ZstdFrames:
     return out.view(self._dtype).reshape(*np.shape(rows), *self._shape[1:])
 
   def settings(self) -> dict[str, Any]:
-    """Returns, ready for JSON, what `from_arrays` needs beside the arrays."""
+    """Returns what `from_arrays` needs besides the arrays, as JSON values."""
     return {**self._settings, 'shape': list(self._shape)}
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """Returns what a file needs to hold; `from_arrays` takes it back."""
+    """Returns the arrays to save; `from_arrays` restores from them."""
     arrays = {'frames': self._data, 'offsets': np.asarray(self._offsets)}
     if self._dictionary is not None:
       arrays['dictionary'] = np.frombuffer(self._dictionary, np.uint8)
@@ -156,7 +156,7 @@ class ZstdFrames:
         target[at : at + size] = frame
       return
     block, within = np.divmod(rows, self._chunk_size)
-    # Runs of consecutive rows in one block: each is decoded once and copied as one piece.
+    # Consecutive rows in one block are decoded once and copied as one piece.
     first = np.flatnonzero((np.diff(block, prepend=-1) != 0) | (np.diff(rows, prepend=-2) != 1))
     length = np.diff(first, append=len(rows))
     pieces = np.stack([within[first], first, length], axis=1) * size
@@ -172,7 +172,7 @@ class ZstdFrames:
     return self._decompressor().multi_decompress_to_buffer(
       zstandard.BufferWithSegments(self._data.data, segments.tobytes()),
       decompressed_sizes=sizes.tobytes(),
-      threads=1,  # It would start new ones at every call.
+      threads=1,  # It would start new threads at every call.
     )
 
   def _decompressor(self) -> zstandard.ZstdDecompressor:
@@ -195,10 +195,10 @@ AnyFrames = RawFrames | ZstdFrames
 
 
 class FrameWriter:
-  """Takes frames in order and ends in a store; compresses as they come.
+  """Builds a store from frames in order; compresses them immediately.
 
   Args:
-    count: N, frames to come.
+    count: N, number of expected frames.
     shape: shape of one frame.
     dtype: data type of a frame.
     codec: 'zstd' or 'raw'.
@@ -223,7 +223,7 @@ class FrameWriter:
     self._expected, self._written = count, 0
     self._encoder = ChunkEncoder(shape, dtype, codec, chunk_size, level, dictionary)
     self._dictionary = dictionary
-    # A plain store is filled in place; blocks, whose sizes are not known before, come in pieces.
+    # A plain store is filled in place. Blocks have unknown sizes, so they are collected in pieces.
     self._raw = np.empty((count, *shape), dtype) if codec == 'raw' else None
     self._blocks: list[bytes] = []
     self._pieces: list[bytes] = []
@@ -246,7 +246,7 @@ class FrameWriter:
     """Returns the store of all frames.
 
     Raises:
-      ValueError: if fewer came than announced.
+      ValueError: if there are fewer frames than expected.
     """
     if self._written != self._expected:
       raise ValueError(f'Expected {self._expected} frames, got {self._written}.')
@@ -258,7 +258,7 @@ class FrameWriter:
     data = np.empty(offsets[-1], np.uint8)
     at = 0
     self._pieces.reverse()
-    while self._pieces:  # Each piece is freed once it is copied.
+    while self._pieces:  # Each piece is freed after it is copied.
       piece = self._pieces.pop()
       data[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
       at += len(piece)
@@ -286,11 +286,11 @@ def open_frames(
   """Opens frames from the bytes that a `ChunkEncoder` made.
 
   Args:
-    settings: the encoder's, taken when it had finished.
-    data: [bytes] uint8, all its blocks one after the other; may be a memory map.
-    offsets: [blocks + 1] int64, where each block starts, then the end of the last; not used by the
+    settings: the encoder's, after it has finished.
+    data: [bytes] uint8, all its blocks in order; may be a memory map.
+    offsets: [blocks + 1] int64, the start of each block, then the end of the last; not used by the
       codec 'raw'.
-    dictionary: what the encoder was given.
+    dictionary: the encoder's.
 
   Raises:
     ValueError: if the arrays don't fit the settings.

@@ -1,4 +1,4 @@
-"""From a recording to a store, and checks of a store."""
+"""Prepares a store from a recording, and verifies stores."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def prepare(
   commit_rows: int = store_writer.COMMIT_ROWS,
   wait: bool = False,
 ) -> dict[str, Any]:
-  """Writes all rows of a recording into a store, or the rest of them if it was interrupted.
+  """Writes all rows of a recording into a store, or the rest of them after an interruption.
 
   Args:
     recording: where the rows come from.
-    folder: the store to be.
+    folder: the new store.
     codec: 'zstd' or 'raw'.
     chunk_size: frames per zstd chunk.
     commit_rows: rows between two points from which an interrupted run can resume.
-    wait: wait for another process that is writing the same store, instead of giving up.
+    wait: wait for another process that is writing the same store, instead of raising.
 
   Returns:
-    The settings of the store: what it holds.
+    The settings of the store, which describe its content.
 
   Raises:
     StoreBusyError: if another process is writing it and `wait` is False.
-    FileExistsError: if it is there already.
-    OSError: if it can't be written, as when the disk is full.
+    FileExistsError: if the store exists already.
+    OSError: if it can't be written, for example because the disk is full.
     ValueError: if the recording is damaged or changes, or the store was begun from another one.
   """
   folder, begun_with = pathlib.Path(folder), recording.identity()
@@ -82,12 +82,12 @@ def prepare(
 
 
 def make_dictionary(recording: recordings.Recording, codec: str) -> bytes | None:
-  """Returns what the frames of a recording are compressed with; None if they stay plain."""
+  """Returns the dictionary for a recording's frames; None for an uncompressed store."""
   return frame_store.train_dictionary(recording.sample()) if codec == 'zstd' else None
 
 
 def summary(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Returns the counts of a store's columns, ready for JSON."""
+  """Returns the counts of a store's columns, as JSON values."""
   end, first = columns['episode_end'], columns['is_first']
   begins = np.append(True, end[:-1])
   return {
@@ -108,7 +108,7 @@ def verify(folder: str | os.PathLike) -> dict[str, Any]:
     Its settings.
 
   Raises:
-    FileNotFoundError: if it is not there or not complete.
+    FileNotFoundError: if it does not exist or is not complete.
     ValueError: if it is damaged or of another version.
   """
   folder = pathlib.Path(folder)
@@ -131,7 +131,7 @@ def verify(folder: str | os.PathLike) -> dict[str, Any]:
       rows = np.arange(start, min(start + _DECODED_AT_ONCE, count))
       try:
         frames.take(rows)
-      except Exception as error:  # The codec's own.
+      except Exception as error:  # Errors of the codec.
         raise store_files.DamagedStoreError(
           f'{folder}: frames {rows[0]} to {rows[-1]} cannot be decoded ({error}): delete that '
           'folder and prepare it again.'

@@ -1,7 +1,7 @@
-"""Arrays in a folder on disk: complete, checksummed and versioned, or not there at all.
+"""Arrays in a folder on disk: complete, checksummed and versioned, or absent.
 
-One `.npy` file per array and one `store.json` beside them. A folder is written under another name
-and renamed when everything is on disk, so a half-written one is never taken for complete, and each
+A folder has one `.npy` file per array and one `store.json`. It is written under another name and
+renamed when everything is on disk, so a half-written one is never mistaken for a complete one. Each
 file's checksum is compared when it is read. Plain `.npy` files can be memory-mapped.
 """
 
@@ -24,7 +24,7 @@ INDEX = 'store.json'
 
 
 class DamagedStoreError(ValueError):
-  """The folder is there but its content is not what was written."""
+  """The folder exists, but its content is not what was written."""
 
 
 class OtherVersionError(ValueError):
@@ -32,12 +32,12 @@ class OtherVersionError(ValueError):
 
 
 def save(folder: str | os.PathLike, arrays: Mapping[str, np.ndarray], settings: Mapping) -> None:
-  """Writes arrays and settings; replaces nothing that is already there.
+  """Writes arrays and settings; replaces no existing folder.
 
   Args:
-    folder: where to; its parents are made.
+    folder: the new folder; its parents are created.
     arrays: by name; names become file names.
-    settings: anything JSON holds.
+    settings: any JSON values.
   """
   folder = pathlib.Path(folder)
   folder.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def save(folder: str | os.PathLike, arrays: Mapping[str, np.ndarray], settings: 
     try:
       os.rename(aside, folder)
     except OSError:
-      if not (folder / INDEX).exists():  # Not: another process was first with the same content.
+      if not (folder / INDEX).exists():  # Not raised: another process wrote the same content first.
         raise
   finally:
     shutil.rmtree(aside, ignore_errors=True)
@@ -63,14 +63,15 @@ def load(
   """Reads a folder back.
 
   Args:
-    folder: as given to `save`.
-    memory_map: leave the arrays on disk and map them read-only; sizes are checked, checksums not.
+    folder: as in `save`.
+    memory_map: leave the arrays on disk and map them read-only; sizes are checked, but not
+      checksums.
 
   Returns:
-    Arrays and settings, or None if the folder is not there or of another format version.
+    Arrays and settings, or None if the folder does not exist or has another format version.
 
   Raises:
-    DamagedStoreError: if a file is missing, cut short or altered.
+    DamagedStoreError: if a file is missing, truncated or altered.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -83,10 +84,10 @@ def load(
 
 
 def read_index(folder: str | os.PathLike) -> dict[str, Any]:
-  """Returns what `store.json` says: format_version, settings and files.
+  """Returns the content of `store.json`: format_version, settings and files.
 
   Raises:
-    FileNotFoundError: if there is no such store, or only a half-written one; says which.
+    FileNotFoundError: if there is no such store, or only an incomplete one; the error says which.
     OtherVersionError: if another version of this package wrote it.
     DamagedStoreError: if it is not readable.
   """
@@ -116,7 +117,7 @@ def read_index(folder: str | os.PathLike) -> dict[str, Any]:
 def read_arrays(
   folder: str | os.PathLike, index: Mapping, *, memory_map: bool = False
 ) -> dict[str, np.ndarray]:
-  """Returns the arrays that `index` lists, checked as `load` says."""
+  """Returns the arrays that `index` lists, checked as described in `load`."""
   folder = pathlib.Path(folder)
   arrays = {}
   try:
@@ -128,7 +129,7 @@ def read_arrays(
       arrays[name] = np.load(path, allow_pickle=False, mmap_mode='r' if memory_map else None)
   except DamagedStoreError:
     raise
-  except Exception as error:  # NumPy lets out whatever its parser of headers meets.
+  except Exception as error:  # NumPy's parser of headers raises many kinds of errors.
     raise DamagedStoreError(_damaged(folder, str(error))) from error
   return arrays
 
@@ -148,7 +149,7 @@ def open_rows(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.n
   if 'rows' not in index['settings']:
     raise ValueError(f'{folder} is not a store of transitions; give one that prepare has made.')
   arrays = read_arrays(folder, index, memory_map=True)
-  if not arrays['episode_end'][-1]:  # A former reader of raw logs could leave this out.
+  if not arrays['episode_end'][-1]:  # An earlier reader of raw logs could omit this.
     raise DamagedStoreError(
       f'The last episode in {folder} has no end: delete that folder and prepare it again.'
     )
@@ -156,7 +157,7 @@ def open_rows(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.n
 
 
 def write_array(path: pathlib.Path, array: np.ndarray) -> dict[str, Any]:
-  """Writes an array durably; returns what `store.json` says of it."""
+  """Writes an array durably; returns its entry in `store.json`."""
   with path.open('wb') as stream:
     np.save(stream, array, allow_pickle=False)
     stream.flush()
@@ -165,7 +166,7 @@ def write_array(path: pathlib.Path, array: np.ndarray) -> dict[str, Any]:
 
 
 def map_randomly(path: pathlib.Path) -> np.ndarray:
-  """Maps an array read-only and tells the system not to read ahead, which makes cold reads slow."""
+  """Maps an array read-only and disables the system's read-ahead, which makes cold reads slow."""
   with path.open('rb') as stream:
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
@@ -183,7 +184,7 @@ def write_index(folder: pathlib.Path, settings: Mapping, files: Mapping) -> None
 
 
 def write_durably(path: pathlib.Path, content: bytes) -> None:
-  """Replaces a file by `content`: whole and on disk when this returns, or as it was."""
+  """Replaces a file by `content` atomically and durably."""
   aside = path.with_name(path.name + '.new')
   with aside.open('wb') as stream:
     stream.write(content)
@@ -194,7 +195,7 @@ def write_durably(path: pathlib.Path, content: bytes) -> None:
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-  """Makes the names in a folder durable."""
+  """Writes the names in a folder durably."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -203,7 +204,7 @@ def sync_folder(folder: pathlib.Path) -> None:
 
 
 def partial(folder: pathlib.Path) -> pathlib.Path:
-  """Returns where a store is written until it is complete."""
+  """Returns the folder in which a store is written until it is complete."""
   return folder.with_name(folder.name + '.partial')
 
 

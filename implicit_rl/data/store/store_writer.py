@@ -1,9 +1,9 @@
-"""Writes a store as its rows come: bounded memory, one writer at a time, resumable after any kill.
+"""Writes a store row by row: bounded memory, one writer at a time, resumable after any kill.
 
-Everything goes into `{folder}.partial`. Every so many rows the files are synced and `progress.json`
-says how many bytes of each count; whatever an interrupted writer left beyond that is cut off by the
-next, which goes on from there. When all rows are there, every byte is read back and compared with
-what was written, `store.json` is added and the folder gets its name.
+Everything goes into `{folder}.partial`. After a fixed number of rows the files are synced, and
+`progress.json` records how many bytes of each are valid. The next writer removes what an
+interrupted one left beyond that, and continues from there. When all rows are written, every byte is
+read back and compared, `store.json` is added, and the folder gets its final name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from implicit_rl.data.formats import recordings
 from implicit_rl.data.store import frame_store, store_files
 
 _PROGRESS = 'progress.json'
-_HEADER = 128  # Bytes of a .npy header here, whatever its shape, so that it can be put in last.
+_HEADER = 128  # Bytes of a .npy header, the same for every shape, so that it can be written last.
 _BLOCK = 1 << 20  # Bytes read at once.
 COMMIT_ROWS = 1 << 13  # Rows between two points from which an interrupted writer can resume.
 
@@ -39,25 +39,26 @@ class StoreWriter:
   """Appends rows to a store on disk; a context manager.
 
   Args:
-    folder: the store to be; its parents are made.
+    folder: the new store; its parents are created.
     frame_shape: shape of one frame.
     frame_dtype: data type of a frame.
-    source: what the rows come from, JSON. What was begun from another source is not continued.
+    source: identity of the rows' origin, JSON. A store that was begun from another source is not
+      continued.
     codec: 'zstd' or 'raw'.
     chunk_size: frames per zstd chunk.
     commit_rows: rows between two points from which to resume.
-    make_dictionary: returns what blocks are compressed with; called unless an interrupted writer
-      has left it.
-    wait: if another process is writing the store, wait for it instead of giving up.
+    make_dictionary: returns the dictionary of the blocks; called unless an interrupted writer has
+      left one.
+    wait: if another process is writing the store, wait for it instead of raising.
 
   Attributes:
-    rows: how many rows are in the store; a resumed writer expects the next one.
-    skipped: what the writer that was interrupted had skipped.
+    rows: number of rows in the store; a resumed writer expects the next one.
+    skipped: parts that an interrupted writer has skipped.
 
   Raises:
     StoreBusyError: if another process is writing the store and `wait` is False.
-    FileExistsError: if the store is there already.
-    ValueError: if it was begun from another source or with other settings.
+    FileExistsError: if the store exists already.
+    ValueError: if an incomplete store was begun from another source or with other settings.
     OSError: if the disk is full or can't be written.
   """
 
@@ -111,13 +112,13 @@ class StoreWriter:
       raise
 
   def append(self, rows: recordings.Rows, skipped: list[dict[str, Any]] | None = None) -> None:
-    """Appends rows; `skipped` is what the source has left out so far."""
+    """Appends rows; `skipped` has the parts that the source has left out so far."""
     self.skipped = self.skipped if skipped is None else skipped
     with self._explained():
       for at in range(0, len(rows.action), self._commit_rows):
         part = recordings.Rows(*(column[at : at + self._commit_rows] for column in rows))
         self.rows += len(part.action)
-        self._held.append(part._replace(observation=np.empty(0)))  # Frames are not held.
+        self._held.append(part._replace(observation=np.empty(0)))  # Frames are not kept in memory.
         self._write(
           self._encoder.append(part.observation), self.rows - self.rows % self._chunk_size
         )
@@ -125,7 +126,7 @@ class StoreWriter:
           self._commit(complete=False)
 
   def end(self) -> None:
-    """Writes what is left: no more rows will come."""
+    """Writes the remaining data after the last row."""
     with self._explained():
       if not self._complete:
         self._write(self._encoder.finish(), self.rows)
@@ -135,10 +136,10 @@ class StoreWriter:
     """Completes the store after `end`: reads everything back and gives the folder its name.
 
     Args:
-      settings: what else `store.json` says, JSON.
+      settings: further entries of `store.json`, JSON.
 
     Raises:
-      DamagedStoreError: if the disk gave back something else than was written.
+      DamagedStoreError: if the disk returns other data than was written.
     """
     with self._explained():
       files = {name: self._seal(name) for name in self._types}
@@ -167,11 +168,11 @@ class StoreWriter:
 
   @property
   def complete(self) -> bool:
-    """`end` has been called, if by an earlier writer; only `finish` is missing."""
+    """Whether `end` was called, also by an earlier writer, so that only `finish` is missing."""
     return self._complete
 
   def columns(self) -> dict[str, np.ndarray]:
-    """Returns, memory-mapped, the columns written so far; there must be some."""
+    """Returns the columns written so far, memory-mapped; at least one row is needed."""
     for file in self._files.values():
       file.flush()
     return {
@@ -182,9 +183,9 @@ class StoreWriter:
     }
 
   def close(self) -> None:
-    """Lets go of the files; what was committed can be continued."""
+    """Closes the files; committed rows can be continued."""
     for file in self._files.values():
-      with contextlib.suppress(OSError):  # A full disk has been reported where it was met.
+      with contextlib.suppress(OSError):  # A full disk was reported earlier.
         file.close()
     self._files = {}
     os.close(self._lock)
@@ -198,17 +199,17 @@ class StoreWriter:
   def _refuse_existing(self) -> None:
     if self._folder.exists():
       with contextlib.suppress(OSError):
-        self._partial.rmdir()  # Empty, if waiting for the lock made it.
+        self._partial.rmdir()  # Empty, if waiting for the lock created it.
       raise FileExistsError(
         f'{self._folder} already exists{self._made_from()}: delete it or choose another folder.'
       )
 
   def _made_from(self) -> str:
-    """Returns in a few words whether the store that is there was made from the same source."""
+    """Returns a short text on whether the existing store was made from the same source."""
     try:
       recorded = store_files.read_index(self._folder)['settings']['source']
       different = recordings.differences(recorded, self._begun['source'])
-    except (OSError, ValueError, KeyError, AttributeError):  # It may be anything.
+    except (OSError, ValueError, KeyError, AttributeError):  # It may be any file.
       return ''
     return f', made from other data ({different})' if different else ', made from the same data'
 
@@ -255,7 +256,7 @@ class StoreWriter:
       self._chunk_size,
       dictionary=self._dictionary,
     )
-    self._end = 0  # Where the next block starts.
+    self._end = 0  # Start of the next block.
     if 'offsets' in self._types:
       if not self._bytes['offsets']:
         self._put('offsets', np.zeros(1, np.int64).tobytes())
@@ -317,7 +318,7 @@ class StoreWriter:
     self._committed, self._complete = self._written, complete
 
   def _seal(self, name: str) -> dict[str, Any]:
-    """Puts the header in and reads the file back; returns its size and checksum."""
+    """Writes the header and reads the file back; returns its size and checksum."""
     dtype, file = self._types[name], self._files[name]
     file.seek(0)
     file.write(npy_header((self._bytes[name] // dtype.itemsize,), dtype))
@@ -343,7 +344,7 @@ class StoreWriter:
 
   @contextlib.contextmanager
   def _explained(self) -> Iterator[None]:
-    """Says what to do when the disk is full or the folder can't be written."""
+    """Raises an error with a remedy if the disk is full or the folder can't be written."""
     try:
       yield
     except OSError as error:
@@ -379,7 +380,7 @@ def is_being_written(folder: str | os.PathLike) -> bool:
 
 
 def _lock(partial: pathlib.Path, wait: bool, make: bool = True) -> int:
-  """Makes the folder and takes its lock, which ends with the process; returns its descriptor."""
+  """Creates the folder and locks it until the process ends; returns the lock's descriptor."""
   while True:
     if make:
       partial.mkdir(exist_ok=True)
@@ -396,4 +397,4 @@ def _lock(partial: pathlib.Path, wait: bool, make: bool = True) -> int:
     except BaseException:
       os.close(descriptor)
       raise
-    os.close(descriptor)  # The other writer finished it meanwhile, and it has its final name.
+    os.close(descriptor)  # The other writer has finished it and given it its final name.
