@@ -1,7 +1,7 @@
-"""Environments in Dopamine's shape: what the agents act in and are evaluated in.
+"""Environments with Dopamine's interface, for acting and evaluation.
 
-`atari` builds on Dopamine and so on TensorFlow; `gymnax` and `minatar` are JAX alone, `mujoco` is
-gymnasium alone. None is imported here, so importing one does not load the others. `python -m
+`atari` builds on Dopamine and so on TensorFlow. `gymnax` and `minatar` need only JAX, `mujoco` only
+gymnasium. None is imported here, so importing one does not load the others. `python -m
 implicit_rl.environments` lists the games.
 """
 
@@ -22,10 +22,10 @@ Progress = Callable[[int], Any]
 
 
 class Environment(Protocol):
-  """What every environment must have: Dopamine's interface and a few facts.
+  """The interface of every environment: Dopamine's, and a few facts.
 
-  `check` verifies it once, when a run starts. Optional abilities are in
-  `Capabilities`. The class or function that makes one is called with `seed`, an int.
+  `check` verifies it once, when a run starts. Optional abilities are in `Capabilities`. The class
+  or function that creates one is called with `seed`, an int.
 
   Attributes:
     name: the game, as the user named it; datasets of the game carry the same name.
@@ -33,7 +33,7 @@ class Environment(Protocol):
     observation_shape: shape of one observation as agents stack it: (84, 84), (10, 10, C) or (D,).
     observation_dtype: NumPy dtype of observations.
     stack_size: observations in an agent's state.
-    max_steps_per_episode: agent steps after which the runner cuts an episode off.
+    max_steps_per_episode: agent steps after which the runner truncates an episode.
     game_over: True after a step that ended the game, False from `reset` on.
   """
 
@@ -52,8 +52,8 @@ class Environment(Protocol):
   def step(self, action: Any) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
     """Takes one agent step: (observation, reward, is_terminal, info).
 
-    `is_terminal` says that no reward follows, which ends the agent's episode; where only a life was
-    lost, `game_over` stays False and the game goes on.
+    `is_terminal` means that no reward follows, which ends the agent's episode. If only a life was
+    lost, `game_over` stays False and the game continues.
     """
     ...
 
@@ -73,7 +73,7 @@ class Rules(Protocol):
 
 
 class Evaluate(Protocol):
-  """How an environment plays an evaluation."""
+  """The signature of an environment's evaluation."""
 
   def __call__(
     self,
@@ -90,10 +90,11 @@ class Evaluate(Protocol):
       policy: (params, states [E, S, *observation_shape], key) -> actions [E]. Pure, and the same
         object every time: compile it once.
       params: passed to `policy`.
-      key: decides all that is random.
-      num_steps: environment steps to play at the least.
-      max_steps_per_episode: cuts episodes off there.
-      progress: call it often with the steps since the last call. It may raise, to stop.
+      key: determines everything random.
+      num_steps: minimum number of environment steps.
+      max_steps_per_episode: truncates episodes after this number of steps.
+      progress: call it often with the number of steps since the last call. It may raise an error to
+        stop.
 
     Returns:
       returns [n] and lengths [n] of the episodes.
@@ -103,25 +104,26 @@ class Evaluate(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
-  """What an environment can do beyond `Environment`; it declares each by having the member.
+  """Optional abilities of an environment; it declares each by having the member.
 
   Attributes:
-    truncated: the member is a bool, True after a step that cut the episode off with the game still
-      on, such as at a time limit. Without it, only `max_steps_per_episode` cuts episodes off.
+    truncated: the member is a bool, True after a step that truncated the episode, such as at a time
+      limit. Without it, only `max_steps_per_episode` truncates episodes.
     seed: `seed(n)`, 0 ≤ n < 2³², reseeds the randomness: the same episodes follow as in a new
-      environment. Without it, a run that resumes plays other episodes than one that never stopped.
-    evaluate: plays evaluations itself, several episodes side by side; see `Evaluate`. Without it,
-      episodes are played one after the other.
+      environment. Without it, a resumed run plays other episodes than an uninterrupted one.
+    evaluate: plays evaluations itself, with several parallel episodes; see `Evaluate`. Without it,
+      episodes are played in sequence.
     evaluate_all: `evaluate` of parameters with leading axes [N] and keys [N] as one program: N
-      pairs. Without it, seeds that train as one program are evaluated one after the other.
+      pairs. Without it, seeds that train as one program are evaluated in sequence.
     state_dict: `state_dict()` returns the state of the episode, as nested dicts of arrays and
-      numbers, so that a run can stop within it. Without it, a run stops where an episode ends.
-    load_state_dict: `load_state_dict(state)` continues from there. Both or neither.
+      numbers, so that a run can stop within it. Without it, a run stops at an episode's end.
+    load_state_dict: `load_state_dict(state)` continues from there. An environment has both or
+      neither.
     rules: pure functions, see `Rules`. Without them, there is no compiled loop (`DeviceReplay`).
     dataset: name of the dataset that logged replays are written as, such as 'my_games'. Without it,
       `OnlineRunner.log_replay` is refused.
-    action_shape: (A,) where actions are continuous, within [−1, 1]. Without it, they are discrete.
-    about: facts, ready for JSON, that a logged replay records beside the game's name.
+    action_shape: (A,) if actions are continuous, within [−1, 1]. Without it, they are discrete.
+    about: facts, as JSON values, that a logged replay records besides the game's name.
     render: `render()` returns a picture of the current moment, [H, W, 3] uint8. Without it, a
       recording shows the observations, which must be images.
   """
@@ -139,15 +141,15 @@ class Capabilities:
   render: Callable[[], np.ndarray] | None = None
 
   def over(self, environment: Any) -> bool:
-    """Whether the environment's last step ended the game or cut the episode off."""
+    """Whether the environment's last step ended the game or truncated the episode."""
     return bool(environment.game_over or (self.truncated and environment.truncated))
 
 
 def make(environment: Callable[..., Any], seed: int) -> Any:
-  """Makes an environment for one run.
+  """Creates an environment for one run.
 
   Raises:
-    ValueError: if it takes no seed.
+    ValueError: if it has no parameter `seed`.
   """
   parameters = inspect.signature(environment).parameters.values()
   if not any(p.name == 'seed' or p.kind is p.VAR_KEYWORD for p in parameters):
@@ -157,7 +159,7 @@ def make(environment: Callable[..., Any], seed: int) -> Any:
   return environment(seed=seed)
 
 
-# The methods, and how many arguments they are called with.
+# The methods and their numbers of arguments.
 _METHODS = {
   'reset': 0,
   'step': 1,
@@ -171,13 +173,13 @@ _METHODS = {
 
 
 def check(environment: Any) -> Capabilities:
-  """Checks an environment when a run starts, and returns what it can do.
+  """Checks an environment when a run starts, and returns its capabilities.
 
-  Unless the environment plays evaluations itself, it calls `reset` and `step` once, to compare what
-  they return with what the environment says of itself.
+  Unless the environment plays evaluations itself, this calls `reset` and `step` once, to compare
+  their results with the environment's attributes.
 
   Raises:
-    ValueError: if it lacks something, or contradicts itself; names all that is missing.
+    ValueError: if members are missing or contradict each other; the error names all missing ones.
   """
   who = f'Experiment.environment: {type(environment).__name__}'
   missing = [name for name in members(Environment) if not hasattr(environment, name)]
@@ -228,7 +230,7 @@ def _check_method(name: str, method: Any, count: int) -> None:
 
 
 def _check_play(environment: Environment, who: str, able: Capabilities) -> None:
-  """Raises ValueError unless one `reset` and one `step` return what they should."""
+  """Raises ValueError if `reset` or `step` returns an invalid result."""
   _check_observation(environment, f'{who}.reset()', environment.reset())
   action = np.zeros(able.action_shape, np.float32) if able.action_shape else 0
   stepped: Any = environment.step(action)
@@ -264,12 +266,12 @@ def _name(what: Any) -> str:
 
 
 def no_progress(steps: int) -> None:
-  """What an evaluation tells its progress where nobody asks."""
+  """Ignores the progress of an evaluation."""
   del steps
 
 
 def check_evaluation(num_steps: int, limit: int) -> None:
-  """Raises ValueError unless an evaluation and its episodes last at least a step."""
+  """Raises ValueError unless an evaluation and its episodes have at least one step."""
   if num_steps < 1 or limit < 1:
     raise ValueError(f'num_steps ({num_steps}) and the step limit ({limit}) must be at least 1')
 
@@ -285,8 +287,8 @@ def play_rounds(
   Args:
     play_round: key -> (returns [E], lengths [E]) of one episode in each of E copies.
     key: round r gets `fold_in(key, r)`.
-    num_steps: environment steps to play at the least.
-    progress: called after each round with the steps in it. It may raise.
+    num_steps: minimum number of environment steps.
+    progress: called after each round with its number of steps. It may raise an error to stop.
 
   Returns:
     returns [n] and lengths [n] of all episodes that started, n a multiple of E.

@@ -10,7 +10,7 @@ from implicit_rl.environments import atari_games, gymnax, minatar, mujoco
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Prints every game's name as gin files spell it."""
+  """Prints every game's name as in gin files."""
   argparse.ArgumentParser(
     prog='implicit-rl environments', description='Lists the games by family.'
   ).parse_args(arguments)

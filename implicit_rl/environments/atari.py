@@ -1,8 +1,8 @@
 """Atari 2600 in the paper's protocol: Dopamine's preprocessing, seeded.
 
 Sticky actions with probability 0.25, frame skip 4, the last two frames max-pooled, greyscale 84×84,
-an episode ends with the game or after 27 000 agent steps (108 000 frames, 30 minutes of play).
-Machado et al. 2018, "Revisiting the Arcade Learning Environment".
+and episodes that end with the game or after 27 000 agent steps (108 000 frames, 30 minutes of
+play). Machado et al. 2018, "Revisiting the Arcade Learning Environment".
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from dopamine.discrete_domains import atari_lib
 
 @gin.configurable(denylist=['seed'])
 class AtariEnvironment:
-  """One Atari game with Dopamine's interface, the same frames for the same seed.
+  """One Atari game with Dopamine's interface; equal seeds give equal frames.
 
-  `evaluate` plays several copies side by side with one policy call a step.
+  `evaluate` plays several parallel copies with one policy call per step.
 
-  Two things differ from `atari_lib.create_atari_environment`, which does the rest:
+  Two things differ from `atari_lib.create_atari_environment`, on which it is based:
 
-  * It takes a seed. ALE reads its seed only while a ROM is loaded, and unseeded it takes one from
-    the operating system, so the ROM is loaded again after the seed is set.
-  * ALE's own limit of 100 000 frames is off. It would end an episode 2 000 agent steps before the
-    protocol's 27 000 and report that end as game over.
+  * It takes a seed. ALE reads its seed only while a ROM is loaded, and without a seed it gets one
+    from the operating system. The ROM is therefore loaded again after the seed is set.
+  * ALE's own limit of 100 000 frames is disabled. It would end an episode 2 000 agent steps before
+    the protocol's 27 000, and report that end as game over.
 
   Attributes are `environments.Environment`'s and `Capabilities`'.
 
   Args:
     game: ALE's name for the game: 'Pong', 'MsPacman', ...
     sticky_actions: repeat the previous action with probability 0.25 at every frame.
-    seed: of ALE's randomness (sticky actions and what the console's clock seeds), 0 to 2³²−1.
+    seed: of ALE's randomness (sticky actions, and what depends on the console's clock), 0 to 2³²−1.
     max_steps_per_episode: agent steps after which `truncated` is set.
-    num_environments: copies that `evaluate` plays at once, each in a thread of its own.
+    num_environments: number of copies that `evaluate` plays at once, each in its own thread.
 
   Raises:
     ValueError: for a game that is not installed, or a setting out of range.
@@ -73,7 +73,7 @@ class AtariEnvironment:
       raise ValueError(
         f'AtariEnvironment.num_environments must be at least 1, got {num_environments}.'
       )
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner on every construction
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner at every construction
     self._environment = atari_lib.create_atari_environment(game, sticky_actions=sticky_actions)
     self._emulator.setInt('max_num_frames_per_episode', 0)
     self.seed(seed)
@@ -116,7 +116,7 @@ class AtariEnvironment:
       action: index into the minimal action set, 0 ≤ action < num_actions.
 
     Returns:
-      observation: [84, 84, 1] uint8; of no meaning once the game is over.
+      observation: [84, 84, 1] uint8; meaningless after the game is over.
       reward: the score gained, unclipped.
       is_terminal: the game is over.
       info: gymnasium's.
@@ -128,7 +128,7 @@ class AtariEnvironment:
     return observation, float(reward), self.game_over, info
 
   def render(self) -> np.ndarray:
-    """Returns the console's screen as it is now, [210, 160, 3] uint8."""
+    """Returns the console's current screen, [210, 160, 3] uint8."""
     return self._emulator.getScreenRGB()
 
   def evaluate(
@@ -142,12 +142,12 @@ class AtariEnvironment:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Plays whole episodes until at least `num_steps` agent steps were played.
 
-    The episodes are numbered in the order in which they begin, and the first n count, n being the
-    least number whose lengths sum to `num_steps`: what Dopamine counts, which plays one after the
-    other. A copy whose episode has ended begins the next one if that may be needed; one that turns
-    out not to be, since those before it suffice, is given up. So neither short episodes are
-    favoured, as they would be if the first to finish were taken, nor does the number of copies
-    change what the mean return is an estimate of.
+    The episodes are numbered in the order in which they begin. The first n count, where n is the
+    smallest number whose lengths sum to `num_steps`. Dopamine, which plays in sequence, counts the
+    same. A copy whose episode has ended begins the next one if that may be needed; an episode is
+    abandoned if earlier ones turn out to suffice. So short episodes are not favoured, as they would
+    be if the first to finish were counted, and the expected mean return does not depend on the
+    number of copies.
 
     Every copy's emulator is seeded once, from `key`. `act` draws from
     `fold_in(fold_in(k, episode), step)`, where `k, _ = split(key)`, both counted from 0.
@@ -157,10 +157,11 @@ class AtariEnvironment:
         same function object every time: it is compiled once for each.
       params: passed to `act`.
       key: PRNG key; the same key and number of copies give the same episodes.
-      num_steps: agent steps to count at the least.
-      max_steps_per_episode: cuts episodes off there; None means the environment's own.
-      progress: called before every step with the steps that came since, `num_steps` in all. It may
-        raise.
+      num_steps: minimum number of agent steps that count.
+      max_steps_per_episode: truncates episodes after this number of steps; None uses the
+        environment's own limit.
+      progress: called before every step with the number of new steps, `num_steps` in total. It may
+        raise an error to stop.
 
     Returns:
       returns: [n] float32, undiscounted and unclipped.
@@ -171,7 +172,7 @@ class AtariEnvironment:
     return self._evaluator.play(act, params, key, num_steps, limit, progress)
 
   def state_dict(self) -> dict[str, Any]:
-    """Returns the state of the game within an episode, the emulator's randomness included."""
+    """Returns the state of the game within an episode, including the emulator's randomness."""
     screens = np.stack(self._environment.screen_buffer)
     emulator: Any = self._emulator.cloneState(include_rng=True).__getstate__()
     return {

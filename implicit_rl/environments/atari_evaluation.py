@@ -1,8 +1,8 @@
-"""Atari evaluations: several episodes side by side, the statistics of one after the other.
+"""Atari evaluations: parallel episodes with the statistics of sequential ones.
 
-Emulation and preprocessing are ALE's own vector environment in C++, whose frames are Dopamine's. A
-copy of the game is one of it with a single game, for as one with many it would play on where an
-episode has ended.
+Emulation and preprocessing are ALE's own vector environment in C++, whose frames equal Dopamine's.
+Each copy of the game is a vector environment with one game, since one with several games would
+continue after an episode's end.
 
 This module loads neither TensorFlow nor Dopamine.
 """
@@ -24,11 +24,11 @@ Act = Callable[[Params, Any, PRNGKey], jax.Array]
 
 STICKY_PROBABILITY = 0.25
 _NO_LIMIT = 10**9  # frames; ALE would report its limit of 0 at once
-_STEPS_PER_COPY = 1000  # A copy more for a shorter evaluation would play what is not counted.
+_STEPS_PER_COPY = 1000  # In shorter evaluations another copy's steps would not count.
 
 
 class Copy:
-  """One game in a thread of its own.
+  """One game in its own thread.
 
   Args:
     game: ALE's name for the game.
@@ -51,7 +51,7 @@ class Copy:
     self.lives = 0
 
   def seed(self, seed: int) -> None:
-    """Seeds what begins with the next episode, 0 to 2³¹−1: the ROM is loaded again."""
+    """Seeds the following episodes with 0 to 2³¹−1, by loading the ROM again."""
     self._seed = seed
 
   def begin(self) -> None:
@@ -60,11 +60,11 @@ class Copy:
     self.states, _ = self._environment.reset(seed=None if seed is None else np.array([seed]))
 
   def send(self, action: int) -> None:
-    """Takes a step; the emulator works on it while others are told theirs."""
+    """Starts a step; the emulator computes it while the other copies start theirs."""
     self._environment.send(np.array([action], np.int32))
 
   def receive(self) -> tuple[float, bool]:
-    """Waits for the step to end. Returns the reward, unclipped, and whether the game is over."""
+    """Waits for the step's end. Returns the unclipped reward, and whether the game is over."""
     self.states, rewards, over, _, info = self._environment.recv()
     self.lives = int(info['lives'][0])
     return float(rewards[0]), bool(over[0])
@@ -86,7 +86,7 @@ class Evaluator:
   def __init__(self, game: str, count: int, sticky_actions: bool):
     self._make = lambda: Copy(game, sticky_actions)
     self._count = count
-    self._copies: list[Copy] = []  # Made when they are first needed.
+    self._copies: list[Copy] = []  # Created when first needed.
     self._act: Act | None = None
     self._compiled: set[int] = set()  # Batch sizes.
 
@@ -99,7 +99,7 @@ class Evaluator:
     limit: int,
     progress: Progress = no_progress,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Plays what `AtariEnvironment.evaluate` describes, with its arguments."""
+    """Plays an evaluation as described in `AtariEnvironment.evaluate`, with the same arguments."""
     if self._act is not act:
       self._act, self._choose = act, jax.jit(_side_by_side(act))
       self._compiled.clear()
@@ -112,7 +112,7 @@ class Evaluator:
     for copy, seed in zip(self._copies, seeds.tolist(), strict=False):
       copy.seed(seed)
     idle = self._copies[:count]
-    running: list[tuple[int, Copy]] = []  # By the number of the episode.
+    running: list[tuple[int, Copy]] = []  # By number of the episode.
     returns: list[float] = []
     lengths: list[int] = []
     played = shown = 0
@@ -123,7 +123,7 @@ class Evaluator:
         returns.append(0.0)
         lengths.append(0)
       if played >= num_steps:
-        before = np.cumsum([0, *lengths])  # Steps so far in the episodes before each.
+        before = np.cumsum([0, *lengths])  # Number of steps so far in the episodes before each.
         running = [(episode, copy) for episode, copy in running if before[episode] < num_steps]
       if not running:
         break
@@ -144,14 +144,14 @@ class Evaluator:
     return np.array(returns[:counted], np.float32), np.array(lengths[:counted], np.int32)
 
   def _size(self, running: int) -> int:
-    """The batch size for so many episodes: one of few, for each is compiled."""
+    """Returns the batch size for a number of episodes: one of few, since each is compiled."""
     size = self._count
     while size // 2 >= running:
       size //= 2
     return size
 
   def _compile(self, params: Params, key: PRNGKey, count: int) -> None:
-    """Compiles the policy for all batch sizes that `count` copies can come to, once."""
+    """Compiles the policy once for all batch sizes of `count` copies."""
     for size in {self._size(running) for running in range(1, count + 1)} - self._compiled:
       numbers = np.zeros(size, np.uint32)
       self._choose(params, np.zeros((size, 4, 84, 84), np.uint8), key, numbers, numbers)
@@ -160,7 +160,7 @@ class Evaluator:
   def _actions(
     self, params: Params, key: PRNGKey, running: list[tuple[int, Copy]], lengths: list[int]
   ) -> np.ndarray:
-    """Actions of the running episodes, and of rows that fill up the batch."""
+    """Returns actions of the running episodes, and of rows that fill the batch."""
     size = self._size(len(running))
     states = np.zeros((size, 4, 84, 84), np.uint8)
     episodes, steps = np.zeros(size, np.uint32), np.zeros(size, np.uint32)
@@ -177,7 +177,7 @@ class Evaluator:
 
 
 def _side_by_side(act: Act) -> Callable[..., jax.Array]:
-  """`act` for states [E, 4, 84, 84], each with the key of its episode and step."""
+  """Applies `act` to states [E, 4, 84, 84], each with the key of its episode and step."""
 
   def choose(params: Params, states: Any, key: PRNGKey, episodes: Any, steps: Any) -> jax.Array:
     def one(state, episode, step):

@@ -10,7 +10,7 @@ import gymnasium
 
 @functools.cache
 def games() -> tuple[str, ...]:
-  """Names of the installed games as ALE spells them ('Pong', 'MsPacman'), sorted."""
+  """Returns the names of the installed games in ALE's spelling ('Pong', 'MsPacman'), sorted."""
   gymnasium.register_envs(ale_py)
   return tuple(
     sorted(

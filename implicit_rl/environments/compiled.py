@@ -1,4 +1,4 @@
-"""Environments whose rules are pure functions: stepped one by one, or evaluated in one program."""
+"""Environments with pure rules: stepped one by one, or evaluated in one program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Act = Callable[[Params, jax.Array, PRNGKey], jax.Array]
 
 
 class CompiledEnvironment:
-  """One game with Dopamine's interface, made of its rules; a subclass names the game.
+  """One game with Dopamine's interface, built from its rules; a subclass names the game.
 
   Attributes are `environments.Environment`'s and `Capabilities`'.
 
@@ -34,7 +34,7 @@ class CompiledEnvironment:
     observation_shape: shape of one observation.
     observation_dtype: NumPy dtype of observations.
     seed: of every episode played through `reset` and `step`.
-    num_environments: E, copies that `evaluate` plays at once.
+    num_environments: E, number of copies that `evaluate` plays at once.
     max_steps_per_episode: steps after which `truncated` is set.
 
   Raises:
@@ -99,7 +99,7 @@ class CompiledEnvironment:
     Returns:
       observation: [*observation_shape].
       reward: float.
-      is_terminal: the game is over. A time limit is not the game's end: see `truncated`.
+      is_terminal: whether the game is over. A time limit is not the game's end: see `truncated`.
       info: holds 'truncated'.
 
     Raises:
@@ -158,8 +158,8 @@ class CompiledEnvironment:
         same function object every time: it is compiled once for each.
       params: passed to `act`.
       key: PRNG key; the same key gives the same episodes.
-      num_steps: environment steps to play at the least.
-      max_steps_per_episode: cuts episodes off there; None means the environment's own.
+      num_steps: minimum number of environment steps.
+      max_steps_per_episode: truncates episodes there; None uses the environment's own limit.
       progress: called after each round with the steps in it. It may raise.
 
     Returns:
@@ -184,18 +184,19 @@ class CompiledEnvironment:
     max_steps_per_episode: int | None = None,
     progress: Progress = no_progress,
   ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Plays what `evaluate` plays, for N policies as one program.
+    """Plays the evaluations of N policies as one program; see `evaluate`.
 
     Args:
-      act: as of `evaluate`; shared.
+      act: as in `evaluate`; shared.
       params: of each policy, leading axes [N].
       keys: of each policy, [N, ...].
-      num_steps: environment steps to play at the least, of each policy.
-      max_steps_per_episode: as of `evaluate`.
-      progress: called after each round with the steps in it, of all policies. It may raise.
+      num_steps: minimum number of environment steps of each policy.
+      max_steps_per_episode: as in `evaluate`.
+      progress: called after each round with its number of steps, of all policies. It may raise an
+        error to stop.
 
     Returns:
-      Of each policy what `evaluate` returns for its parameters and key.
+      For each policy the result of `evaluate` with its parameters and key.
     """
     limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
     check_evaluation(num_steps, limit)
@@ -209,7 +210,7 @@ class CompiledEnvironment:
           self.rules, act, self.num_environments, params, keys, jnp.int32(rounds), limit
         ),
       )  # [N, E]
-      for n in np.flatnonzero(steps < num_steps):  # The others' rounds are over.
+      for n in np.flatnonzero(steps < num_steps):  # The others have finished.
         played[n].append((returns[n], lengths[n]))
         steps[n] += lengths[n].sum()
       rounds += 1
@@ -250,7 +251,7 @@ def play_round(
     )  # [E], from one stack of one observation each
     step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, t)
     moments, rewards, terminated = jax.vmap(rules.advance)(moments, actions, step_keys)
-    # Copies that have ended are stepped on, since a batch moves as one, but count no longer.
+    # Copies that have ended are stepped too, since a batch moves as one, but do not count.
     returns = returns + jnp.where(running, rewards, 0)
     lengths = lengths + running
     running = running & ~terminated & (t < limit)

@@ -1,7 +1,7 @@
 """Any gymnasium environment, with Dopamine's interface.
 
-Discrete and continuous actions, vectors and images. A time limit truncates an episode and never
-ends it: what would have followed is worth something.
+Discrete and continuous actions, vectors and images. A time limit truncates an episode but does not
+terminate it: later rewards still count for its values.
 
 This module loads neither TensorFlow nor Dopamine.
 """
@@ -29,16 +29,16 @@ _WHO = 'GymnasiumEnvironment'
 
 @gin.configurable(denylist=['seed'])
 class GymnasiumEnvironment:
-  """One gymnasium task; `evaluate` plays several copies side by side.
+  """One gymnasium task; `evaluate` plays several parallel copies.
 
-  Agents see images (uint8 arrays of two or three dimensions) as they are, and everything else as a
+  Agents see images (uint8 arrays of two or three dimensions) unchanged, and everything else as a
   float32 vector [D]: other arrays are flattened, discrete states become one-hot vectors,
-  dictionaries and tuples are put end to end. Continuous actions lie in [−1, 1] and are scaled to
-  the task's bounds.
+  dictionaries and tuples are concatenated. Continuous actions lie in [−1, 1] and are scaled to the
+  task's bounds.
 
-  The first episode after `seed(n)` is reset with n, later ones with seeds derived from n. Where an
-  episode stands is saved as its seed and the actions so far, which `load_state_dict` plays again;
-  this is exact for every task that `reset(seed=...)` determines.
+  The first episode after `seed(n)` is reset with n, later ones with seeds derived from n. The state
+  of an episode is saved as its seed and the actions so far, which `load_state_dict` repeats. This
+  is exact for every task that `reset(seed=...)` determines.
 
   Attributes are `environments.Environment`'s and `Capabilities`'.
 
@@ -46,9 +46,9 @@ class GymnasiumEnvironment:
     task: gymnasium's id; 'my_module:MyGame-v0' imports `my_module` first.
     seed: of every episode played through `reset` and `step`.
     arguments: for `gymnasium.make`, such as {'continuous': True} for LunarLander.
-    pixels: show the rendered frame instead of the task's own observation.
-    grey: turn images with three channels grey.
-    image_size: side of the square that images are resized to, in pixels; None leaves them.
+    pixels: use the rendered frame instead of the task's own observation.
+    grey: convert images with three channels to grey.
+    image_size: side of the square that images are resized to, in pixels; None keeps their size.
     stack_size: observations in an agent's state.
     num_environments: copies that `evaluate` plays at once.
     max_steps_per_episode: steps after which `truncated` is set. None means the task's own limit.
@@ -83,7 +83,7 @@ class GymnasiumEnvironment:
       _make, task, dict(arguments or {}), max_steps_per_episode, pixels, grey, image_size
     )
     self._game = make()
-    self.name = re.sub(r'[^\w.-]', '_', task)  # A folder is called so.
+    self.name = re.sub(r'[^\w.-]', '_', task)  # It is used as a folder's name.
     self.about = {'environment': task}
     self.stack_size = stack_size
     self.max_steps_per_episode = _time_limit(task, self._game)
@@ -99,7 +99,7 @@ class GymnasiumEnvironment:
       _make, task, {'render_mode': 'rgb_array', **(arguments or {})}, max_steps_per_episode
     )
     self._task = task
-    self._drawn: Any = None  # Made where a picture is asked for.
+    self._drawn: Any = None  # Created when a picture is requested.
     self.game_over = False
     self.truncated = False
     self.seed(seed)
@@ -120,7 +120,7 @@ class GymnasiumEnvironment:
     return self._begin()
 
   def _begin(self) -> np.ndarray:
-    """Starts the episode that `_seed` and `_episodes` say."""
+    """Starts the episode that `_seed` and `_episodes` determine."""
     self.game_over = self.truncated = False
     self._actions, self._drawn_steps = [], None
     return self._game.reset(seed=self._episode_seed)[0]
@@ -140,7 +140,7 @@ class GymnasiumEnvironment:
     Returns:
       observation: [*observation_shape].
       reward: float.
-      is_terminal: the task ended. A time limit is no such end: see `truncated`.
+      is_terminal: whether the task ended. A time limit is not such an end: see `truncated`.
       info: gymnasium's.
     """
     self._actions.append(action)
@@ -152,10 +152,10 @@ class GymnasiumEnvironment:
   def render(self) -> np.ndarray:
     """Returns the task's own picture of the current moment, [H, W, 3] uint8.
 
-    A second game is played along, so that whether a run is watched cannot change it.
+    A second game is played in step, so that watching a run cannot change it.
 
     Raises:
-      ValueError: if the task draws none.
+      ValueError: if the task has no picture.
     """
     self._drawn = self._drawn or self._make_drawn()
     if self._drawn_steps is None:
@@ -169,7 +169,7 @@ class GymnasiumEnvironment:
     return picture
 
   def state_dict(self) -> dict[str, Any]:
-    """Returns the state of the episode: its seed, and the actions since."""
+    """Returns the state of the episode: its seed, and its actions."""
     dtype = np.float32 if self.action_shape else np.int64
     actions = np.asarray(self._actions, dtype).reshape(-1, *self.action_shape)
     return {'seed': self._seed, 'episodes': self._episodes, 'actions': actions}
@@ -190,7 +190,7 @@ class GymnasiumEnvironment:
     max_steps_per_episode: int | None = None,
     progress: Progress = no_progress,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Plays whole episodes, E = num_environments side by side; see `SideBySide.evaluate`."""
+    """Plays whole episodes, E = num_environments in parallel; see `SideBySide.evaluate`."""
     limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
     return self._side_by_side.evaluate(act, params, key, num_steps, limit, progress)
 
@@ -210,8 +210,8 @@ def _make(
   grey: bool = False,
   image_size: int | None = None,
 ) -> Any:
-  """Makes the task, as a `gymnasium.Env` that shows and takes what agents see and do."""
-  os.environ.setdefault('SDL_AUDIODRIVER', 'dummy')  # Else pygame looks for a sound card.
+  """Creates the task, as a `gymnasium.Env` with the agents' observations and actions."""
+  os.environ.setdefault('SDL_AUDIODRIVER', 'dummy')  # Otherwise pygame looks for a sound card.
   if pixels:
     arguments = {'render_mode': 'rgb_array', **arguments}
   try:
@@ -225,7 +225,7 @@ def _make(
 
 
 def _with_observations(task: str, game: Any, grey: bool, image_size: int | None) -> Any:
-  """Wraps a task to show an image or a float32 vector."""
+  """Wraps a task to return an image or a float32 vector."""
   space = game.observation_space
   image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
   if image:
@@ -249,7 +249,7 @@ def _with_observations(task: str, game: Any, grey: bool, image_size: int | None)
 
 
 def _with_actions(task: str, game: Any) -> Any:
-  """Wraps a task to take actions from 0 on, or vectors within [−1, 1]."""
+  """Wraps a task to accept actions from 0 on, or vectors within [−1, 1]."""
   space = game.action_space
   if isinstance(space, spaces.Discrete):
     return wrappers.TransformAction(
@@ -272,10 +272,10 @@ def _with_actions(task: str, game: Any) -> Any:
 
 
 def _time_limit(task: str, game: Any) -> int:
-  """Steps after which the task cuts an episode off.
+  """Returns the number of steps after which the task truncates an episode.
 
   Raises:
-    ValueError: if it does not say.
+    ValueError: if it is unknown.
   """
   limit = game.spec.max_episode_steps
   if limit is None:

@@ -1,8 +1,9 @@
 """Any environment of gymnax, with Dopamine's interface and rules for the compiled loop.
 
 gymnax (Lange, 2022) has classic control, bsuite and MinAtar as JAX functions. Its `step` resets an
-environment by itself; `step_env` and `reset_env` are called here, so an episode's return never
-holds rewards of the next one, and a time limit truncates an episode without ending the game.
+environment automatically. Here `step_env` and `reset_env` are called instead, so that an episode's
+return has no rewards of the next one, and a time limit truncates an episode without ending the
+game.
 
 This module loads neither TensorFlow nor Dopamine.
 """
@@ -24,7 +25,7 @@ from implicit_rl.environments import check_game
 from implicit_rl.environments.compiled import CompiledEnvironment
 from implicit_rl.types import PRNGKey
 
-# gymnax imports these, and with them pandas and SciPy's statistics, for pictures of its games.
+# gymnax imports these, with pandas and SciPy's statistics, for pictures of its games.
 with lazy_imports.put_off('matplotlib', 'matplotlib.colors', 'matplotlib.pyplot', 'seaborn'):
   import gymnax
 
@@ -32,7 +33,7 @@ Items = tuple[tuple[str, Hashable], ...]
 
 
 class Moment(NamedTuple):
-  """A point within an episode.
+  """The state at one point of an episode.
 
   Attributes:
     state: gymnax's state, a pytree.
@@ -44,7 +45,7 @@ class Moment(NamedTuple):
 
 
 def names() -> list[str]:
-  """Returns the ids of all environments that gymnax knows now."""
+  """Returns the ids of all environments that are registered with gymnax."""
   return list(gymnax.registered_envs)
 
 
@@ -62,7 +63,7 @@ class Rules:
     name: gymnax's id.
     arguments: of the environment's constructor.
     changes: fields of gymnax's parameters that differ from the defaults.
-    image: observations are uint8 and keep their shape; else they are float32 vectors.
+    image: whether observations are uint8 and keep their shape; otherwise they are float32 vectors.
   """
 
   name: str
@@ -84,7 +85,7 @@ class Rules:
   def start(self, key: PRNGKey) -> Moment:
     """Returns the first moment of an episode. Pure."""
     observation, state = self.game.reset_env(key, self.parameters)
-    # Some games start with weakly typed numbers; a loop needs the types that a step returns.
+    # Some games start with weakly typed numbers, but a loop needs the types that a step returns.
     state = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, self._stepped(state))
     return Moment(state, self._shown(observation))
 
@@ -92,7 +93,7 @@ class Rules:
   def advance(
     self, moment: Moment, action: jax.Array, key: PRNGKey
   ) -> tuple[Moment, jax.Array, jax.Array]:
-    """Takes one step. Pure; it neither resets nor looks at the step limit.
+    """Takes one step. Pure; it neither resets nor checks the step limit.
 
     Args:
       moment: the state of the episode.
@@ -120,7 +121,7 @@ class Rules:
     return jax.eval_shape(step, jax.random.key(0), state, action)[1]
 
   def _shown(self, observation: jax.Array) -> jax.Array:
-    """The observation as the agent sees it."""
+    """Returns the observation as the agent sees it."""
     if self.image:
       return jnp.asarray(observation, jnp.uint8)
     space = self.game.observation_space(self.parameters)
@@ -145,7 +146,7 @@ class GymnaxEnvironment(CompiledEnvironment):
     seed: of every episode played through `reset` and `step`.
     arguments: of the environment's constructor, such as {'size': 10} for DeepSea.
     parameters: fields of gymnax's parameters to change, such as {'gravity': 5.0} for CartPole.
-    image: show arrays of two or three dimensions as they are, as uint8, for convolutional networks.
+    image: keep arrays of two or three dimensions, as uint8, for convolutional networks.
     num_environments: copies that `evaluate` plays at once.
     max_steps_per_episode: steps after which `truncated` is set. None means gymnax's limit.
 
@@ -195,7 +196,7 @@ class GymnaxEnvironment(CompiledEnvironment):
       num_environments=num_environments,
       max_steps_per_episode=max_steps_per_episode,
     )
-    self._drawn: Any = None  # Made where a picture is asked for.
+    self._drawn: Any = None  # Created when a picture is requested.
     if name == 'CartPole-v1':
       self.render = self._draw_cart_pole
 
@@ -215,10 +216,10 @@ def _is_discrete(space: Any) -> bool:
 
 
 def _items(setting: str, values: Mapping[str, Any] | None) -> Items:
-  """A setting's values as something that can be compared and hashed.
+  """Converts a setting's values to a form that can be compared and hashed.
 
   Raises:
-    ValueError: for a value that can't be.
+    ValueError: for a value that can't be converted.
   """
   found = tuple(sorted((values or {}).items()))
   try:
@@ -231,7 +232,7 @@ def _items(setting: str, values: Mapping[str, Any] | None) -> Items:
 
 
 def _check_image(rules: Rules) -> None:
-  """Raises ValueError unless a first observation is an image that uint8 holds."""
+  """Raises ValueError unless a first observation is an image of whole numbers from 0 to 255."""
   seen = np.asarray(rules.game.reset_env(jax.random.key(0), rules.parameters)[0])
   if seen.ndim not in (2, 3) or not np.isin(seen, np.arange(256)).all():
     raise ValueError(

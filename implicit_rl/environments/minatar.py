@@ -27,12 +27,12 @@ GAMES = ('Asterix', 'Breakout', 'Freeway', 'Seaquest', 'SpaceInvaders')
 
 
 class Moment(NamedTuple):
-  """A point within an episode.
+  """The state at one point of an episode.
 
   Attributes:
     state: gymnax's state, a pytree.
     observation: [10, 10, C] uint8, 0 or 1.
-    action: [] int32, the action that was carried out last; 0, no operation, at the start.
+    action: [] int32, the last executed action; 0, no operation, at the start.
   """
 
   state: Any
@@ -46,7 +46,7 @@ class Rules:
 
   Attributes:
     name: one of `GAMES`.
-    sticky_probability: chance that a step repeats the last action.
+    sticky_probability: probability that a step repeats the last action.
   """
 
   name: str
@@ -72,7 +72,7 @@ class Rules:
   def advance(
     self, moment: Moment, action: jax.Array, key: PRNGKey
   ) -> tuple[Moment, jax.Array, jax.Array]:
-    """Takes one step. Pure; it neither resets nor looks at the step limit.
+    """Takes one step. Pure; it neither resets nor checks the step limit.
 
     Args:
       moment: the state of the episode.
@@ -100,8 +100,8 @@ class MinAtarEnvironment(CompiledEnvironment):
   Args:
     game: one of `GAMES`.
     seed: of every episode played through `reset` and `step`.
-    sticky_probability: chance that a step repeats the last action instead of the one given; 0.1 in
-      the MinAtar paper. Without it Breakout has two possible courses for a fixed policy.
+    sticky_probability: probability that a step repeats the last action instead of the given one;
+      0.1 in the MinAtar paper. With 0, Breakout has only two possible episodes for a fixed policy.
     num_environments: copies that `evaluate` plays at once.
     max_steps_per_episode: steps after which `truncated` is set. None means gymnax's limit, 2500 in
       Freeway and 1000 in the others.

@@ -1,4 +1,4 @@
-"""Several MinAtar games in turn, for continual learning: one shape of observation and action."""
+"""Several MinAtar games in sequence, for continual learning, with equal observation shapes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from implicit_rl.types import PRNGKey
 
 @dataclasses.dataclass(frozen=True)
 class PaddedRules:
-  """A game's rules with blank channels added, where surplus actions are no operation.
+  """A game's rules with additional empty channels; surplus actions do nothing.
 
   Attributes:
     rules: of the game.
@@ -39,7 +39,7 @@ class PaddedRules:
   def advance(
     self, moment: minatar.Moment, action: jax.Array, key: PRNGKey
   ) -> tuple[minatar.Moment, jax.Array, jax.Array]:
-    """Takes one step, as the game's own rules do. Pure."""
+    """Takes one step, as in the game's own rules. Pure."""
     action = jnp.where(action < self.rules.game.num_actions, action, 0)
     following, reward, terminated = self.rules.advance(moment, action, key)
     return self._padded(following), reward, terminated
@@ -51,19 +51,19 @@ class PaddedRules:
 
 @gin.configurable(denylist=['seed'])
 class MinAtarSequence:
-  """Plays MinAtar games in turn; the next one begins with the first episode after `steps_per_game`.
+  """Plays MinAtar games in sequence; each change is at the first episode after `steps_per_game`.
 
-  Observations have as many channels as the game with most of them, and as many actions as the one
-  with most. `evaluate` plays the game that is on, so an evaluation at the end of an iteration of
-  `steps_per_game` steps measures the game that was just learnt.
+  Observations have the channels of the game with most channels, and there are the actions of the
+  game with most actions. `evaluate` plays the current game, so an evaluation at the end of an
+  iteration of `steps_per_game` steps measures the game that was just learnt.
 
   Attributes are `environments.Environment`'s and `Capabilities`'.
 
   Args:
     games: of `minatar.GAMES`, in order; after the last one the first follows.
     seed: of every episode.
-    steps_per_game: environment steps after which a game gives way to the next.
-    sticky_probability: as of `MinAtarEnvironment`.
+    steps_per_game: environment steps of a game before the next one.
+    sticky_probability: as in `MinAtarEnvironment`.
     num_environments: copies that `evaluate` plays at once.
 
   Raises:
@@ -109,7 +109,7 @@ class MinAtarSequence:
 
   @property
   def game(self) -> CompiledEnvironment:
-    """The game that is on."""
+    """The current game."""
     return self._games[self._place]
 
   @property
@@ -128,18 +128,18 @@ class MinAtarSequence:
       game.seed(seed)
 
   def reset(self) -> np.ndarray:
-    """Starts an episode, of the next game if this one had its steps."""
+    """Starts an episode, of the next game after `steps_per_game` steps."""
     if self._steps >= self._steps_per_game:
       self._place, self._steps = (self._place + 1) % len(self._games), 0
     return self.game.reset()
 
   def step(self, action: int) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
-    """Takes one step of the game that is on; see `CompiledEnvironment.step`."""
+    """Takes one step of the current game; see `CompiledEnvironment.step`."""
     self._steps += 1
     return self.game.step(action)
 
   def evaluate(self, *args: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Plays the game that is on; see `CompiledEnvironment.evaluate`."""
+    """Plays the current game; see `CompiledEnvironment.evaluate`."""
     return self.game.evaluate(*args)
 
   def state_dict(self) -> dict[str, Any]:

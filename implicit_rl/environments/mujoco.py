@@ -1,8 +1,8 @@
 """MuJoCo locomotion (Todorov et al., 2012) from gymnasium, with Dopamine's interface.
 
-HalfCheetah, Hopper, Walker2d and Ant in version 5, the newest there is; the paper used version 2,
-whose returns are not comparable. A time limit of 1000 steps truncates an episode and never ends it:
-what would have followed is worth something.
+HalfCheetah, Hopper, Walker2d and Ant in version 5, the newest one. The paper used version 2, whose
+returns are not comparable. A time limit of 1000 steps truncates an episode but does not terminate
+it: later rewards still count for its values.
 
 This module loads neither TensorFlow nor Dopamine.
 """
@@ -29,7 +29,7 @@ DATASET = 'mujoco'
 
 @gin.configurable(denylist=['seed'])
 class MuJoCoEnvironment:
-  """One locomotion task; `evaluate` plays several copies side by side with one policy call a step.
+  """One locomotion task; `evaluate` plays several parallel copies with one policy call per step.
 
   Attributes are `environments.Environment`'s and `Capabilities`'; `num_actions` is A, the length of
   an action, whose components lie in [−1, 1].
@@ -73,17 +73,17 @@ class MuJoCoEnvironment:
     self.game_over = False
     self.truncated = False
     self._steps = 0
-    self._renderer: Any = None  # Made when it is first needed.
+    self._renderer: Any = None  # Created when first needed.
     self._side_by_side = SideBySide(
       self._make, num_environments, 1, self.observation_shape, np.float32
     )
     self.seed(seed)
 
   def _make(self) -> Any:
-    import mujoco  # Only who makes one waits for it.
+    import mujoco  # Imported only when one is created.
 
     mujoco.set_mju_user_warning(_warn)
-    # Unwrapped: gymnasium's own time limit could not be told apart from ours.
+    # Unwrapped, since gymnasium's own time limit could not be distinguished from ours.
     return gymnasium.make(f'{self.name}-v{VERSION}').unwrapped
 
   def seed(self, seed: int) -> None:
@@ -92,7 +92,7 @@ class MuJoCoEnvironment:
     Args:
       seed: 0 to 2³²−1.
     """
-    self._seed: int | None = seed  # Of the next reset.
+    self._seed: int | None = seed  # Seed of the next reset.
 
   def reset(self) -> np.ndarray:
     """Starts an episode. Returns its first observation, [D] float32."""
@@ -111,7 +111,7 @@ class MuJoCoEnvironment:
     Returns:
       observation: [D] float32.
       reward: float.
-      is_terminal: the robot has fallen. A time limit is no such end: see `truncated`.
+      is_terminal: whether the robot has fallen. A time limit is not such an end: see `truncated`.
       info: gymnasium's.
     """
     observation, reward, terminated, _, info = self._simulator.step(np.asarray(action))
@@ -131,7 +131,7 @@ class MuJoCoEnvironment:
     model, data = self._simulator.model, self._simulator.data
     try:
       self._renderer = self._renderer or mujoco.Renderer(model, 240, 320)
-    except Exception as error:  # What there is depends on the display: errors of many kinds.
+    except Exception as error:  # The errors depend on the display.
       raise ValueError(
         f'MuJoCo has no OpenGL to draw with: {error}. Without a display, set MUJOCO_GL=egl (or '
         'osmesa) in the environment.'
@@ -144,13 +144,13 @@ class MuJoCoEnvironment:
     import mujoco
 
     model, data = self._simulator.model, self._simulator.data
-    kind = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # All that the next step depends on.
+    kind = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # Everything that the next step depends on.
     state = np.empty(mujoco.mj_stateSize(model, kind))
     mujoco.mj_getState(model, data, state, kind)
     random = self._simulator.np_random.bit_generator.state
     return {
       'simulator': state,
-      'bodies': data.xpos.copy(),  # As of the last substep's beginning; rewards start from there.
+      'bodies': data.xpos.copy(),  # From the start of the last substep, where rewards start.
       'random': json.dumps(random),
       'steps': self._steps,
     }
@@ -180,7 +180,7 @@ class MuJoCoEnvironment:
     max_steps_per_episode: int | None = None,
     progress: Progress = no_progress,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Plays whole episodes, E = num_environments side by side; see `SideBySide.evaluate`."""
+    """Plays whole episodes, E = num_environments in parallel; see `SideBySide.evaluate`."""
     limit = self.max_steps_per_episode if max_steps_per_episode is None else max_steps_per_episode
     return self._side_by_side.evaluate(act, params, key, num_steps, limit, progress)
 
@@ -191,6 +191,6 @@ class MuJoCoEnvironment:
 
 
 def _warn(message: str) -> None:
-  """MuJoCo itself would write to stderr and into a file in the working directory."""
+  """By default MuJoCo writes to stderr and into a file in the working directory."""
   level = logging.DEBUG if 'deprecated' in message else logging.WARNING
   logging.getLogger('mujoco').log(level, message.strip())

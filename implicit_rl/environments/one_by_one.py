@@ -1,4 +1,4 @@
-"""Evaluates a policy in any environment: one episode after the other, in Python."""
+"""Evaluates a policy in any environment: episodes in sequence, in Python."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def evaluate(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Plays whole episodes until at least `num_steps` steps were played; see `Evaluate`.
 
-  Episode e draws from `k = fold_in(key, e)`: it is seeded with `bits(k)`, if the environment can
-  be, and step t = 0, 1, … acts with `fold_in(k, t)`.
+  Episode e draws from `k = fold_in(key, e)`: it is seeded with `bits(k)`, if the environment has
+  `seed`, and step t = 0, 1, … acts with `fold_in(k, t)`.
 
   Args:
-    environment: what to play.
-    able: what it can do.
-    policy: as `Evaluate`'s.
+    environment: the environment to play.
+    able: its capabilities.
+    policy: as in `Evaluate`.
     params: passed to `policy`.
     key: PRNG key.
-    num_steps: environment steps to play at the least.
-    max_steps_per_episode: cuts episodes off there.
-    progress: called after every step with 1. It may raise.
+    num_steps: minimum number of environment steps.
+    max_steps_per_episode: truncates episodes after this number of steps.
+    progress: called after every step with 1. It may raise an error to stop.
 
   Returns:
     returns: [n] float32, undiscounted.
     lengths: [n] int32, in environment steps.
   """
   check_evaluation(num_steps, max_steps_per_episode)
-  act = jax.jit(policy)  # Compiled once for each policy: JAX knows it again.
+  act = jax.jit(policy)  # Compiled once for each policy, which JAX recognises.
   shape = (1, environment.stack_size, *environment.observation_shape)
   returns: list[float] = []
   lengths: list[int] = []

@@ -15,13 +15,13 @@ Act = Callable[[Params, np.ndarray, PRNGKey], jax.Array]
 
 
 class SideBySide:
-  """E copies that play evaluation episodes together.
+  """E parallel copies that play evaluation episodes.
 
   Args:
-    make: makes a copy, a `gymnasium.Env` that takes the policy's actions.
+    make: creates a copy, a `gymnasium.Env` that accepts the policy's actions.
     num_environments: E.
     stack_size: S, observations per state.
-    observation_shape: shape of one observation, into which a copy's observations are put.
+    observation_shape: shape of one observation, to which a copy's observations are converted.
     observation_dtype: its NumPy dtype.
   """
 
@@ -36,7 +36,7 @@ class SideBySide:
     self._make, self._count = make, num_environments
     self._shape = (num_environments, stack_size, *observation_shape)
     self._dtype = observation_dtype
-    self._copies: list[Any] = []  # Made when they are first needed.
+    self._copies: list[Any] = []  # Created when first needed.
     self._act: Act | None = None
 
   def evaluate(
@@ -60,9 +60,10 @@ class SideBySide:
         same function object every time: it is compiled once for each.
       params: passed to `act`.
       key: PRNG key; the same key gives the same episodes.
-      num_steps: environment steps to play at the least.
-      max_steps_per_episode: cuts episodes off there.
-      progress: called after every step of the copies with how many took one. It may raise.
+      num_steps: minimum number of environment steps.
+      max_steps_per_episode: truncates episodes after this number of steps.
+      progress: called after every step of the copies with the number of copies that took it. It may
+        raise an error to stop.
 
     Returns:
       returns: [n] float32, undiscounted, n a multiple of E.
@@ -79,7 +80,7 @@ class SideBySide:
   def _play_round(
     self, params: Params, key: PRNGKey, limit: int, progress: Progress
   ) -> tuple[np.ndarray, np.ndarray]:
-    """One episode in each copy. Returns (returns [E] float32, lengths [E] int32)."""
+    """Plays one episode in each copy. Returns (returns [E] float32, lengths [E] int32)."""
     seeds = jax.random.bits(key, (self._count,), 'uint32').tolist()
     states = np.zeros(self._shape, self._dtype)
     for e, seed in enumerate(seeds):
@@ -87,7 +88,7 @@ class SideBySide:
     returns, lengths = np.zeros(self._count, np.float64), np.zeros(self._count, np.int32)
     running = list(range(self._count))
     for t in range(limit):
-      # Copies that have ended are asked for as well, since a batch has one shape; none is stepped.
+      # The batch includes copies that have ended, to keep its shape; they are not stepped.
       actions = np.asarray(self._compiled(params, states, jax.random.fold_in(key, t)))
       for e in running.copy():
         states[e, :-1] = states[e, 1:]
