@@ -1,1 +1,1 @@
-"""Logs to statistics to figures; reads files only."""
+"""Turns logs into statistics and figures; only reads files."""

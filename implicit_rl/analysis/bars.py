@@ -1,4 +1,4 @@
-"""Percentage improvement per game with its median, as the paper's Figures 7, A.15 and A.18."""
+"""Percentage improvement per game with its median, as in the paper's Figures 7, A.15 and A.18."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BETTER, _WORSE = style.COLOURS[0], style.COLOURS[1]
 
 
 def pairs(variants: Sequence[str]) -> list[tuple[str, str]]:
-  """(base, variant) for each variant that is named as another one and more: `DQN`, `DQN + lp …`.
+  """Returns (base, variant) for each variant whose name extends another's: `DQN`, `DQN + lp …`.
 
   Raises:
     ValueError: if there is none.
@@ -35,10 +35,10 @@ def pairs(variants: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def improvement(per_run: pd.DataFrame, base: str, variant: str) -> pd.DataFrame:
-  """By how much `variant` is better than `base`, in percent of what `base` is better than random.
+  """Returns the improvement of `variant` over `base`, in percent of that of `base` over random.
 
-  The scores are means over runs: 100·(variant − base) / |base − random|; the paper does not say how
-  it takes the percentage where scores are negative. Random play counts as 0 outside Atari.
+  It is 100·(variant − base) / |base − random| with means over runs. The paper does not say how it
+  computes the percentage for negative scores. Random play counts as 0 outside Atari.
 
   Args:
     per_run: from `scores.per_run`, not normalised.
@@ -46,7 +46,7 @@ def improvement(per_run: pd.DataFrame, base: str, variant: str) -> pd.DataFrame:
     variant: another one.
 
   Returns:
-    A row per game that both have: game, and of best and last the two means and the percentage.
+    A row per game that both have: the game, and for best and last the two means and the percentage.
 
   Raises:
     ValueError: for an unknown variant, or no game in common.
@@ -81,11 +81,11 @@ def figure(
   last: int = 5,
   title: str = '',
 ) -> tuple[Figure, pd.DataFrame]:
-  """Draws each pair's improvement by game, from least to most; left the paper's score, right ours.
+  """Draws each pair's improvement by game, in ascending order; left the paper's score, right ours.
 
   Args:
     per_run: from `scores.per_run`, not normalised.
-    compared: (base, variant) pairs, a row of panels each.
+    compared: (base, variant) pairs; each has a row of panels.
     last: as passed to `per_run`; shown in the title.
     title: above the panels.
 
@@ -123,7 +123,7 @@ def _panel(axis: Axes, bars: np.ndarray, name: str) -> None:
   shown = np.where(np.isfinite(values), values, np.sign(np.nan_to_num(values, nan=0.0)) * reach)
   at = np.arange(len(games))
   axis.bar(at, shown, color=np.where(shown >= 0, _BETTER, _WORSE), width=0.75)
-  # Hatching repeats what colour says.
+  # Hatching repeats the colour's meaning.
   for patch, value in zip(axis.patches, shown, strict=True):
     patch.set(hatch='' if value >= 0 else '//', edgecolor='white', linewidth=0)
   axis.set_xlim(-0.5 - max(0, 2 - len(games) / 2), len(games) - 0.5 + max(0, 2 - len(games) / 2))

@@ -20,7 +20,7 @@ BANDS = {
 
 
 def gather(table: pd.DataFrame, metric: str, x: str, band: str = 'range') -> pd.DataFrame:
-  """Mean and band of a metric over the runs of each variant and game.
+  """Returns mean and band of a metric over the runs of each variant and game.
 
   Args:
     table: the tidy table.
@@ -29,8 +29,8 @@ def gather(table: pd.DataFrame, metric: str, x: str, band: str = 'range') -> pd.
     band: a key of BANDS.
 
   Returns:
-    Columns variant, game, x, mean, low, high, runs; only where all runs of the variant were logged,
-    so that no line jumps where a run ends.
+    Columns variant, game, x, mean, low, high, runs. Rows have all runs of the variant, so that no
+    line jumps where a run ends.
 
   Raises:
     ValueError: if a column is not in the table, or a variant's runs share no value of x.
@@ -87,8 +87,8 @@ def figure(
 
   Args:
     table: the tidy table.
-    metrics: columns of it, a row of panels each; beside each other where there is one game, four of
-      them in two rows.
+    metrics: columns of it; each has a row of panels. With one game they are beside each other, four
+      of them in two rows.
     x: the name of the horizontal axis.
     band: a key of BANDS.
     title: above the panels.
@@ -105,7 +105,7 @@ def figure(
     columns = 2 if len(metrics) == 4 else len(metrics)
   else:
     columns = min(len(games), 5 if len(games) == 5 else 4)
-  blocks = 1 if single else len(metrics)  # of rows, a metric each
+  blocks = 1 if single else len(metrics)  # of rows, one per metric
   deep = math.ceil(len(games) / columns)
 
   def paint(axes: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""What a run's files say went wrong: missing rows, numbers that are not finite, rank that fell."""
+"""Finds problems in a run's files: missing rows, non-finite numbers, a fall of rank."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from implicit_rl.rank import WORDS
 
 _FELL = 0.5  # of its peak: what counts as a collapse
 _STEP = 0.7  # of the iteration before: what counts as a sudden fall
-# Null is a value of these: an infinite ratio, no dormant unit, returns that are not known.
+# These may be null: an infinite ratio, no dormant unit, unknown returns.
 _MAY_BE_NULL = ('condition_number', 'dormant_overlap', 'q_data_gap')
 _COMPLAINT = re.compile(r'\b(error|warning|traceback|exception|killed|nan)\b', re.IGNORECASE)
 
 
 class Finding(NamedTuple):
-  """One remark.
+  """One finding.
 
   Attributes:
-    severe: whether results are affected; else it is good to know.
+    severe: whether results are affected; otherwise it is information.
     text: one line.
   """
 
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def look(run: runs.Run) -> list[Finding]:
-  """Everything that is remarkable about a run, the severe first."""
+  """Returns all findings on a run, the severe ones first."""
   found = [
     *_rows(run),
     *_nulls(run.rows),
@@ -61,7 +61,7 @@ def _rows(run: runs.Run) -> list[Finding]:
 
 
 def _nulls(rows: Sequence[dict[str, Any]]) -> list[Finding]:
-  """Null where other iterations have a number: it was not finite; all null: never measured."""
+  """Reports nulls: non-finite if other iterations have a number, otherwise not measured."""
   found = []
   for name in dict.fromkeys(name for row in rows for name in row):
     empty = [int(row['iteration']) for row in rows if name in row and row[name] is None]
@@ -76,7 +76,7 @@ def _nulls(rows: Sequence[dict[str, Any]]) -> list[Finding]:
 
 
 def _rank(rows: Sequence[dict[str, Any]], name: str) -> list[Finding]:
-  """Where a rank fell to half of its peak, or at once."""
+  """Reports a rank that fell to half of its peak, or suddenly."""
   ranks = np.array([row.get(name, np.nan) for row in rows], np.float64)
   if np.isnan(ranks).all():
     return []
@@ -96,7 +96,7 @@ def _rank(rows: Sequence[dict[str, Any]], name: str) -> list[Finding]:
 
 
 def _alarms(rows: Sequence[dict[str, Any]]) -> list[Finding]:
-  """Where each alarm began to ring, and for how long."""
+  """Reports the first iteration of each alarm, and its number of iterations."""
   rang: dict[str, list[int]] = {}
   for row in rows:
     for name in row.get('alarms') or ():

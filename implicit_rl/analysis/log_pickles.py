@@ -1,4 +1,4 @@
-"""Dopamine's log pickles (`logs/log_N`), read so that a file from a stranger can't run code."""
+"""Reads Dopamine's log pickles (`logs/log_N`) in a way that an untrusted file can't run code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from implicit_rl.logs import pickles
 
 
 def load(path: str | pathlib.Path) -> Any:
-  """What a pickle holds, if that is containers, numbers, strings and arrays of them.
+  """Returns the content of a pickle of containers, numbers, strings and arrays of them.
 
   Args:
-    path: the file; written by any Python, NumPy and pickle protocol.
+    path: the file, from any version of Python, NumPy and the pickle protocol.
 
   Raises:
-    ValueError: if the file is no pickle, or names anything else; nothing in it has run then.
+    ValueError: if the file is not a pickle, or names anything else. Nothing in it has run then.
   """
   with open(path, 'rb') as file:
     try:
@@ -27,17 +27,17 @@ def load(path: str | pathlib.Path) -> Any:
 
 
 def newest(base_dir: str | pathlib.Path) -> pathlib.Path | None:
-  """The log of the last iteration in `base_dir`, which holds all before it; None if none is."""
+  """Returns the log of the last iteration in `base_dir`, which has all earlier ones, or None."""
   logs = pathlib.Path(base_dir).glob('logs/log_*')
   numbered = [(int(path.name[4:]), path) for path in logs if path.name[4:].isdigit()]
   return max(numbered)[1] if numbered else None
 
 
 def rows(path: str | pathlib.Path) -> list[dict[str, Any]]:
-  """One row per iteration of a log, with the names of metrics.jsonl where it has them.
+  """Returns one row per iteration of a log, with the names of metrics.jsonl where they exist.
 
   `eval_return` and `train_return` are the means over the iteration's episodes,
-  `environment_steps` the training steps up to its end; every other number keeps its own name.
+  `environment_steps` the training steps up to its end; other numbers keep their names.
   """
   log = load(path)
   prefix = 'iteration_'

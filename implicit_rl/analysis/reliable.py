@@ -20,7 +20,7 @@ AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-  """Seeds NumPy's global generator, which rliable draws from whatever `random_state` says."""
+  """Seeds NumPy's global generator, which rliable uses regardless of `random_state`."""
   before = np.random.get_state()  # noqa: NPY002
   np.random.seed(seed)  # noqa: NPY002
   try:
@@ -32,7 +32,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def aggregates(
   matrices: Mapping[str, np.ndarray], *, reps: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-  """IQM, median, mean and optimality gap of each variant with 95% intervals.
+  """Returns IQM, median, mean and optimality gap of each variant with 95% intervals.
 
   Args:
     matrices: from `scores.matrix`: [runs, games] by variant, normalised.
@@ -67,10 +67,10 @@ def improvement(
   reps: int = 2000,
   seed: int = 0,
 ) -> pd.DataFrame:
-  """Probability that a run of `variant` beats one of `base`, averaged over games, 95% intervals.
+  """Returns the probability that a run of `variant` beats one of `base`, with 95% intervals.
 
   Args:
-    matrices: as in `aggregates`; scores need no normalisation, for only their order counts.
+    matrices: as in `aggregates`; scores need no normalisation, since only their order is used.
     compared: (base, variant) pairs.
     reps: bootstrap samples.
     seed: of the bootstrap.
@@ -109,7 +109,7 @@ def profiles(
   reps: int = 2000,
   seed: int = 0,
 ) -> pd.DataFrame:
-  """Performance profiles: the share of runs whose score is above each threshold, 95% intervals.
+  """Returns performance profiles: the share of runs above each threshold, with 95% intervals.
 
   Args:
     matrices: as in `aggregates`.

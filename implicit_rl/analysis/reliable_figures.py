@@ -1,4 +1,4 @@
-"""Figures of rliable's numbers: intervals of aggregates, of improvement, performance profiles."""
+"""Figures of rliable's numbers: intervals of aggregates and improvement, performance profiles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def aggregates(
 
   Args:
     matrices: for `best` and `last`, `scores.matrix`.
-    scale: what the horizontal axis is, such as 'human-normalised score'.
+    scale: label of the horizontal axis, such as 'human-normalised score'.
     last: evaluations in the last-k score; shown in the labels.
     title: above the panels.
     reps: bootstrap samples.
@@ -80,7 +80,7 @@ def improvement(
   title: str = '',
   reps: int = 2000,
 ) -> tuple[Figure, pd.DataFrame]:
-  """Draws the probability of improvement of each pair; left the paper's score, right the honest."""
+  """Draws each pair's probability of improvement; left the paper's score, right the last-k one."""
   data = pd.concat(
     [
       reliable.improvement(found, compared, reps=reps).assign(score=kind)
@@ -119,7 +119,7 @@ def profiles(
   title: str = '',
   reps: int = 2000,
 ) -> tuple[Figure, pd.DataFrame]:
-  """Draws performance profiles with their bands; left the paper's score, right the honest one."""
+  """Draws performance profiles with their bands; left the paper's score, right the last-k score."""
   every = np.concatenate([m.ravel() for found in matrices.values() for m in found.values()])
   low, high = min(0.0, float(every.min())), float(every.max())
   thresholds = np.linspace(low, high + 0.05 * (high - low or 1.0), 81)

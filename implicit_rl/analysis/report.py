@@ -1,4 +1,4 @@
-"""A page of one or several runs: curves, comparison, spectra, seeds, warnings, settings, record."""
+"""A report of runs: curves, comparison, spectra, seeds, warnings, settings, record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from implicit_rl.analysis import curves, findings, report_page, runs, scatter, s
 from implicit_rl.analysis.variants import Sources
 from implicit_rl.rank import WORDS
 
-# Drawn where runs logged them, in this order; those that span decades on a logarithmic axis.
+# Drawn in this order if runs logged them; metrics that span decades have a logarithmic axis.
 METRICS = (
   'eval_return srank effective_rank pca_rank centred_srank centred_effective_rank centred_pca_rank '
   'td_error q_mean sigma_max sigma_min dead_units feature_norm loss'
@@ -24,11 +24,11 @@ _FLOOR = 1e-6  # of the heat map
 
 
 def build(sources: Sources, last: int = 5, title: str = '') -> str:
-  """The page, as HTML that needs no other file.
+  """Returns the page, as HTML that needs no other file.
 
   Args:
     sources: as in `runs.load`.
-    last: evaluations that the honest score averages.
+    last: number of evaluations in the last-k score.
     title: of the page.
   """
   table = runs.load(sources)
@@ -84,7 +84,7 @@ def _comparison(table: pd.DataFrame, last: int) -> str:
 
 
 def _ranks(group: pd.DataFrame, name: str = 'srank') -> list[np.ndarray]:
-  """First, largest and last rank of each run."""
+  """Returns first, largest and last rank of each run."""
   if name not in group:
     return [np.zeros(0)] * 3
   series = [part.sort_values('iteration')[name] for _, part in group.groupby('run', sort=False)]
@@ -133,7 +133,7 @@ def _line(data: pd.DataFrame, variant: str, index: int, x: str) -> svg.Line:
 
 
 def _spectra(table: pd.DataFrame, variants: Sequence[str]) -> str:
-  """Of each variant's first run: all over training, and what they are at the end."""
+  """Returns charts of the spectra of each variant's first run, over training and at its end."""
   maps, ends = [], []
   for i, (variant, path) in enumerate(table.groupby('variant', sort=False)['run'].first().items()):
     try:
@@ -199,7 +199,7 @@ def _warnings(table: pd.DataFrame, found: Mapping[str, list[findings.Finding]]) 
 
 
 def _settings(table: pd.DataFrame, read: Mapping[str, runs.Run]) -> str:
-  """By variant what differs, then what all share."""
+  """Returns the settings that differ by variant, then those that all share."""
   known = {path: run.settings for path, run in read.items() if run.settings}
   if not known:
     return ''

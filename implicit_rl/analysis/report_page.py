@@ -1,4 +1,4 @@
-"""The skeleton of the report: one HTML file that needs nothing else, light or dark, any width."""
+"""The template of the report: one HTML file without dependencies, light or dark, for any width."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from implicit_rl.analysis import style
 
-# For a dark ground: as far apart for colour-blind readers, but light.
+# For a dark background: light, and equally distinct for colour-blind readers.
 _DARK = ('#56B4E9', '#FF8A3D', '#2BD4A4', '#E79BC4', '#F0C348', '#A9B8FF', '#EDEDED')
 _DASHES = ('none', '7 4', '8 3 2 3', '2 3')
 
@@ -33,7 +33,7 @@ def _css() -> str:
 
 
 def page(title: str, intro: str, sections: Iterable[tuple[str, str]]) -> str:
-  """The whole file.
+  """Returns the whole file.
 
   Args:
     title: plain text.
@@ -59,17 +59,17 @@ def _anchor(heading: str) -> str:
 
 
 def figure(caption: str, chart: str) -> str:
-  """A chart with its caption."""
+  """Returns a chart with its caption."""
   return f'<figure><figcaption>{html.escape(caption)}</figcaption>{chart}</figure>'
 
 
 def charts(figures: Iterable[str]) -> str:
-  """Charts beside each other where there is room."""
+  """Returns charts beside each other where they fit."""
   return f'<div class="charts">{"".join(figures)}</div>'
 
 
 def legend(names: Sequence[str]) -> str:
-  """Which line is which variant."""
+  """Returns the legend of the variants' lines."""
   items = []
   for i, name in enumerate(names):
     look = f'class="line s{i % len(style.COLOURS)} d{i % 4}"'
@@ -81,12 +81,12 @@ def legend(names: Sequence[str]) -> str:
 def table(
   columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()
 ) -> str:
-  """A table that scrolls sideways where it is wide.
+  """Returns a table that scrolls horizontally if it is wide.
 
   Args:
     columns: headings, plain text.
     rows: cells, as HTML.
-    numbers: the columns that stand to the right.
+    numbers: the right-aligned columns.
   """
   kinds = ['n' if name in numbers else '' for name in columns]
   mark = lambda kind: f' class="{kind}"' if kind else ''
@@ -105,5 +105,5 @@ def table(
 
 
 def fold(summary: str, body: str) -> str:
-  """What is shown on demand."""
+  """Returns folded content."""
   return f'<details><summary>{html.escape(summary)}</summary>{body}</details>'

@@ -1,4 +1,4 @@
-"""Reads what runs left: one tidy table of their metrics, their settings, their spectra."""
+"""Reads the files of runs: one tidy table of their metrics, their settings, their spectra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pandas as pd
 from implicit_rl.analysis import log_pickles, variants
 from implicit_rl.logs import jsonl
 
-# What a row of the table is about; every other column is a metric.
+# The columns that identify a row of the table; every other column is a metric.
 KEYS = ('variant', 'suite', 'game', 'seed', 'run', 'iteration')
 _SUITES = {'AtariEnvironment': 'atari', 'MinAtarEnvironment': 'minatar'}
 
@@ -25,9 +25,9 @@ class Run(NamedTuple):
 
   Attributes:
     path: its --base_dir.
-    rows: a row per iteration, from metrics.jsonl, or from Dopamine's newest log where that is all.
-    settings: gin's bindings, by name; macros are resolved. Empty where there is no record.
-    start: run.json's entry for the newest start; empty where there is none.
+    rows: a row per iteration, from metrics.jsonl, or without that file from Dopamine's newest log.
+    settings: gin's bindings, by name; macros are resolved. Empty without a record.
+    start: run.json's entry for the newest start; empty if there is none.
   """
 
   path: pathlib.Path
@@ -37,13 +37,13 @@ class Run(NamedTuple):
 
   @property
   def suite(self) -> str:
-    """The family of its game: atari, minatar, …; empty where it is not known."""
+    """The family of its game: atari, minatar, …; empty if unknown."""
     constructor = self.settings.get('Experiment.environment', '').strip('@()').split('.')[-1]
     return _SUITES.get(constructor, constructor.removesuffix('Environment').lower())
 
   @property
   def game(self) -> str:
-    """Its game, as gin spells it."""
+    """Its game, in gin's spelling."""
     named = self.start.get('environment') or self.settings.get('GAME', '')
     for name, value in self.settings.items():
       if not named and name.endswith(('.game', '.game_name')):
@@ -52,7 +52,7 @@ class Run(NamedTuple):
 
   @property
   def commit(self) -> str:
-    """The commit that ran, in short, with '+' if the checkout was changed since; may be empty."""
+    """The short commit of the run, with '+' if the checkout had changes; may be empty."""
     revision = str(self.start.get('git_revision') or '')
     return revision[:7] + '+' * revision.endswith('+')
 
@@ -66,7 +66,7 @@ class Run(NamedTuple):
 
 
 def read_settings(path: str | PathLike) -> dict[str, str]:
-  """The bindings of an operative_config.gin, by name; `%NAME` is replaced by its value."""
+  """Returns the bindings of an operative_config.gin, by name; `%NAME` is replaced by its value."""
   settings: dict[str, str] = {}
   name = ''
   for line in pathlib.Path(path).read_text(encoding='utf-8').splitlines():
@@ -88,7 +88,7 @@ def is_run(directory: pathlib.Path) -> bool:
 
 
 def find(path: str | PathLike) -> list[pathlib.Path]:
-  """The runs at or below a directory, in order; a directory inside a run is not searched.
+  """Returns the runs at or below a directory, in order; directories inside runs are not searched.
 
   Raises:
     FileNotFoundError: if there is no run.
@@ -148,10 +148,10 @@ def read(base_dir: str | PathLike) -> Run:
 
 
 def read_all(sources: variants.Sources) -> dict[str, list[Run]]:
-  """The runs of each variant, by its name; names not given are derived from the settings.
+  """Returns the runs of each variant by name; missing names are derived from the settings.
 
   Args:
-    sources: by the variant's name, or just the paths: directories of runs or above them.
+    sources: by the variant's name, or only the paths: directories of runs or parent directories.
   """
   if isinstance(sources, Mapping):
     return {
@@ -170,14 +170,14 @@ def read_all(sources: variants.Sources) -> dict[str, list[Run]]:
 
 
 def frame(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-  """The tidy table: a row per run and iteration; KEYS, then metrics, NaN where null or absent."""
+  """Returns the tidy table: a row per run and iteration; KEYS, then metrics, NaN if absent."""
   parts = []
   for variant, members in runs.items():
     for run in members:
       part = _table(run.rows)
       part = part.drop(columns=[name for name in KEYS[:-1] if name in part])
       metrics = [name for name in part if name not in KEYS]
-      # Before they are joined: a column of nulls is no number yet.
+      # Before they are joined, since a column of nulls is not numeric yet.
       numbers = part[metrics].apply(pd.to_numeric, errors='coerce').astype(np.float64)
       named = (variant, run.suite, run.game, run.seed, str(run.path))
       keys = pd.DataFrame(dict(zip(KEYS[:-1], named, strict=True)), index=part.index)
@@ -187,17 +187,17 @@ def frame(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-  """Rows of metrics.jsonl as a table; of a list, such as the alarms, the number of entries."""
+  """Returns rows of metrics.jsonl as a table; a list, such as the alarms, becomes its length."""
   return pd.DataFrame(
     [{k: len(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
   )
 
 
 def read_rows(path: str | PathLike) -> pd.DataFrame:
-  """A tidy table that was saved: .csv, or .jsonl with a row per line.
+  """Returns a saved tidy table: .csv, or .jsonl with a row per line.
 
-  It needs `iteration` or `updates`, and metrics; of KEYS, what is absent is left empty. Rows of one
-  variant, game and seed are one run.
+  It needs `iteration` or `updates`, and metrics; absent KEYS are empty. Rows of one variant, game
+  and seed are one run.
 
   Raises:
     ValueError: for another kind of file, or one without rows or without an axis.
@@ -231,7 +231,7 @@ def read_rows(path: str | PathLike) -> pd.DataFrame:
 
 
 def load(sources: variants.Sources) -> pd.DataFrame:
-  """The tidy table of directories of runs, or of files of saved rows.
+  """Returns the tidy table of directories of runs, or of files of saved rows.
 
   Args:
     sources: by the variant's name, or just the paths.
@@ -254,7 +254,7 @@ def load(sources: variants.Sources) -> pd.DataFrame:
 
 
 def spectra(base_dir: str | PathLike) -> pd.DataFrame:
-  """The singular values of a run: a row per iteration [T], a column per index [m], descending.
+  """Returns a run's singular values: a row per iteration [T], a column per index [m], descending.
 
   The table's index is `updates`.
 

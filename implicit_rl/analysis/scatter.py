@@ -1,4 +1,4 @@
-"""One metric against another: a point per iteration, the rank correlation within each run."""
+"""One metric against another: a point per iteration, and the rank correlation within each run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from implicit_rl.analysis import style
 
 
 def correlations(table: pd.DataFrame, x: str = 'srank', y: str = 'eval_return') -> pd.DataFrame:
-  """Spearman's rank correlation of two metrics over the iterations of each run.
+  """Returns Spearman's rank correlation of two metrics over the iterations of each run.
 
   Args:
     table: the tidy table.
@@ -21,8 +21,8 @@ def correlations(table: pd.DataFrame, x: str = 'srank', y: str = 'eval_return') 
     y: another one.
 
   Returns:
-    A row per run: variant, game, seed, run, iterations (where both are numbers), correlation: NaN
-    where fewer than three are, or one of the two never changes.
+    A row per run: variant, game, seed, run, iterations (with numbers of both), correlation. It is
+    NaN for fewer than three iterations, or if one of the two is constant.
 
   Raises:
     ValueError: if a column is not in the table.

@@ -1,4 +1,4 @@
-"""One score per run: the paper's (its best evaluation) beside an honest one (its last ones)."""
+"""Scores of a run: the paper's (its best evaluation), and the last-k score (its last ones)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ NORMALISATIONS = ('none', 'human', 'dqn')
 
 
 def titles(last: int) -> dict[str, str]:
-  """What a figure calls the two scores."""
+  """Labels of the two scores in figures."""
   return {'best': 'best evaluation (the paper’s score)', 'last': f'mean of last {last} evaluations'}
 
 
 def per_run(table: pd.DataFrame, last: int = 5, metric: str = 'eval_return') -> pd.DataFrame:
-  """A row per run: `best`, its largest evaluation, and `last`, the mean of its last ones.
+  """Returns a row per run: `best`, its largest evaluation, and `last`, the mean of its last ones.
 
-  The best of many noisy evaluations is too high for each run, the more so the more evaluations
-  there are; the last ones are what the run ended with.
+  The best of many noisy evaluations overestimates a run, more so with more evaluations. The last
+  ones describe its end.
 
   Args:
     table: the tidy table.
-    last: how many evaluations the honest score averages; all, where a run has fewer.
-    metric: what counts as an evaluation.
+    last: number of evaluations in the last-k score; all, if a run has fewer.
+    metric: name of the evaluation's metric.
 
   Raises:
     ValueError: if no run was evaluated, or `last` is below 1.
@@ -57,19 +57,19 @@ def per_run(table: pd.DataFrame, last: int = 5, metric: str = 'eval_return') -> 
 
 
 def references() -> pd.DataFrame:
-  """Random, human and DQN scores of the 60 Atari games; the file says where each is from."""
+  """Returns random, human and DQN scores of the 60 Atari games; the file has their sources."""
   return pd.read_csv(ATARI_FILE, comment='#').set_index('game')
 
 
 def normalise(scores: pd.DataFrame, by: str) -> pd.DataFrame:
-  """Puts `best` and `last` on a scale where 0 is random play and 1 is a human or DQN.
+  """Scales `best` and `last` so that 0 is random play and 1 is a human or DQN.
 
   Args:
     scores: from `per_run`; every game must be an Atari game.
-    by: human or dqn; none changes nothing.
+    by: human or dqn; none does not scale.
 
   Raises:
-    ValueError: for a game without that reference, or where it is no better than random play.
+    ValueError: for a game without that reference, or whose reference is no better than random play.
   """
   if by == 'none':
     return scores
@@ -95,13 +95,13 @@ def normalise(scores: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def floors(scores: pd.DataFrame) -> pd.Series:
-  """What playing at random scores in each row's game: from the file for Atari, else 0."""
+  """Returns the score of random play in each row's game: from the file for Atari, otherwise 0."""
   atari = scores['suite'] == 'atari'
   return scores['game'].map(references()['random']).where(atari, 0.0).fillna(0.0)
 
 
 def matrix(scores: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
-  """Scores of each variant as rliable takes them: [runs, games] float64, games in the same order.
+  """Returns scores of each variant for rliable: [runs, games] float64, games in the same order.
 
   Raises:
     ValueError: if a variant lacks a game, or has more runs of one game than of another.
@@ -119,7 +119,7 @@ def matrix(scores: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
 
 
 def by_game(scores: pd.DataFrame) -> pd.DataFrame:
-  """A row per variant and game: runs, mean and standard deviation (n − 1) of both scores."""
+  """Returns a row per variant and game: runs, mean and deviation (n − 1) of both scores."""
   rows = []
   for (variant, game), group in scores.groupby(['variant', 'game'], sort=False):
     row = {'variant': variant, 'game': game, 'runs': len(group)}

@@ -1,4 +1,4 @@
-"""Singular values over training: a heat map of all, and selected ones as lines."""
+"""Singular values over training: all in a heat map, and selected ones as lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from implicit_rl.analysis import style
 
 
 def selected(values: int) -> list[int]:
-  """Indices of the singular values that are drawn as lines: 1, 2, 4, 8, … and the last."""
+  """Returns the indices of singular values to draw as lines: 1, 2, 4, 8, … and the last."""
   powers = [2**i - 1 for i in range(values.bit_length()) if 2**i <= values]
   return sorted({*powers, values - 1})
 
@@ -21,12 +21,12 @@ def selected(values: int) -> list[int]:
 def figure(
   spectra: Mapping[str, pd.DataFrame], title: str = '', floor: float = 1e-6
 ) -> tuple[Figure, pd.DataFrame]:
-  """Draws σᵢ / σ₁ over training, a row of panels per run: heat map left, lines right.
+  """Draws σᵢ / σ₁ over training, with a row of panels per run: heat map left, lines right.
 
   Args:
     spectra: from `runs.spectra`, by the panel's title.
     title: above all.
-    floor: ratios below are drawn as this; a float32 SVD holds nothing smaller than about 1e-7·σ₁.
+    floor: smaller ratios are drawn as this; a float32 SVD resolves nothing below about 1e-7·σ₁.
 
   Returns:
     The figure, and its numbers: run, updates, index (from 1), sigma, ratio.
@@ -68,7 +68,7 @@ def _heat(axis, grid: pd.DataFrame, scale: matplotlib.colors.LogNorm, floor: flo
     np.arange(len(grid) + 1) + 0.5,
     grid.clip(lower=floor).to_numpy(),
     norm=scale,
-    cmap='cividis',  # Even in lightness, also for colour-blind readers.
+    cmap='cividis',  # Uniform in lightness, also for colour-blind readers.
     rasterized=True,
   )
   axis.grid(visible=False)

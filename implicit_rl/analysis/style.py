@@ -1,4 +1,4 @@
-"""One look for every figure, and where figures and tables go: PNG, SVG, CSV, LaTeX."""
+"""A common style of all figures, and their files and those of tables: PNG, SVG, CSV, LaTeX."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from PIL import Image
 
-# Okabe and Ito's palette: told apart by colour-blind readers; lines and markers repeat it.
+# Okabe and Ito's palette, which colour-blind readers can distinguish; lines and markers repeat it.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 LINES: tuple[Any, ...] = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
@@ -33,8 +33,8 @@ SETTINGS: dict[Any, Any] = {
   'axes.axisbelow': True,
   'axes.spines.top': False,
   'axes.spines.right': False,
-  'svg.fonttype': 'none',  # Text stays text.
-  'svg.hashsalt': 'implicit_rl',  # The same numbers give the same file.
+  'svg.fonttype': 'none',  # Text is stored as text.
+  'svg.hashsalt': 'implicit_rl',  # Equal numbers give equal files.
 }
 LABELS = {
   'updates': 'gradient updates',
@@ -61,22 +61,22 @@ LABELS = {
   'loss': 'loss on the fixed transitions',
   'updates_per_second': 'gradient updates per second',
 }
-# Axes that start at 0, so that a change is seen against the whole.
+# Axes that start at 0, so that a change is visible relative to the value.
 FROM_ZERO = ('srank', 'eval_return', 'dead_units', 'numerical_rank')
 
 
 def label(metric: str) -> str:
-  """What an axis says of a column of the table, with its unit."""
+  """Returns the axis label of a column of the table, with its unit."""
   return LABELS.get(metric, metric)
 
 
 def look(index: int) -> dict[str, Any]:
-  """Colour and line of the variant at `index`; no two of the first 35 share both."""
+  """Returns colour and line style of the variant at `index`; no two of the first 35 share both."""
   return {'color': COLOURS[index % len(COLOURS)], 'linestyle': LINES[index % len(LINES)]}
 
 
 def thousands(value: float, _: int | None = None) -> str:
-  """60000 as 60k, 2500000 as 2.5M, 0.0001 as 1e-4: ticks that stay short."""
+  """Returns 60000 as 60k, 2500000 as 2.5M, 0.0001 as 1e-4, for short tick labels."""
   for size, unit in ((1e6, 'M'), (1e3, 'k')):
     if abs(value) >= size:
       return f'{value / size:g}{unit}'
@@ -86,7 +86,7 @@ def thousands(value: float, _: int | None = None) -> str:
 
 
 def shorten(axis: Any) -> None:
-  """Writes an axis' ticks with k and M."""
+  """Labels an axis' ticks with k and M."""
   axis.set_major_formatter(matplotlib.ticker.FuncFormatter(thousands))
 
 
@@ -99,7 +99,7 @@ def draw(
   title: str = '',
   legend: bool = True,
 ) -> Figure:
-  """A figure whose axes `paint` fills.
+  """Returns a figure whose axes `paint` fills.
 
   Args:
     paint: called with the axes [rows, columns].
@@ -115,7 +115,7 @@ def draw(
     axes = figure.subplots(rows, columns, squeeze=False)
     paint(axes)
     if title:
-      # About 8 letters to the inch at this size.
+      # About 8 letters per inch at this size.
       lines = textwrap.wrap(title, max(20, int(8 * figure.get_figwidth())))
       figure.suptitle('\n'.join(lines), fontsize=15)
     if legend:
@@ -125,14 +125,14 @@ def draw(
 
 
 def caption(figure: Figure, text: str) -> None:
-  """Puts a caption under all panels, above the legend's entries, in small type."""
+  """Adds a caption below all panels, above the legend, in small type."""
   lines = textwrap.wrap(text, max(20, int(11 * figure.get_figwidth())))
   figure.legends[0].set_title('\n'.join(lines), prop=FontProperties(size=11))
   figure.draw_without_rendering()
 
 
 def below(figure: Figure, axes: Sequence[Axes]) -> None:
-  """Puts one legend for all axes under them."""
+  """Adds one legend for all axes below them."""
   entries: dict[str, Any] = {}
   for axis in axes:
     for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -149,14 +149,14 @@ def save(figure: Figure, output: str | PathLike, data: pd.DataFrame) -> list[pat
 
   Args:
     figure: from `draw`.
-    output: a file, whose ending chooses the format; without an ending: .png, .svg and .csv.
-    data: what is drawn, for the CSV.
+    output: a file, whose extension chooses the format; without one: .png, .svg and .csv.
+    data: the drawn numbers, for the CSV.
 
   Returns:
     The files.
 
   Raises:
-    ValueError: for another ending than png, svg, pdf or csv.
+    ValueError: for an extension other than png, svg, pdf or csv.
   """
   paths = files(output, ('.png', '.svg', '.csv'), ('.png', '.svg', '.pdf', '.csv'))
   for path in paths:
@@ -173,7 +173,7 @@ def save(figure: Figure, output: str | PathLike, data: pd.DataFrame) -> list[pat
 
 
 def _save_png(figure: Figure, path: pathlib.Path) -> None:
-  """With 256 colours, which look the same and take a third of the space."""
+  """Reduces to 256 colours, which look the same and take a third of the space."""
   buffer = io.BytesIO()
   figure.savefig(buffer, dpi=150)
   image = Image.open(buffer).convert('RGB').quantize(256, dither=Image.Dither.NONE)
@@ -183,10 +183,10 @@ def _save_png(figure: Figure, path: pathlib.Path) -> None:
 def files(
   output: str | PathLike, default: Sequence[str], known: Sequence[str]
 ) -> list[pathlib.Path]:
-  """The files that `output` asks for; their directory is made.
+  """Returns the files for `output`; creates their directory.
 
   Raises:
-    ValueError: for an ending that is not known.
+    ValueError: for an unknown extension.
   """
   output = pathlib.Path(output)
   ending = output.suffix if output.suffix[1:].isalpha() else ''

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, whose colours are the page's: they follow light and dark."""
+"""Charts as inline SVG, with the page's colours for light and dark."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Line(NamedTuple):
   """One line of a chart.
 
   Attributes:
-    name: of the variant; said when the pointer rests on the line.
-    position: of the variant; chooses colour and dashes.
+    name: of the variant; shown when the pointer is on the line.
+    position: of the variant; determines colour and dashes.
     x: [T].
     mean: [T]; NaN leaves a gap.
     low: [T], lower end of the band.
@@ -43,15 +43,15 @@ class Line(NamedTuple):
 def line_chart(
   lines: Sequence[Line], *, x: str, y: str, log: bool = False, from_zero: bool = False
 ) -> str:
-  """A chart with axes, grid, bands and lines.
+  """Returns a chart with axes, grid, bands and lines.
 
   Args:
     lines: drawn in this order.
     x: label of the horizontal axis.
     y: label of the vertical axis.
-    log: whether the vertical axis is logarithmic where values span more than a factor of 30; what
-      is not positive is left out then.
-    from_zero: whether it starts at 0.
+    log: whether the vertical axis is logarithmic if values span more than a factor of 30; other
+      than positive values are then left out.
+    from_zero: whether the vertical axis starts at 0.
   """
   xs = np.concatenate([line.x for line in lines])
   ys = np.concatenate([np.r_[line.mean, line.low, line.high] for line in lines])
@@ -87,12 +87,12 @@ def line_chart(
 
 
 def heat_map(values: np.ndarray, updates: Sequence[float], floor: float) -> str:
-  """A spectrum over training: columns are iterations, rows singular values, largest on top.
+  """Returns a spectrum over training: columns are iterations, rows singular values, largest on top.
 
   Args:
     values: [m, T], σᵢ / σ₁.
     updates: [T]; labels the ends of the horizontal axis.
-    floor: the darkest colour, at and below; the lightest is 1.
+    floor: value of the darkest colour, also for smaller values; the lightest is 1.
   """
   scaled = 1 - np.log10(np.clip(np.nan_to_num(values), floor, 1)) / math.log10(floor)
   colours = matplotlib.colormaps['cividis'](scaled, bytes=True)[..., :3]
@@ -126,7 +126,7 @@ def _span(low: float, high: float) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, log: bool) -> tuple[list[float], float, float]:
-  """Tick marks, and the axis' ends, which are the outermost ticks unless they lie far off."""
+  """Returns tick marks, and the axis' ends, which are the outermost ticks if these are near."""
   if log:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     last += first == last

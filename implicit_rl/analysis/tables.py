@@ -32,20 +32,20 @@ _LATEX = {
 
 
 def mean_and_spread(values: np.ndarray, digits: int = 1) -> str:
-  """Mean ± sample standard deviation, as text."""
+  """Returns mean ± sample standard deviation, as text."""
   spread = f' ± {values.std(ddof=1):.{digits}f}' if len(values) > 1 else ''
   return f'{values.mean():.{digits}f}{spread}'
 
 
 def markdown(rows: pd.DataFrame) -> str:
-  """A Markdown table; every cell as `str` writes it."""
+  """Returns a Markdown table; every cell is formatted by `str`."""
   lines = [list(rows.columns), *rows.itertuples(index=False)]
   written = [f'| {" | ".join(map(str, line))} |' for line in lines]
   return '\n'.join([written[0], '|' + '---|' * rows.shape[1], *written[1:]])
 
 
 def latex(rows: pd.DataFrame, caption: str = '') -> str:
-  """A LaTeX table of the package booktabs: words left, numbers right."""
+  """Returns a LaTeX table for booktabs: words left-aligned, numbers right-aligned."""
   escape = lambda text: ''.join(_LATEX.get(letter, letter) for letter in str(text))
   number = lambda cell: re.match(r'[-+]?\d', str(cell)) is not None
   kinds = ''.join('r' if all(map(number, rows[name])) else 'l' for name in rows)
@@ -70,12 +70,12 @@ def latex(rows: pd.DataFrame, caption: str = '') -> str:
 def save(
   numbers: pd.DataFrame, words: pd.DataFrame, output: str | PathLike, caption: str = ''
 ) -> list[pathlib.Path]:
-  """Writes a table; without an ending in `output`: .csv, .tex and .md.
+  """Writes a table; if `output` has no extension: .csv, .tex and .md.
 
   Args:
     numbers: for the CSV.
     words: the same, formatted for reading, for LaTeX and Markdown.
-    output: a file, whose ending chooses the format, or a name without one.
+    output: a file, whose extension chooses the format, or a name without one.
     caption: of the LaTeX table.
   """
   paths = style.files(output, ('.csv', '.tex', '.md'), ('.csv', '.tex', '.md'))
@@ -89,7 +89,7 @@ def save(
 
 
 def score_words(by_game: pd.DataFrame, last: int, digits: int = 1) -> pd.DataFrame:
-  """`scores.by_game` for reading: mean ± standard deviation, the two scores side by side."""
+  """Returns `scores.by_game` for reading: mean ± standard deviation of the two scores."""
   text = lambda mean, std: f'{mean:.{digits}f}' + ('' if np.isnan(std) else f' ± {std:.{digits}f}')
   names = {'best': 'best evaluation', 'last': f'mean of last {last}'}
   words = by_game[['variant', 'game', 'runs']].copy()
@@ -99,7 +99,7 @@ def score_words(by_game: pd.DataFrame, last: int, digits: int = 1) -> pd.DataFra
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-  """A row per variant: return at the end and at its best; srank first, at its peak and last.
+  """Returns a row per variant: last and best return; first, largest and last srank.
 
   Each entry is the mean over the runs ± their sample standard deviation; runs are cut to the
   variant's shortest.
@@ -125,7 +125,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def last(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-  """A row per variant: each metric in the last iteration that all its runs have.
+  """Returns a row per variant: each metric in the last iteration that all its runs have.
 
   Each entry is the mean over the runs ± their sample standard deviation.
   """

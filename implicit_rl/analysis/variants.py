@@ -1,4 +1,4 @@
-"""Names of variants: what differs between the settings of runs, in a few words."""
+"""Names of variants: short texts of the settings that differ between runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from os import PathLike
 
 Sources = Mapping[str, Sequence[str | PathLike]] | Sequence[str | PathLike]
 
-# What makes two runs no different variants: the game, the run of the data that a seed takes, where
-# things lie, how long and how the run is watched.
+# Settings that do not make two runs different variants: the game, the data run of a seed, paths,
+# the length, and how the run is measured.
 _SAME = re.compile(
   r'(^GAME$|\.game(_name)?$|\.run$|\.seed$|_dir$|\.codec$|^CollectorDispatcher|^Logger\.|^Runner\.'
   r'|Runner\.(num_iterations|evaluation_steps|keep_checkpoints|max_steps_per_episode|num_seeds|seeds_as)$'
@@ -26,7 +26,7 @@ def _agent(settings: Mapping[str, str]) -> str:
 
 
 def _penalty(settings: Mapping[str, str]) -> str:
-  """The penalty in words; empty where its weight is 0."""
+  """Returns the penalty in words; empty if its weight is 0."""
   weight = settings.get(_WEIGHT, '0')
   if weight in ('0', '0.0', 'None'):
     return ''
@@ -34,7 +34,7 @@ def _penalty(settings: Mapping[str, str]) -> str:
 
 
 def _differing(group: Sequence[Mapping[str, str]]) -> list[str]:
-  """Names with two values. One that a run lacks tells nothing: gin notes a first call alone."""
+  """Returns names with several values; ignores missing ones, since gin records only first calls."""
   names = {name for settings in group for name in settings if not _SAME.search(name)}
   names -= {_PENALTY, _WEIGHT, 'Experiment.agent'}
   values = {name: {settings[name] for settings in group if name in settings} for name in names}
@@ -48,14 +48,16 @@ def _short(name: str, names: Sequence[str]) -> str:
 
 
 def names(settings: Sequence[Mapping[str, str]], paths: Sequence[PathLike]) -> list[str]:
-  """A name for each run, equal for runs that differ in seed, game or length alone.
+  """Returns a name for each run, equal for runs that differ only in seed, game or length.
 
-  The agent, then the penalty where one is on, then each setting in which runs of that agent differ:
-  `DQN + lp_penalty 0.001, fraction=0.2`. A setting that goes with the agent is not repeated.
+  A name has the agent, then the penalty if there is one, then each setting in which runs of that
+  agent differ: `DQN + lp_penalty 0.001, fraction=0.2`. Settings that depend only on the agent are
+  not repeated.
 
   Args:
     settings: gin's bindings of each run; empty for a run without a record.
-    paths: its directory, which names a run without settings: the last part that is not its seed.
+    paths: the directory of each run. Its last part that is not a seed is the name of a run without
+      settings.
   """
   made = []
   for own, path in zip(settings, paths, strict=True):
@@ -75,10 +77,10 @@ def names(settings: Sequence[Mapping[str, str]], paths: Sequence[PathLike]) -> l
 
 
 def parse(arguments: Sequence[str]) -> Sources:
-  """Command-line sources: paths, or NAME=GLOB pairs, which name the variant themselves.
+  """Returns the sources of a command line: paths, or NAME=GLOB pairs, which name the variant.
 
   Raises:
-    ValueError: if both kinds are given, or a pattern finds nothing.
+    ValueError: if both kinds are given, or a pattern has no match.
   """
   named = [
     argument for argument in arguments if '=' in argument and not pathlib.Path(argument).exists()

@@ -1,12 +1,12 @@
-"""A convolution of frames, and its activation, and their gradients, as a CPU computes them fast.
+"""A convolution of frames, its activation and their gradients, in a form that is fast on a CPU.
 
-The gradient of a convolution's kernel is itself a convolution, of images that have the minibatch as
-channels. XLA's CPU backend turns frames so byte by byte; as words of four bytes they are turned
-faster. And it finds the bias of each number by a division, unless bias and images are flat.
+The gradient of a convolution's kernel is itself a convolution, of images with the minibatch as
+channels. XLA's CPU backend transposes frames for it byte by byte; words of four bytes are faster.
+It also computes the bias's index of each number by a division, unless bias and images are flat.
 docs/performance_details.md has the times.
 
-With the kernels off (`cpu.use_kernels`), for a single state, for other dtypes, and for frames that
-are no whole words or have colours, all is what JAX makes of it. The kernels have no forward-mode
+With the kernels off (`cpu.use_kernels`), for a single state, for other dtypes, and for frames with
+colours or without whole words, JAX's own convolution is used. The kernels have no forward-mode
 derivative (`jax.jvp`).
 """
 
@@ -43,14 +43,14 @@ def stack_to_channels(state: jax.Array) -> jax.Array:
 def of_frames(
   state: jax.Array, kernel: jax.Array, stride: int, padding: str, dtype: Any = None
 ) -> jax.Array:
-  """Frames, as shares of 255, convolved.
+  """Returns the convolution of frames, divided by 255.
 
   Args:
     state: [B, S, H, W], or [B, S, H, W, C], uint8.
     kernel: [h, w, C·S, D] float32.
-    stride: places between two outputs, down and across.
+    stride: distance of two neighbouring outputs, down and across.
     padding: 'SAME' or 'VALID'.
-    dtype: what to compute in; None is float32.
+    dtype: of the computation; None is float32.
 
   Returns:
     [B, H', W', D] in that dtype.
@@ -71,7 +71,7 @@ def of_images(
   dtype: Any = None,
   order: tuple[str, str, str] = _IMAGES,
 ) -> jax.Array:
-  """[B, H, W, C] and [h, w, C, D] -> [B, H', W', D], or as `order` has it."""
+  """[B, H, W, C] and [h, w, C, D] -> [B, H', W', D], or in the layout `order`."""
   x, kernel = dtypes.promote_dtype(x, kernel, dtype=dtype)
   strides = (stride, stride)
   return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=order)

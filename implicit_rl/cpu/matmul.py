@@ -1,12 +1,12 @@
-"""Products of a layer's inputs with its kernel, and their gradients, as a CPU computes them fast.
+"""Products of a layer's inputs with its kernel, and their gradients, in forms fast on a CPU.
 
-XLA's CPU backend is fast where a product runs along the rows of what stands left. A kernel's
-gradient xᵀ·g runs along columns, over the minibatch; with a copy of xᵀ it is faster, and with few
-outputs faster still as (gᵀ·x)ᵀ. Where the kernel is much larger than the minibatch, it stands left.
-The barriers keep XLA from turning all that back. docs/performance_details.md has the times.
+XLA's CPU backend is fast if a product runs along the rows of the left matrix. A kernel's gradient
+xᵀ·g runs along columns, over the minibatch. A copy of xᵀ makes it faster, and with few outputs
+(gᵀ·x)ᵀ is faster still. If the kernel is much larger than the minibatch, it is the left matrix. The
+barriers stop XLA from undoing this. docs/performance_details.md has the times.
 
-With the kernels off (`cpu.use_kernels`), for a single state and for mixed dtypes a product is what
-JAX makes of it. The kernels have no forward-mode derivative (`jax.jvp`); training needs none.
+With the kernels off (`cpu.use_kernels`), for a single state and for mixed dtypes JAX's own product
+is used. The kernels have no forward-mode derivative (`jax.jvp`); training needs none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _barrier = jax.lax.optimization_barrier
 
 
 def apart(function: Callable[[Any], jax.Array], x: Any) -> jax.Array:
-  """function(x); with the kernels on a step of its own, not merged with what XLA does around it."""
+  """Returns function(x); with the kernels on, XLA does not merge it with other operations."""
   if not cpu.kernels_in_use():
     return function(x)
   return jax.lax.cond(_barrier(True), function, function, x)
@@ -46,12 +46,12 @@ def columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, p] and a kernel of rows [q, p] -> [B, q]."""
   if cpu.kernels_in_use() and len(x) == 1:
-    return (kernel @ x[0])[None, :]  # As a product of matrices XLA would turn the kernel, 16 MB.
+    return (kernel @ x[0])[None, :]  # `@` of matrices would transpose the kernel, 16 MB.
   return _rows(x, kernel) if use_kernel(x, kernel) else x @ kernel.T
 
 
 def use_kernel(x: jax.Array, *others: jax.Array) -> bool:
-  """Whether a kernel computes what is made of x [B, ...] and others.
+  """Whether a kernel is used for x [B, ...] and others.
 
   Not for a single state: JAX merges products of single states that are mapped over.
   """
@@ -73,7 +73,7 @@ def _columns_backward(
     for_kernel = x.T @ gradient
   elif outputs < _FEW:
     for_kernel = _barrier(gradient.T @ x).T
-  else:  # Merged with an activation, turning x takes five times as long.
+  else:  # Merged with an activation, transposing x takes five times as long.
     for_kernel = apart(jnp.transpose, x) @ gradient
   if 4 * len(x) <= outputs:
     return _barrier(kernel @ gradient.T).T, for_kernel

@@ -1,4 +1,4 @@
-"""How XLA compiles programs of training, and where they are kept from one run to the next."""
+"""XLA's flags for training programs, and the cache of compiled programs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _BLOCKS = '--xla_multiheap_size_constraint_per_heap'
 
 
 def variables(directory: str | os.PathLike | None = None) -> dict[str, str]:
-  """What to set before JAX loads, so that it keeps what takes a tenth of a second to compile.
+  """Returns variables to set before JAX loads, so that it caches programs slow to compile.
 
-  Each kind of processor has a folder of its own: programs for the CPU use all that the one they
-  were compiled on can do, and a home directory may be shared with another.
+  Each kind of processor has its own folder: programs for the CPU use all features of the processor
+  that compiled them, and a home directory may be shared with another.
 
   Args:
-    directory: '' keeps nothing; None is `implicit_rl` in the user's cache directory, unless JAX's
-      own variable says something else.
+    directory: '' disables the cache; None is `implicit_rl` in the user's cache directory, unless
+      JAX's own variable is set.
   """
   if directory is None and _DIRECTORY in os.environ:
     return {}
@@ -38,14 +38,15 @@ def variables(directory: str | os.PathLike | None = None) -> dict[str, str]:
 
 
 def for_training() -> dict[str, str]:
-  """Returns what to set before JAX starts, so that its programs for the CPU train fast.
+  """Returns variables to set before JAX starts, so that its programs for the CPU train fast.
 
-  Vectors of all the width there is: XLA keeps to 256 bits, for the first processors that had 512
-  slowed down when they used them. AVX-512 VBMI2 tells later ones (Ice Lake, Zen 4 and after).
-  Temporaries in blocks of `allocator.BLOCK` bytes at most, which fit a heap of the C library; only
-  where JAX has no accelerator, whose memory needs no such blocks. A larger array has its own block.
+  Programs use vectors of the full width. XLA's default is 256 bits, since the first processors with
+  512 slowed down when they used them; AVX-512 VBMI2 identifies later ones (Ice Lake, Zen 4 and
+  after). Temporaries are in blocks of at most `allocator.BLOCK` bytes, which fit into a heap of the
+  C library. This applies only without an accelerator, whose memory needs no such blocks. A larger
+  array has its own block.
 
-  What the user's XLA_FLAGS say of either stands, and so do flags in a file.
+  The user's XLA_FLAGS, also in a file, take precedence.
   """
   flags = os.environ.get('XLA_FLAGS', '').strip()
   if flags and not flags.startswith('-'):  # They are in a file.
@@ -58,14 +59,14 @@ def for_training() -> dict[str, str]:
   added = [f'{name}={value}' for name, value in ours.items() if name not in flags]
   found = {}
   if added:
-    found['XLA_FLAGS'] = ' '.join([*added, flags]).strip()  # First: XLA stops at what is no flag.
+    found['XLA_FLAGS'] = ' '.join([*added, flags]).strip()  # First: XLA stops at non-flags.
   if _BLOCKS in ours and 'TF_CPP_MIN_LOG_LEVEL' not in os.environ:
     found['TF_CPP_MIN_LOG_LEVEL'] = '2'  # XLA warns of each array that is larger than a block.
   return found
 
 
 def _cpu_alone() -> bool:
-  """Whether JAX will compute on the CPU, as far as can be said before it loads."""
+  """Whether JAX will compute on the CPU, as far as is known before it loads."""
   if chosen := os.environ.get('JAX_PLATFORMS'):
     return chosen == 'cpu'
   plugins = importlib.metadata.entry_points(group='jax_plugins')
@@ -73,14 +74,14 @@ def _cpu_alone() -> bool:
 
 
 def _processor() -> str:
-  """A short name of what the processor can do."""
+  """Returns a short name of the processor's features."""
   return f'{platform.machine()}-{hashlib.sha256(_abilities().encode()).hexdigest()[:8]}'
 
 
 def _abilities() -> str:
-  """What the processor says that it can do."""
+  """Returns the processor's reported features."""
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
     return next(line for line in lines if line.startswith(('flags', 'Features')))
-  except (OSError, StopIteration):  # No Linux, or a processor that says nothing.
+  except (OSError, StopIteration):  # Not Linux, or a processor without this information.
     return platform.processor()
