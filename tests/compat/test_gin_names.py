@@ -67,7 +67,7 @@ def test_a_runner_is_bound_by_what_it_forwards_to_its_base(known):
   assert (offline['num_seeds'], offline['evaluation_steps']) == (1, 125_000)
   assert 'clip_rewards' not in offline and 'clip_rewards' in known['OnlineRunner'].parameters
   listing = gin_names.listing(['OfflineRunner'])
-  assert 'how many of the newest checkpoints stay' in listing  # As the base describes it,
+  assert 'how many of the newest checkpoints are kept' in listing  # As the base describes it,
   assert '2048 in the paper' not in listing  # unless the subclass does.
 
 
