@@ -45,6 +45,7 @@ def rows_of(script, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_buffers_take_turns_and_are_compared(log):
   names = ('ours, raw in RAM', 'ours, compressed in RAM', 'Dopamine, JAX buffer')
   rows = rows_of('data.py', '--replay', log, '--rows', 300, '--rounds', 1, '--only', *names)
@@ -172,6 +173,7 @@ def test_a_profile_counts_what_is_in_a_loop_once_and_operations_at_their_median(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_diagnostics_are_timed_and_compared_with_their_bounds(monkeypatch):
   monkeypatch.syspath_prepend(ROOT / 'benchmarks')
   import diagnostics

@@ -116,7 +116,13 @@ ALL_AT_ONCE = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('gin_file', ['minatar/online_dqn.gin', 'mujoco/online_sac.gin'])
+@pytest.mark.parametrize(
+  'gin_file',
+  [
+    'minatar/online_dqn.gin',
+    pytest.param('mujoco/online_sac.gin', marks=pytest.mark.exhaustive),
+  ],
+)
 def test_mix_ins_combine_in_a_run(gin_file, tmp_path):
   mix_ins = [*ALL_AT_ONCE, 'losses/hl_gauss.gin', 'losses/munchausen.gin']
   if 'mujoco' in gin_file:

@@ -49,6 +49,7 @@ def test_the_plans_compare_like_with_like():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_small_runs_get_into_tables_and_figures(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(ROOT)
   run = mujoco_online.LEARNS[0]

@@ -235,7 +235,7 @@ def test_the_remedy_and_the_diagnostic_of_the_docs_run(tmp_path, monkeypatch):
   (tmp_path / 'mine.gin').write_text('\n'.join(lines))
   gin_file, bindings = PATHS['offline']
   (row,) = run(tmp_path / 'run', gin_file, tmp_path / 'mine.gin', **bindings)
-  assert row['Losses/L2Init'] > 0
+  assert row['Losses/PullToStart'] > 0
   assert 0 < row['ShrinkHead/By'] <= 0.01
   assert row['parameter_norm'] > 1
   params = jax.tree.leaves(learner_of(tmp_path / 'run')['params'])

@@ -101,9 +101,8 @@ def running(todo):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  ('seeds', 'planned_kills'), [(1, 2), pytest.param(6, 4, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(('seeds', 'planned_kills'), [(1, 2), (6, 4)])
 def test_workers_that_are_killed_at_random_change_nothing(
   seeds, planned_kills, tmp_path, spec_file, monkeypatch
 ):
@@ -157,6 +156,7 @@ def descendants(pid):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_cluster_that_loses_a_node_finishes_and_names_what_is_wrong(
   tmp_path, spec_file, monkeypatch
 ):

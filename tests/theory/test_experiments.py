@@ -29,6 +29,7 @@ def _run(*arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_command_writes_every_figure_and_number(tmp_path):
   done = _run(f'--output={tmp_path}', '--seeds=1')
   assert done.returncode == 0, done.stderr
