@@ -31,6 +31,7 @@ SMALL = {
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_small_runs_of_both_phases_get_into_the_table(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(ROOT)
   small = [environments.Run('Catch', phase, 0) for phase in ('online', 'offline')]

@@ -19,6 +19,7 @@ ATARI = ('rlu_atari_checkpoints_ordered', 'Pong', 'atari_frames.py --game=Pong -
 @pytest.mark.parametrize(
   ('made_by', 'write'), [(MINATAR, 'embedded_minatar.py write'), (ATARI, 'embedded_pong.py')]
 )
+@pytest.mark.exhaustive
 def test_train_then_write(made_by, write, tmp_path):
   dataset, game, train = made_by
   for what in (train, f'{write} --output={tmp_path}'):

@@ -40,6 +40,7 @@ def test_the_plan_compares_like_with_like():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_small_run_gets_into_table_and_figure(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
   (tmp_path / 'replays').symlink_to(EMBEDDED)

@@ -34,6 +34,7 @@ def test_the_plan_holds_all_games_and_compares_like_with_like():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_small_run_gets_into_table_and_figures(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
   run = minatar_online.DQN[0]

@@ -145,7 +145,7 @@ def made(name, seed=0, **settings):
   network = network.clone(**settings)
   high = 2 if name == 'MinAtarCNN' else 256
   states = np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
-  return network, network.init(KEY, states), states
+  return network, jax.jit(network.init)(KEY, states), states
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -225,7 +225,9 @@ def test_layers_that_nothing_reads_cost_nothing():
 
 
 @pytest.mark.parametrize('name', NETWORKS)
-@pytest.mark.parametrize('dtype', ['bfloat16', jnp.float16])
+@pytest.mark.parametrize(
+  'dtype', ['bfloat16', pytest.param(jnp.float16, marks=pytest.mark.exhaustive)]
+)
 def test_networks_compute_in_a_chosen_dtype(name, dtype):
   """Parameters, outputs and layers stay float32; values are near float32's, yet not the same."""
   network, params, states = made(name)

@@ -88,6 +88,7 @@ def test_wrong_settings_of_weight_decay_are_named(settings, message):
     optimizers.with_weight_decay(*settings)
 
 
+@pytest.mark.exhaustive
 def test_a_run_whose_optimiser_draws_noise_resumes_as_if_uninterrupted(tmp_path):
   """add_noise keeps a typed PRNG key in the optimiser's state."""
   once, twice = ({'OfflineRunner.num_iterations': n, **NOISE} for n in (1, 2))

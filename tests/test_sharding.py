@@ -188,6 +188,7 @@ def test_two_processes_do_what_one_does_and_agree_before():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_on_two_hosts_is_the_run_on_one(tmp_path):
   """The command line on both; resumed in between; only the first host writes."""
   gin_file = 'gin_configs/minatar/offline_dqn.gin'

@@ -47,7 +47,7 @@ class Setting:
     )
     self.network = network(num_actions=self.num_actions, **settings)
     self.init = lambda key: self.network.init(key, self.batch.state[:1])
-    self.params = self.init(jax.random.PRNGKey(1))
+    self.params = jax.jit(self.init)(jax.random.PRNGKey(1))
     self.use(self.network.apply)
     self.state = init_state(self.params, KEY, self.context.optimizer)
 

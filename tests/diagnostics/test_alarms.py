@@ -138,7 +138,15 @@ def test_a_run_ends_by_an_alarm_only_if_gin_says_so(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('target', ['bootstrap', 'policy', 'monte_carlo', 'tabular'])
+@pytest.mark.parametrize(
+  'target',
+  [
+    'bootstrap',
+    'tabular',
+    pytest.param('policy', marks=pytest.mark.exhaustive),
+    pytest.param('monte_carlo', marks=pytest.mark.exhaustive),
+  ],
+)
 def test_the_gridworld(target, tmp_path, capsys):
   """500 transitions, Adam 1e-3 and T = 10, where bootstrapped values diverge; or a table."""
   tabular = {'target': "'bootstrap'", 'observation': "'one_hot'", 'data_size': 10_000}

@@ -22,7 +22,14 @@ def whole(made):
   return made(3)
 
 
-@pytest.mark.parametrize('damage', ['cut', 'changed', 'empty'])
+@pytest.mark.parametrize(
+  'damage',
+  [
+    'changed',
+    pytest.param('cut', marks=pytest.mark.exhaustive),
+    pytest.param('empty', marks=pytest.mark.exhaustive),
+  ],
+)
 def test_a_damaged_newest_checkpoint_costs_an_iteration(damage, whole, ran, tmp_path, caplog):
   ran(2)
   path = tmp_path / 'checkpoints' / 'checkpoint_1.msgpack'

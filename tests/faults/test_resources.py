@@ -24,7 +24,12 @@ def stopped_by(base_dir, iterations=2):
 
 
 @pytest.mark.parametrize(
-  'full', ['checkpoints/checkpoint_1.partial', 'checkpoints/best.partial', 'logs/log_1.partial']
+  'full',
+  [
+    'checkpoints/checkpoint_1.partial',
+    pytest.param('checkpoints/best.partial', marks=pytest.mark.exhaustive),
+    pytest.param('logs/log_1.partial', marks=pytest.mark.exhaustive),
+  ],
 )
 def test_a_full_disk_leaves_the_last_checkpoint(full, ran, tmp_path):
   """/dev/full is the kernel's disk without room; each file in turn lies on it."""

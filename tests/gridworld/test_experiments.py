@@ -13,6 +13,7 @@ from implicit_rl.gridworld import __main__ as cli
 from implicit_rl.gridworld import experiments, rank_map, runs
 from implicit_rl.gridworld.config import FittedQConfig
 from implicit_rl.running import experiment
+from tests.cases import cases
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = FittedQConfig(
@@ -150,6 +151,7 @@ def test_command_line_draws_figures_and_resumes(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_command_line_draws_the_map_of_what_is_there(tmp_path, monkeypatch):
   monkeypatch.setattr(experiments, 'BASE', TINY)
   monkeypatch.setattr(experiments, 'MAP_UPDATES', 4000)
@@ -189,10 +191,13 @@ def test_bad_arguments_end_in_one_line(arguments, says, capsys):
 @pytest.mark.parametrize(
   'path',
   # The rest are for the shared runners: test_environment.py.
-  sorted(
-    path
-    for path in (ROOT / 'gin_configs' / 'gridworld').glob('*.gin')
-    if path.stem not in ('online_dqn', 'offline_dqn')
+  cases(
+    (
+      (path,)
+      for path in sorted((ROOT / 'gin_configs' / 'gridworld').glob('*.gin'))
+      if path.stem not in ('online_dqn', 'offline_dqn')
+    ),
+    lambda path: path.stem in ('fqe', 'offline_fqi_lp'),
   ),
   ids=lambda path: path.stem,
 )

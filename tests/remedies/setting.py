@@ -93,7 +93,8 @@ def make(kind='dqn', **network_settings):
     layers=networks.hidden_layers(network, stack[None]),
     batch=batch_shapes(stack, B, (A,) if continuous else ()),
   )
-  params, target = (jitter(context.init(jax.random.PRNGKey(i)), i) for i in (1, 2))
+  init = jax.jit(context.init)
+  params, target = (jitter(init(jax.random.PRNGKey(i)), i) for i in (1, 2))
   return Setting(loss, context, params, target, make_batch(continuous=continuous))
 
 

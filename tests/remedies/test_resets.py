@@ -78,7 +78,7 @@ def test_a_reset_of_everything_with_the_count_is_a_fresh_agent():
 
 
 @pytest.mark.parametrize('name', CASES)
-@pytest.mark.parametrize('hidden', [0, 1])
+@pytest.mark.parametrize('hidden', [1, pytest.param(0, marks=pytest.mark.exhaustive)])
 def test_the_head_is_drawn_anew_with_its_moments_and_the_rest_stays(name, hidden):
   remedy = HeadReset(hidden_layers=hidden)
   learner, state = trained(name, {'reset': remedy})

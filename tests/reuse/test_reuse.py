@@ -198,6 +198,7 @@ def test_continuous_actions_are_played_and_exported(hopper):
   assert len(evaluating.evaluate(hopper, 3).returns) == 3
 
 
+@pytest.mark.exhaustive
 def test_the_zoo_trains_runs(tmp_path, capsys):
   output = tmp_path / 'zoo'
   assert zoo.main([f'--output={output}', '--agents', 'catch', '--iterations=1']) == 0

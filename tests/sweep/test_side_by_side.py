@@ -68,6 +68,7 @@ def together(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_vmapped_learning_rates_are_separate_runs(together, tmp_path):
   folder = tmp_path / 'apart'
   start(folder, write(tmp_path / 'apart.yaml'), 0, 1).join(600)

@@ -127,7 +127,10 @@ def test_descent_is_numpy_descent():
         np.testing.assert_allclose(got[step // 2], want, atol=1e-13)
 
 
-@pytest.mark.parametrize('depth', [3, 4, 5])
+@pytest.mark.parametrize(
+  'depth',
+  [3, pytest.param(4, marks=pytest.mark.exhaustive), pytest.param(5, marks=pytest.mark.exhaustive)],
+)
 def test_proposition_41_holds_with_depth_minus_one(depth):
   problem, weights = _case(depth)
   targets = problem.values()
