@@ -36,7 +36,7 @@ test: $(STAMP)  ## Runs the tests but the exhaustive ones (JOBS=2 processes at o
 	@$(BROWSER_NOTE)
 	$(PYTEST) -m 'not exhaustive$(if $(BROWSER),, and not browser)'
 
-test-all: $(STAMP)  ## Runs every test; the exhaustive ones repeat a check of make test for more cases
+test-all: $(STAMP)  ## Runs every test; the exhaustive ones have more cases and dearer settings
 	@$(BROWSER_NOTE)
 	$(PYTEST) $(if $(BROWSER),,-m 'not browser')
 
