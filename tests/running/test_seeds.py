@@ -11,7 +11,6 @@ from implicit_rl.logs import checkpoints, jsonl
 from tests.command_line import assert_close, launch, refusal, run, strip_speed
 
 MINATAR = 'gin_configs/minatar/offline_dqn.gin'
-ONLINE = 'gin_configs/minatar/online_dqn.gin'
 HOST = 'gin_configs/gridworld/online_dqn.gin'
 PENALTY = 'gin_configs/penalties/lp.gin'
 BOTH = {'OfflineRunner.num_seeds': 2, 'OfflineRunner.seeds_as': "'vmap'"}
@@ -77,9 +76,9 @@ def test_seeds_go_on_from_where_each_stands(separate, tmp_path):
 
 @pytest.mark.slow
 def test_seeds_as_processes_are_separate_runs(tmp_path):
-  """Online, where it is the only way; what they print is in their directories."""
-  launch(tmp_path, ONLINE, seed=1, **{'OnlineRunner.num_seeds': 2})
-  alone = strip_speed(run(tmp_path / 'alone', ONLINE, seed=2))
+  """What they print is in their directories."""
+  launch(tmp_path, HOST, seed=1, **{'OnlineRunner.num_seeds': 2})
+  alone = strip_speed(run(tmp_path / 'alone', HOST, seed=2))
   (row,) = rows(tmp_path, 2)
   assert_close(row, alone[0], rel=1e-4, abs=1e-5)
   assert len(rows(tmp_path, 1)) == 1 and rows(tmp_path, 1)[0] != row
