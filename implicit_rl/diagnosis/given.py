@@ -1,4 +1,4 @@
-"""What a caller passes of a network, and defaults for the rest."""
+"""A caller's arguments on a network, and defaults for the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from implicit_rl.context import NotGivenError
 
 
 class NotGiven:
-  """Stands for what the caller has not given: any use of it raises NotGivenError.
+  """Replaces a missing argument: any use of it raises NotGivenError.
 
   Args:
     what: the argument to give.
@@ -32,12 +32,12 @@ class NotGiven:
   __array__ = __jax_array__ = __float__ = __index__ = __add__ = __mul__ = __rmul__ = _fail
 
 
-# To look for arrays in it is a use, too.
+# A search for arrays in it is a use, too.
 jax.tree_util.register_pytree_node(NotGiven, NotGiven._fail, NotGiven._fail)
 
 
 class NotGivenRows(NotGiven):
-  """Stands for a part of the batch: other parts may be cut and stacked beside it.
+  """Replaces a missing part of the batch; other parts can be sliced and stacked.
 
   Args:
     what: the argument to give.
@@ -65,17 +65,17 @@ def or_missing(value: Any, what: str) -> Any:
 
 
 def rows_or_missing(name: str, value: Any, size: int) -> Any:
-  """Returns `rows`, or what stands for them if the value is None."""
+  """Returns `rows`, or a placeholder if the value is None."""
   return NotGivenRows(name, size) if value is None else rows(name, value, size)
 
 
 def is_missing(value: Any) -> bool:
-  """Whether something was not given."""
+  """Whether a value was not given."""
   return isinstance(value, NotGiven)
 
 
 def compiled_call(function: Callable[..., Any], *args: Any) -> Any:
-  """Returns `jax.jit(function)(*args)`, where parts of the arguments may be missing."""
+  """Returns `jax.jit(function)(*args)`; parts of the arguments may be missing."""
   leaves, tree = jax.tree.flatten(args, is_leaf=is_missing)
 
   @jax.jit
@@ -91,11 +91,11 @@ def rows(name: str, value: Any, size: int | None = None) -> Any:
 
   Args:
     name: of the argument.
-    value: arrays, as `jnp.asarray` takes them: PyTorch's tensors on the CPU are among them.
-    size: the number of states; None takes any but 0.
+    value: arrays that `jnp.asarray` accepts, which include PyTorch's tensors on the CPU.
+    size: the number of states; None accepts any except 0.
 
   Raises:
-    ValueError: for something else, with the name and the shape.
+    ValueError: for other values; the error has the name and the shape.
   """
 
   def read(one: Any) -> jax.Array:

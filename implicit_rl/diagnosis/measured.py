@@ -1,4 +1,4 @@
-"""What was measured of a network: scalars by name, and all that their verdicts rest on."""
+"""Measurements of a network: scalars by name, and everything that verdicts need."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from implicit_rl.logs import jsonl
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured(Mapping[str, float]):
-  """What was measured of a network: scalars by the names of `metrics.jsonl`.
+  """Measurements of a network: scalars by the names of `metrics.jsonl`.
 
   Attributes:
-    scalars: the same, as a dict. NaN is what a network that is not finite gives.
-    arrays: singular values, descending, and what else is no scalar.
+    scalars: the same, as a dict; NaN for non-finite networks.
+    arrays: singular values, descending, and other measures that are not scalars.
     fresh: the rank metrics of a fresh network; empty if none was given.
     fresh_arrays: its singular values.
     about: number of states, width of the features and so on.
-    not_measured: by name, what to give for it.
+    not_measured: the missing argument of each measure that was not taken, by name.
     bounds: the smallest and the largest value that the rewards allow; infinite if unknown.
     gamma: discount per step; None if unknown.
     estimates_values: whether the network's outputs are values.
@@ -45,7 +45,7 @@ class Measured(Mapping[str, float]):
     return cls(*_split(measured), **settings)
 
   def compared(self, fresh: Mapping[str, Any]) -> Self:
-    """Returns this diagnosis with what was measured of a fresh network."""
+    """Returns this diagnosis with measurements of a fresh network."""
     scalars, arrays = _split(fresh)
     return dataclasses.replace(self, fresh=scalars, fresh_arrays=arrays)
 
@@ -60,12 +60,12 @@ class Measured(Mapping[str, float]):
 
   @property
   def verdicts(self) -> list[Verdict]:
-    """The answers on rank, plasticity and values."""
+    """The verdicts on rank, plasticity and values."""
     found = verdicts.judge(self.scalars, self.fresh, self.bounds, self.gamma)
     return found if self.estimates_values else [*found[:2], verdicts.NO_VALUES]
 
   def as_dict(self) -> dict[str, Any]:
-    """Returns all of it ready for JSON; what is not finite is None."""
+    """Returns everything as JSON values; non-finite numbers are None."""
     whole = {
       'about': self.about,
       'verdicts': [one._asdict() for one in self.verdicts],

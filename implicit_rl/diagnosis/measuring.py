@@ -1,4 +1,4 @@
-"""Measures a network with what is known of it."""
+"""Measures a network as far as the given arguments allow."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def take(
   batch: Batch,
   delta: float,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-  """Takes the measurements for which enough was given, as the first ones of a run.
+  """Measures everything whose arguments were given, as a run's first measurement.
 
   Args:
     chosen: diagnostics by name.
-    context: what was not given is `NotGiven`.
+    context: missing parts are `NotGiven`.
     state: as above.
     batch: as above.
     delta: δ of srank.
 
   Returns:
-    What was measured, and by name why the rest was not.
+    The measurements, and by name the reasons for missing ones.
   """
   measured: dict[str, Any] = {}
   missing: dict[str, str] = {}
@@ -66,7 +66,7 @@ def take(
     call = compiled_call if diagnostic.compiled else lambda function, *args: function(*args)
     try:
       found = call(measure, state, batch, named_key(keys, name))
-    except ValueError as error:  # Also what it refuses for reasons of its own.
+    except ValueError as error:  # Also errors of the diagnostic itself.
       missing[name] = ' '.join(str(error).split())
     else:
       add_new(measured, found, f'Diagnostics.{name}')
@@ -74,7 +74,7 @@ def take(
 
 
 def _basic(context: Context, delta: float) -> dict[str, Measure]:
-  """What every iteration of a run measures, in parts that need more and more."""
+  """Returns the measures of every iteration of a run, in parts with increasing requirements."""
 
   def ranks(state: LearnerState, batch: Batch, key: PRNGKey) -> Mapping[str, Any]:
     del key

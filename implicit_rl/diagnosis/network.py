@@ -47,10 +47,10 @@ def diagnose(
   delta: float = 0.01,
   key: jax.Array | None = None,
 ) -> Diagnosis:
-  """Measures a JAX network as runs of this project are measured.
+  """Measures a JAX network like the runs of this project.
 
-  The first three arguments suffice. Each of the others allows more measures: the result says which
-  were not taken, and what to give for them.
+  The first three arguments suffice. Each of the others allows more measures. The result lists the
+  missing measures and their arguments.
 
   Args:
     apply: `apply(params, states)` returns (q_values [B, A], features [B, d]), or a named tuple with
@@ -58,22 +58,22 @@ def diagnose(
       output; an entry 'q_values' holds the values.
     params: the network's parameters, any pytree.
     states: [B, ...], inputs at random from the data; runs take 2048.
-    actions: [B], what was done in the states.
-    rewards: [B], what each step earned; `reward_range` is theirs unless given.
+    actions: [B], the actions in the states.
+    rewards: [B], the reward of each step; by default they determine `reward_range`.
     next_states: [B, ...], one step later.
-    next_actions: [B], what was done in them; only few measures need it.
-    terminals: [B] bool, whether the episode ended with the step; all False if not given.
-    returns: [B], the discounted return that followed in the data; NaN where it is unknown.
+    next_actions: [B], the actions in the next states; only few measures need them.
+    terminals: [B] bool, whether the episode terminated with the step; by default all False.
+    returns: [B], the discounted returns in the data; NaN where unknown.
     gamma: γ, discount per step.
     reward_range: the smallest and the largest reward of a step in the data.
     target_params: the target network's parameters.
     loss: an agent's loss, `loss(params, target_params, batch, key) -> (loss, LossAux)`; by default
-      DQN's, if what it needs is given.
-    init: `init(key)` returns a fresh network's parameters, to compare with.
-    optimizer: the optax optimiser that it trains with.
-    optimizer_state: its state.
+      DQN's, if its arguments are given.
+    init: `init(key)` returns a fresh network's parameters, for comparison.
+    optimizer: the network's optax optimiser.
+    optimizer_state: the optimiser's state.
     features: the name of the layer that is Φ, in a mapping; by default 'features', or else the last
-      one. Name it if `apply` is compiled: JAX sorts what a compiled function returns.
+      one. Give the name if `apply` is compiled, since JAX sorts the outputs of a compiled function.
     diagnostics: by name; 'all' adds the expensive ones, which may take minutes; by default those of
       every run, and those that gin binds as `Diagnostics.NAME`.
     delta: δ of srank.
@@ -128,7 +128,7 @@ def diagnose(
     chosen = bound_diagnostics() if diagnostics is None else diagnostics
   measured, missing = take(chosen, context, state, batch, delta)
   if loss is None:
-    measured.pop('loss', None)  # Nobody said what it is.
+    measured.pop('loss', None)  # Nothing is known about it.
   if reward_range is None and rewards is not None:
     reward_range = float(np.min(batch.reward)), float(np.max(batch.reward))
   diagnosis = Diagnosis.of(
@@ -164,9 +164,9 @@ def diagnose_features(
     layers: activations [B, ..., units] of the layers after their activation functions, by name,
       from input to output, on B states at random from the data. Arrays, or tensors on the CPU.
     q_values: [B, A] of the same states.
-    fresh: `layers` of a network of the same shape before training, to compare with.
+    fresh: `layers` of a network of the same shape before training, for comparison.
     actions: as in `diagnose`.
-    returns: likewise, and so are the rest.
+    returns: as in `diagnose`, like the following.
     gamma: as above.
     reward_range: as above.
     features: the name of the layer that is Φ; by default 'features', or else the last one.
@@ -204,7 +204,7 @@ def diagnose_features(
   network = NotGiven('the network itself, to diagnose()')
 
   def apply(params: Params, states: Any) -> dict[str, jax.Array]:
-    if params is not network:  # Another network's activations are not these.
+    if params is not network:  # These are activations of only one network.
       network()
     return {name: one[jnp.asarray(states)] for name, one in arrays.items()}
 
@@ -232,7 +232,7 @@ def fresh_ranks(apply: Apply, params: Params, states: Any, delta: float) -> dict
 
 
 def _dqn_loss(apply: Apply, gamma: float | None) -> Loss:
-  """Returns DQN's loss; where something for it is missing, what is left are the outputs."""
+  """Returns DQN's loss; if an argument is missing, a loss that only has outputs."""
 
   def loss(params: Params, target_params: Params, batch: Batch, key: jax.Array) -> Any:
     needed = (batch.action, batch.reward, batch.next_state, target_params)

@@ -1,4 +1,4 @@
-"""Reads what a foreign network returns as this project's networks return it."""
+"""Converts the outputs of other networks to those of this project's networks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _read(found: Any, features: str | None) -> Any:
   """Returns named outputs.
 
   Raises:
-    ValueError: for something else than what is accepted.
+    ValueError: for outputs of another kind.
   """
   if isinstance(found, Mapping):
     return _of_layers(found, features)
@@ -67,7 +67,7 @@ def _of_layers(found: Mapping[str, Any], features: str | None) -> QOutputs:
 
 
 def _layer(name: str, value: Any) -> Layer:
-  """Returns a layer of which only the activation may be known."""
+  """Returns a layer; only its activation may be known."""
   preactivation, activation = value if isinstance(value, Layer) else (None, value)
   activation = jnp.asarray(activation)
   if not jnp.issubdtype(activation.dtype, jnp.floating):
@@ -84,7 +84,7 @@ def _layer(name: str, value: Any) -> Layer:
 
 
 class Form(NamedTuple):
-  """What is known of a network's outputs without computing them.
+  """Facts on a network's outputs, from a trace.
 
   Attributes:
     layers: from input to output.
@@ -101,7 +101,7 @@ def form(apply: Apply, params: Params, states: Any) -> Form:
   """Traces an adapted network on the shapes of a batch.
 
   Raises:
-    ValueError: as `adapt` says, or if there is no row for each state.
+    ValueError: as in `adapt`, or if there is not one row per state.
   """
   found: list[Form] = []
   size = len(jax.tree.leaves(states)[0])

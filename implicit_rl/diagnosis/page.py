@@ -1,4 +1,4 @@
-"""The page of diagnoses: a verdict for each question, measures, layers and spectra."""
+"""The HTML page of diagnoses: a verdict for each question, measures, layers and spectra."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def build(runs: Mapping[str, Mapping[str, Measured]], title: str) -> str:
   """Returns the page as HTML that needs no other file.
 
   Args:
-    runs: diagnoses by the names of the run and of its checkpoint; the last one is judged.
+    runs: diagnoses by the names of the run and of its checkpoint; verdicts are of the last one.
     title: of the page.
   """
   newest = {run: list(found.values())[-1] for run, found in runs.items()}
@@ -68,7 +68,7 @@ def _verdicts(newest: Mapping[str, Measured]) -> str:
 
 
 def _verdict(diagnosis: Measured, one: Verdict) -> list[str]:
-  """The cells of a verdict: what, how bad, why, and by which numbers."""
+  """Returns the cells of a verdict: question, level, answer and numbers."""
   numbers = [
     f'<code>{html.escape(name)}</code> {_number(diagnosis[name])}'
     + (f' (fresh {_number(diagnosis.fresh[name])})' if name in diagnosis.fresh else '')
@@ -85,7 +85,7 @@ def _verdict(diagnosis: Measured, one: Verdict) -> list[str]:
 
 
 def _measures(diagnoses: Mapping[str, Measured]) -> str:
-  """Of the whole network: a column for each diagnosis, and one of the fresh network."""
+  """Returns the table of the whole network: a column for each diagnosis and the fresh network."""
   names = sorted({name for one in diagnoses.values() for name in one if '/' not in name})
   last = list(diagnoses.values())[-1]
   columns = [*diagnoses, *(['fresh network'] if last.fresh else [])]
@@ -99,7 +99,7 @@ def _measures(diagnoses: Mapping[str, Measured]) -> str:
 
 
 def _layers(diagnosis: Measured) -> str:
-  """Of each layer, as `measure/LAYER` says."""
+  """Returns the table of measures named `measure/LAYER`."""
   parted = [name.partition('/') for name in diagnosis if '/' in name]
   measures = list(dict.fromkeys(measure for measure, _, _ in parted))
   order = diagnosis.about.get('layers', ())
@@ -113,7 +113,7 @@ def _layers(diagnosis: Measured) -> str:
 
 
 def _spectra(diagnosis: Measured) -> str:
-  """Singular values over the largest, raw and centred, beside a fresh network's."""
+  """Returns charts of relative singular values, raw and centred, beside a fresh network's."""
   whose = {'this network': diagnosis.arrays, 'a fresh network': diagnosis.fresh_arrays}
   whose = {name: arrays for name, arrays in whose.items() if arrays}
   figures = []

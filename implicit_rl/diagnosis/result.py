@@ -1,4 +1,4 @@
-"""The result of a diagnosis: it prints as a table and saves as a page or as JSON."""
+"""The result of a diagnosis, which prints as a table and is saved as a page or as JSON."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from implicit_rl.diagnosis.measured import Measured
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diagnosis(Measured):
-  """What was measured of a network, a mapping of scalars by the names of `metrics.jsonl`.
+  """Measurements of a network, a mapping of scalars by the names of `metrics.jsonl`.
 
-  `print` shows it as a table; `verdicts` has the answers on rank, plasticity and values. The
-  attributes are those of `Measured`.
+  `print` shows a table; `verdicts` has the answers on rank, plasticity and values. The attributes
+  are those of `Measured`.
   """
 
   def __str__(self) -> str:
@@ -59,7 +59,7 @@ def save(
 
 
 def table(diagnoses: Mapping[str, Measured]) -> str:
-  """Returns the last one's verdicts, and every measure of all, a column each, as text."""
+  """Returns the last diagnosis's verdicts, and a column of measures for each diagnosis, as text."""
   last = list(diagnoses.values())[-1]
   columns: dict[str, Mapping[str, float]] = dict(diagnoses)
   if last.fresh:
@@ -77,6 +77,6 @@ def table(diagnoses: Mapping[str, Measured]) -> str:
 
 
 def _order(name: str) -> tuple[bool, str, str]:
-  """What is measured of the whole network first, then layer by layer."""
+  """Sorts measures of the whole network before those of layers."""
   measure, _, layer = name.partition('/')
   return bool(layer), layer, measure

@@ -1,6 +1,6 @@
-"""A verdict for each question: has rank collapsed, do units still work, do values hold.
+"""Verdicts on three questions: has rank collapsed, are units active, are values plausible.
 
-A verdict names the numbers that it rests on. The limits here and those of the alarms are
+A verdict names the numbers that it is based on. The limits here and those of the alarms are
 conventions of this project: half of a fresh network's rank, half of a layer's units.
 """
 
@@ -14,7 +14,7 @@ from implicit_rl.rank import WORDS
 
 CENTRED = tuple(name for name in WORDS if name.startswith('centred_'))
 _FELL = 0.5  # of a fresh network's rank
-_SLOWER = 1.25  # error of the plasticity probe, over a fresh network's
+_SLOWER = 1.25  # error of the plasticity probe, relative to a fresh network's
 _PROBE = 'plasticity_error_ratio'
 _RANK_RESTS = (
   'a rank counts as fallen at half of what it is in a fresh network on the same states; raw ranks '
@@ -27,10 +27,10 @@ class Verdict(NamedTuple):
 
   Attributes:
     question: 'Rank', 'Plasticity' or 'Values'.
-    level: 'good', 'warning', 'bad', or 'unknown' where what was given does not decide it.
+    level: 'good', 'warning', 'bad', or 'unknown' if the given arguments do not suffice.
     answer: a sentence.
-    numbers: the names of the scalars that it rests on.
-    rests_on: the criterion, and what would be needed for more.
+    numbers: the names of the scalars that it is based on.
+    rests_on: the criterion, and arguments that would allow more.
   """
 
   question: str

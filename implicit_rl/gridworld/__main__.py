@@ -47,7 +47,7 @@ def _figures(options: argparse.Namespace, seeds: Sequence[int]) -> int:
   chosen = {n: f for n, f in experiments.FIGURES.items() if not options.only or n in options.only}
   configs = [config for figure in chosen.values() for config in figure.variants.values()]
   if not options.draw_only:
-    configs.sort(key=runs.cost, reverse=True)  # Long work first, for no process to end alone.
+    configs.sort(key=runs.cost, reverse=True)  # Long runs first, so that no process ends alone.
     runs.run_all(options.output, configs, seeds, options.processes, _say)
   summaries = {}
   for name, figure in chosen.items():
@@ -73,7 +73,7 @@ def _map(options: argparse.Namespace, seeds: Sequence[int]) -> int:
   path = options.output / 'map.csv'
   if options.table is None:
     cells = list(experiments.map_cells())
-    # Other weights than the paper's last: they are the dearest, and a map without them is whole.
+    # Other weights than the paper's come last: they cost most, and a map is complete without them.
     cells.sort(key=lambda cell: cell.penalty_weight not in (0.0, 1e-3))
     if not options.draw_only:
       runs.run_all(options.output, cells[: options.limit], seeds, options.processes, _say)

@@ -1,4 +1,4 @@
-"""Every knob of a fitted Q-iteration experiment in the gridworld, checked when it is made."""
+"""All settings of a fitted Q-iteration experiment in the gridworld, checked at creation."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ CAPACITY = 10_000  # transitions in a dataset or in the replay (Appendix B.2)
 class FittedQConfig:
   """One experiment, without its seed.
 
-  The paper states size, walls, discount, network, entropy weight and replay; what it leaves open
-  (optimiser, learning rate, batch, action noise, initialisation, observation width) follows the
-  code of Fu et al. (2019), except the learning rate, where their class default 1e-3 stands here and
-  their sweeps' 5e-3 is a point of the map.
+  The paper states size, walls, discount, network, entropy weight and replay. Other settings
+  (optimiser, learning rate, batch, action noise, initialisation, observation width) follow the code
+  of Fu et al. (2019). The learning rate is their class default 1e-3; their sweeps' 5e-3 is a point
+  of the map.
 
   Attributes:
-    target: what the network regresses to. 'bootstrap': r + γ V(s') of the previous iteration's
-      network (Q-learning). 'optimal': the exact Q* (the supervised twin). 'current_policy': the
-      exact Q^π of the previous iteration's policy (Figure A.11a). 'policy': r + γ E_π Q(s', a') for
-      the behaviour policy (fitted Q-evaluation). 'monte_carlo': sampled returns of that policy.
+    target: the regression target. 'bootstrap': r + γ V(s') of the previous iteration's network
+      (Q-learning). 'optimal': the exact Q* (the supervised twin). 'current_policy': the exact Q^π
+      of the previous iteration's policy (Figure A.11a). 'policy': r + γ E_π Q(s', a') for the
+      behaviour policy (fitted Q-evaluation). 'monte_carlo': sampled returns of that policy.
     temperature: entropy weight τ of backup and policy; 0 is the hard maximum with greedy actions.
     clip_targets: clip V(s') to the values that rewards and entropy bonus can reach.
     data: 'uniform' (s, a) pairs; rollouts of a 'random' policy or of an 'epsilon_greedy' one around
       the optimum; 'online': a first-in-first-out replay filled by the learner's own policy.
-    data_size: transitions in the dataset, or the replay's capacity.
+    data_size: number of transitions in the dataset, or the replay's capacity.
     epsilon: exploration of the 'epsilon_greedy' data, and of online acting at temperature 0.
     env_steps: environment steps per fitting iteration, online.
     iterations: fitting iterations.
@@ -78,7 +78,7 @@ class FittedQConfig:
   log_every: int = 10  # fitting iterations
 
   def __post_init__(self):
-    object.__setattr__(self, 'hidden_units', tuple(self.hidden_units))  # gin may hand a list.
+    object.__setattr__(self, 'hidden_units', tuple(self.hidden_units))  # gin may pass a list.
     for name, known in (
       ('target', TARGETS),
       ('data', DATA),

@@ -54,7 +54,7 @@ def rollout_data(world: Gridworld, policy: np.ndarray, size: int, seed: int) -> 
     next_states.append(following)
     cell = following
   ordered = [np.stack(x, axis=1).reshape(-1)[:size] for x in (states, actions, next_states)]
-  state, action, next_state = ordered  # Episode by episode, in the order of time.
+  state, action, next_state = ordered  # Episode by episode, in chronological order.
   return Transitions(state, action, world.rewards[state, action], next_state)
 
 
@@ -70,10 +70,10 @@ def monte_carlo_returns(
   Args:
     world: the MDP.
     policy: acts after the transition.
-    data: where the sums begin.
-    seed: decides the continuations.
-    steps: rewards summed after the first; what is cut off is below γ^steps/(1-γ) of the largest
-      reward (4e-6 at γ = 0.95).
+    data: transitions at which the sums begin.
+    seed: determines the continuations.
+    steps: number of rewards summed after the first. The neglected part is below γ^steps/(1-γ) times
+      the largest reward (4e-6 at γ = 0.95).
 
   Returns:
     [N] float64.
@@ -104,7 +104,7 @@ def sample_actions(rng: np.random.Generator, probabilities: np.ndarray) -> np.nd
 def step(
   world: Gridworld, rng: np.random.Generator, state: np.ndarray, action: np.ndarray
 ) -> np.ndarray:
-  """Draws the next cells [N] after `action` [N] in `state` [N], action noise included."""
+  """Draws the next cells [N] after `action` [N] in `state` [N], with action noise."""
   replaced = rng.random(len(state)) < world.action_noise
   carried_out = np.where(replaced, rng.integers(NUM_ACTIONS, size=len(state)), action)
   return world.successors[state, carried_out]

@@ -1,4 +1,4 @@
-"""The gridworld as an environment that any value-based agent can train in, also compiled."""
+"""The gridworld as an environment for any value-based agent, also in a compiled loop."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from implicit_rl.types import PRNGKey
 
 
 class Moment(NamedTuple):
-  """A point within an episode.
+  """The state at one point of an episode.
 
   Attributes:
     cell: [] int32.
-    observation: [D] float32, what is seen there.
+    observation: [D] float32, the cell's observation.
   """
 
   cell: jax.Array
@@ -41,14 +41,14 @@ class Rules:
     self._observations = jnp.asarray(world.observations, jnp.float32)  # [S, D]
 
   def start(self, key: PRNGKey) -> Moment:
-    """Returns the first moment: always the same cell."""
+    """Returns the first moment, always in the same cell."""
     del key
     return Moment(self._start, self._observations[self._start])
 
   def advance(
     self, moment: Moment, action: jax.Array, key: PRNGKey
   ) -> tuple[Moment, jax.Array, jax.Array]:
-    """Takes one step; a random action may replace `action`. No episode ends for good."""
+    """Takes one step; a random action may replace `action`. No episode terminates."""
     replace_key, action_key = jax.random.split(key)
     replaced = jax.random.bernoulli(replace_key, self._noise)
     other = jax.random.randint(action_key, (), 0, mdp.NUM_ACTIONS)
@@ -64,9 +64,9 @@ class GridworldEnvironment:
   Attributes are `environments.Environment`'s and `Capabilities`'.
 
   Args:
-    seed: of every episode played through `reset` and `step`; it does not choose the world.
-    world_seed: decides walls, goal and observation vectors.
-    reward: as of `mdp.make_gridworld`.
+    seed: of every episode played through `reset` and `step`; it does not change the world.
+    world_seed: determines walls, goal and observation vectors.
+    reward: as in `mdp.make_gridworld`.
     observation: as above.
     action_noise: as above.
     max_steps_per_episode: environment steps after which an episode is truncated.
@@ -79,7 +79,7 @@ class GridworldEnvironment:
   observation_dtype: Any = np.float32
   stack_size = 1
   dataset = 'gridworld'
-  game_over = False  # There is no end but the time limit.
+  game_over = False  # Only the time limit ends an episode.
   action_space: Any = gymnasium.spaces.Discrete(mdp.NUM_ACTIONS)
 
   def __init__(
@@ -108,7 +108,7 @@ class GridworldEnvironment:
     self.reset()
 
   def seed(self, seed: int) -> None:
-    """Reseeds the randomness of the episodes; the world stays.
+    """Reseeds the randomness of the episodes; the world does not change.
 
     Args:
       seed: 0 to 2³²−1.

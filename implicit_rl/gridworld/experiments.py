@@ -1,4 +1,4 @@
-"""The experiments: what each gridworld figure of the paper runs, and the cells of the map."""
+"""The experiments: runs of each gridworld figure of the paper, and the cells of the map."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Figure(NamedTuple):
   """One figure of the paper.
 
   Attributes:
-    title: what it shows.
+    title: its content.
     variants: configurations by the name in the legend.
     panels: names of the measures drawn, left to right.
     axis: measure on the horizontal axis.
@@ -106,7 +106,7 @@ FIGURES = {
   ),
 }
 
-# The map. A cell is a configuration; all take MAP_UPDATES gradient steps.
+# The map. A cell is a configuration; all use MAP_UPDATES gradient steps.
 _DATA: Axis = {
   'uniform 500': {'data_size': 500},
   'uniform 1000': {'data_size': 1000},
@@ -136,7 +136,7 @@ _REWARD: Axis = {name: {'reward': name} for name in ('distance', 'distance_cost'
 _BACKUP: Axis = {'soft': {}, 'hard': {'temperature': 0.0}}
 _ENV_STEPS: Axis = {f'online, {n} steps': {'data': 'online', 'env_steps': n} for n in (1, 50)}
 
-# In the order in which they run, so that a map that was stopped early holds whole groups.
+# In the order in which they run, so that a map that is stopped early has complete groups.
 GROUPS: Mapping[str, Sequence[Axis]] = {
   'data_optimizer_clipping': (_DATA, _OPTIMIZER, _METHOD, _CLIP),
   'penalty': (_PENALTY, _PENALTY_DATA, _METHOD, _CLIP),
@@ -158,12 +158,12 @@ def map_config(*choices: Mapping[str, Any]) -> FittedQConfig:
   for choice in choices:
     fields.update(choice)
   if fields.get('target') == 'optimal':
-    fields.pop('clip_targets', None)  # Exact targets have nothing to clip: one cell, not two.
+    fields.pop('clip_targets', None)  # Exact targets need no clipping: one cell, not two.
   return _at_map_updates(replace(BASE, **fields))
 
 
 def map_cells() -> dict[FittedQConfig, str]:
-  """Returns every cell of the map once, with the group that first names it."""
+  """Returns every cell of the map once, with the first group that contains it."""
   cells: dict[FittedQConfig, str] = {}
   for group, axes in GROUPS.items():
     for choices in itertools.product(*(axis.values() for axis in axes)):

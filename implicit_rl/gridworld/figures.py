@@ -32,11 +32,11 @@ LABELS = {
   'updates': 'gradient steps',
   'iteration': 'fitting iterations',
 }
-# Okabe and Ito's colours, which colour-blind readers can tell apart, each with its own line.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, each with its own line style.
 STYLES = (('#0072B2', '-'), ('#D55E00', '-'), ('#E69F00', '-.'), ('#009E73', ':'))
 SUPERVISED = (('#000000', '--'), ('#888888', (0, (1, 1))))
 FIRST = 2000  # gradient steps; below, the horizontal axis is linear
-# What a figure's table holds beside the measures that it draws.
+# Columns of a figure's table besides the drawn measures.
 ALWAYS = (
   'srank reference_srank eval_return q_mean q_solution_mean td_error reference_dead_units '
   'sigma_max sigma_min'
@@ -45,7 +45,7 @@ Runs = Mapping[str, Sequence[runs.Rows]]
 
 
 def collect(directory: pathlib.Path, figure: Figure, seeds: Sequence[int]) -> Runs:
-  """Reads a figure's runs: by variant, one a seed."""
+  """Reads a figure's runs: by variant, one per seed."""
   return {
     name: [runs.load(directory, config, seed) for seed in seeds]
     for name, config in figure.variants.items()
@@ -115,7 +115,7 @@ def save(canvas: Canvas, stem: pathlib.Path) -> None:
   FigureCanvasAgg(canvas)
   buffer = io.BytesIO()
   canvas.savefig(buffer, dpi=120)
-  canvas.set_layout_engine('none')  # Both files share the layout; finding it costs most.
+  canvas.set_layout_engine('none')  # Both files share the layout, which takes most of the time.
   image = Image.open(buffer).convert('RGB').quantize(128, dither=Image.Dither.NONE)
   image.save(stem.with_suffix('.png'), optimize=True)
   plain: Any = {'svg.fonttype': 'none', 'font.sans-serif': ['DejaVu Sans']}
@@ -124,10 +124,10 @@ def save(canvas: Canvas, stem: pathlib.Path) -> None:
 
 
 def draw(stem: pathlib.Path, figure: Figure, found: Runs) -> None:
-  """Draws the mean over seeds, one standard deviation as a band, one panel a measure.
+  """Draws the mean over seeds, with one standard deviation as a band and one panel per measure.
 
   Gradient steps run on a logarithmic axis (linear below FIRST), since T = 10 takes a twentieth of
-  the steps of T = 200. Mean Q has a line for each seed, as values that diverge have no useful mean.
+  the steps of T = 200. Mean Q has a line for each seed, since diverging values have no useful mean.
   """
   canvas = Canvas(figsize=(3.6 * len(figure.panels), 3.9), layout='constrained')
   axes = canvas.subplots(1, len(figure.panels), squeeze=False)[0]
@@ -141,7 +141,7 @@ def draw(stem: pathlib.Path, figure: Figure, found: Runs) -> None:
         lines = axis.plot(across, values.T, color=colour, linestyle=line, linewidth=1.0, alpha=0.8)
         lines[0].set_label(variant)
         continue
-      mean, spread = values.mean(axis=0), values.std(axis=0)  # NaN where any seed is.
+      mean, spread = values.mean(axis=0), values.std(axis=0)  # NaN if any seed is.
       axis.plot(across, mean, color=colour, linestyle=line, label=variant, linewidth=1.8)
       axis.fill_between(across, mean - spread, mean + spread, color=colour, alpha=0.18, lw=0)
     _finish(axis, figure, measure, found)

@@ -1,8 +1,9 @@
-"""Fitted Q-iteration on the shared learner: Algorithm 1 of the paper, one compiled call a run.
+"""Fitted Q-iteration on the shared learner: Algorithm 1 of the paper, one compiled call per run.
 
-A run is one jitted program: a loop over logged rows, in it a loop over fitting iterations, in it a
-loop over T gradient steps. Everything that only changes numbers (dataset, its size, learning rate,
-temperature, clipping bounds) is an argument, so that many configurations share a program.
+A run is one jitted program: a loop over logged rows, which contains a loop over fitting iterations,
+which contains a loop over T gradient steps. Everything that only changes numbers (dataset, its
+size, learning rate, temperature, clipping bounds) is an argument, so that many configurations share
+a program.
 
 Shapes: S cells, A actions, N = CAPACITY transitions, B batch.
 """
@@ -29,11 +30,11 @@ from implicit_rl.gridworld.problem import Memory, Problem, make_problem
 from implicit_rl.networks import MLP
 from implicit_rl.types import Batch, LearnerState, Params, PRNGKey, QOutputs
 
-BLOCK = 10  # gradient steps whose minibatches are drawn together, where T is a multiple of it
+BLOCK = 10  # gradient steps whose minibatches are drawn together, if T is a multiple of it
 
 
 class Program(NamedTuple):
-  """The part of a configuration that decides the compiled program; see `FittedQConfig`."""
+  """The part of a configuration that determines the compiled program; see `FittedQConfig`."""
 
   target: str
   hard: bool
@@ -51,12 +52,12 @@ class Program(NamedTuple):
 
 
 class RunState(NamedTuple):
-  """What one fitting iteration hands to the next.
+  """State between two fitting iterations.
 
   Attributes:
     learner: the shared learner's state.
     memory: dataset or replay.
-    actor: where the online agent stands.
+    actor: the online agent's position.
     targets: [N] float32, the last iteration's regression targets.
     key: draws minibatches, actions and new networks; iteration k uses `fold_in(key, k)`.
     iteration: [] int32 fitting iterations done.
@@ -71,7 +72,7 @@ class RunState(NamedTuple):
 
 
 def program_of(config: FittedQConfig) -> Program:
-  """Returns what of `config` is compiled in."""
+  """Returns the settings that are compiled into the program."""
   online = config.data == 'online'
   return Program(
     target=config.target,
@@ -86,7 +87,7 @@ def program_of(config: FittedQConfig) -> Program:
     activation=config.activation,
     initialization=config.initialization,
     rows=1 + config.iterations // config.log_every,
-    # Minibatches drawn at once: one by one costs a third of the speed, all at once fixes T.
+    # Minibatches drawn at once: single draws cost a third of the speed, and drawing all fixes T.
     block=math.gcd(config.steps, BLOCK),
   )
 
@@ -105,7 +106,7 @@ def init_params(program: Program, observations: jax.Array, key: PRNGKey) -> Para
   init = functools.partial(_network(program).init, key, observations[:1, None, :])
   if program.initialization == 'xavier':
     return init()
-  # PyTorch's default: weights and biases of a layer uniform in ±1/√fan_in. One draw for all.
+  # PyTorch's default: weights and biases of a layer uniform in ±1/√fan_in. A single draw for all.
   shapes = jax.eval_shape(init)['params']
   bounds = {
     name: jax.tree.map(lambda x, n=layer['kernel'].shape[0]: jnp.full(x.shape, n**-0.5), layer)
@@ -120,7 +121,7 @@ def _network(program: Program) -> MLP:
 
 
 def on_all_cells(program: Program, params: Params, problem: Problem) -> QOutputs:
-  """The network on every cell: Q-values [S, A], features [S, d]."""
+  """Returns the network's outputs on every cell: Q-values [S, A], features [S, d]."""
   outputs = _network(program).apply(params, problem.observations[:, None, :])
   return cast(QOutputs, outputs)
 
@@ -131,7 +132,7 @@ def make_targets(
   """Computes y_k for every row of the data from the previous network's values on all cells.
 
   Args:
-    program: says which targets.
+    program: determines the targets.
     problem: world and exact solutions.
     memory: the data.
     q_values: [S, A] of the previous iteration's network.
@@ -156,7 +157,7 @@ def make_targets(
 
 
 def exact_policy_q_values(problem: Problem, policy: jax.Array) -> jax.Array:
-  """Returns [S, A] Q^π of `policy` [S, A], entropy bonus included, by a float32 linear solve."""
+  """Returns [S, A] Q^π of `policy` [S, A], with the entropy bonus, by a float32 linear solve."""
   entropy = -jnp.sum(jax.scipy.special.xlogy(policy, policy), axis=1)  # [S]
   earned = jnp.sum(policy * problem.rewards, axis=1) + problem.temperature * entropy
   matrix = jnp.einsum('sa,sat->st', policy, problem.transitions)
@@ -165,7 +166,7 @@ def exact_policy_q_values(problem: Problem, policy: jax.Array) -> jax.Array:
 
 
 def make_batch(problem: Problem, memory: Memory, targets: jax.Array, rows: jax.Array) -> Batch:
-  """Looks up transitions `rows` [B]; `reward` holds their targets, the future is in there."""
+  """Looks up transitions `rows` [B]; `reward` holds their targets, which include future rewards."""
   state = problem.observations[memory.state[rows]][:, None, :]  # [B, 1, D]
   action = memory.action[rows]
   nothing = jnp.zeros(rows.shape, jnp.float32)
@@ -188,7 +189,7 @@ def make_iteration(program: Program, problem: Problem) -> Callable[[RunState], R
     optimizer,
     penalty=rank.lp_penalty,
     penalty_weight=program.penalty_weight,
-    target_update_period=cast(int, problem.steps),  # Traced: another T compiles nothing anew.
+    target_update_period=cast(int, problem.steps),  # Traced, so that another T does not recompile.
   )
 
   def iterate(state: RunState) -> RunState:
@@ -196,7 +197,7 @@ def make_iteration(program: Program, problem: Problem) -> Callable[[RunState], R
       jax.random.fold_in(state.key, state.iteration), 3
     )
     inner, memory, actor = state.learner, state.memory, state.actor
-    # After T updates the learner's target network is the network that the last iteration left.
+    # After T updates the learner's target network is the network of the last iteration.
     q_values = on_all_cells(program, inner.target_params, problem).q_values
     if program.online:
       policy = replay.acting_policy(q_values, problem, program.hard)
@@ -222,7 +223,7 @@ def make_iteration(program: Program, problem: Problem) -> Callable[[RunState], R
 
 
 def init_run(program: Program, problem: Problem, seed: jax.Array) -> RunState:
-  """The state before the first iteration."""
+  """Returns the state before the first iteration."""
   network_key, learner_key, run_key = jax.random.split(jax.random.key(seed), 3)
   params = init_params(program, problem.observations, network_key)
   optimizer = make_optimizer(program.optimizer, problem.learning_rate)
@@ -263,7 +264,7 @@ def compiled_run(program: Program) -> Callable[[Problem, jax.Array], dict[str, j
       }
       return state, {**counters, **row}
 
-    # The first segment has no iteration, so that the start is measured by the same program.
+    # The first segment has no iteration, so that the same program measures the start.
     lengths = jnp.full(program.rows, problem.log_every).at[0].set(0)
     return jax.lax.scan(segment, init_run(program, problem, seed), lengths)[1]
 
@@ -274,8 +275,8 @@ def run(config: FittedQConfig, seed: int) -> dict[str, np.ndarray]:
   """Runs one experiment.
 
   Args:
-    config: what to run.
-    seed: decides world (unless fixed), data, network and minibatches.
+    config: the experiment.
+    seed: determines world (unless fixed), data, network and minibatches.
 
   Returns:
     Measures by name (see `measures.measure`), one entry for the start and one for every

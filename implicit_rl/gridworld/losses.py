@@ -1,4 +1,4 @@
-"""The gridworld's one loss: regression to targets that were computed before the fitting iteration.
+"""The gridworld's only loss: regression to targets computed before the fitting iteration.
 
 Algorithm 1 of the paper computes the targets y_k once and then takes T gradient steps towards them.
 So every variant (soft or hard backup, supervised, exact policy values, Monte Carlo, policy
@@ -26,7 +26,7 @@ def fitted_loss(
 
   Args:
     params: online parameters.
-    target_params: unused; the targets hold what the target network says.
+    target_params: unused; the targets contain the target network's values.
     batch: `reward` holds the targets [B]; `next_state`, `next_action` and `discount` are not read.
     key: unused.
     apply: `apply(params, state) -> QOutputs`.

@@ -1,7 +1,7 @@
-"""The map's one picture: where rank falls, against which control, and what the penalty changes.
+"""The map's picture: where rank falls, compared with which control, and the penalty's effect.
 
 Three blocks of heat maps: data × optimiser × clipping, then network × reward × backup, then the
-penalty. A row of panels reads the same cells from left to right with different questions.
+penalty. A row of panels shows the same cells from left to right for different questions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from implicit_rl.gridworld import experiments, figures, rank_map
 from implicit_rl.gridworld.config import FittedQConfig
 from implicit_rl.gridworld.rank_map import RANK, Table
 
-Gap = tuple[float, float]  # mean and standard error over seeds; the error is NaN where none is due
+Gap = tuple[float, float]  # mean and standard error over seeds; the error may be NaN
 _SHORT = {
   'random policy 10000': 'random policy',
   'near-optimal policy 10000': 'near-optimal policy',
@@ -42,7 +42,7 @@ class Panel(NamedTuple):
     colours: name of a Matplotlib colour map; all are safe for colour-blind readers.
     digits: decimals of the numbers.
     marked: whether × marks cells where a seed diverged.
-    method: shows the cell's neighbour with this method, where it is given.
+    method: if given, shows the cell's neighbour with this method.
   """
 
   title: str
@@ -74,7 +74,7 @@ class Block(NamedTuple):
 def draw(stem: pathlib.Path, table: Table) -> None:
   """Writes STEM.png and STEM.svg."""
   blocks = [_optimizers(table), _networks(table), _penalty(table)]
-  blocks = [block for block in blocks if block.columns]  # No penalty measured: no such block.
+  blocks = [block for block in blocks if block.columns]  # No penalty, no such block.
   heights = [len(block.rows) + 4.5 for block in blocks]
   canvas = Canvas(figsize=(17, 0.30 * sum(heights) + 1.0), layout='constrained')
   seeds = len(next(iter(table.values())))
@@ -157,7 +157,7 @@ def _penalty(table: Table) -> Block:
 
 
 def _rank_panels(table: Table) -> Sequence[Panel]:
-  """What the first two blocks say of a cell with T = 200, and once of its T = 10 neighbour."""
+  """Returns the panels of the first two blocks, for T = 200, and one for the T = 10 neighbours."""
   control = experiments.control_of
   against = lambda method, name: lambda c: rank_map.paired(table, c, control(c, method), name)
   seeds = len(next(iter(table.values())))
@@ -213,7 +213,7 @@ def _draw_panel(
     cells = [[experiments.control_of(cell, panel.method) for cell in line] for line in cells]
   gaps = [[panel.value(cell) for cell in line] for line in cells]
   numbers = np.array([[mean for mean, _ in line] for line in gaps])
-  # A range written from high to low turns the colours round: red then means more.
+  # A range from high to low reverses the colours: red then means more.
   reverse = panel.low > panel.high
   colours = mpl.colormaps[panel.colours + ('_r' if reverse else '')].with_extremes(bad='0.85')
   limits = mpl.colors.Normalize(min(panel.low, panel.high), max(panel.low, panel.high))

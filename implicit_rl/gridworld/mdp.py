@@ -2,9 +2,9 @@
 
 The environment of the paper's Sections 3 and B.2, after Fu et al. (2019), "Diagnosing Bottlenecks
 in Deep Q-learning Algorithms": 16×16 cells, 20% walls, five actions, reward by distance to a goal,
-and random observation vectors smoothed over neighbouring cells. What the paper leaves open follows
-Fu et al.: the agent starts at the centre, the goal is the farthest of a random quarter of the
-cells, an action is replaced by a random one with probability 0.05, an episode lasts 50 steps.
+and random observation vectors smoothed over neighbouring cells. Other settings follow Fu et al.:
+the agent starts at the centre, the goal is the farthest of a random quarter of the cells, an action
+is replaced by a random one with probability 0.05, an episode lasts 50 steps.
 
 Shapes: S cells (walls included), A = 5 actions, D observation features.
 """
@@ -24,21 +24,21 @@ OBSERVATIONS = ('smooth', 'random', 'one_hot', 'xy_one_hot')
 class Gridworld(NamedTuple):
   """A finite MDP on a square grid. Cell (row, column) has index row · size + column.
 
-  Walls are cells that nothing enters: they lead to themselves, pay nothing and observe zeros. They
-  belong to no measure; use `free_cells`.
+  Walls are cells that cannot be entered: they lead to themselves, have no reward and observe zeros.
+  Measures exclude them; use `free_cells`.
 
   Attributes:
     size: cells along one side.
     walls: [S] bool.
     start: index of the cell where episodes begin.
     goal: index of the rewarded cell.
-    successors: [S, A] int64, the cell that each action leads to when it is carried out.
-    transitions: [S, A, S] float64, probabilities of the next cell, action noise included.
-    rewards: [S, A] float64, paid for being in the cell.
+    successors: [S, A] int64, the cell that each executed action leads to.
+    transitions: [S, A, S] float64, probabilities of the next cell, with action noise.
+    rewards: [S, A] float64, for being in the cell.
     observations: [S, D] float64, what the agent sees.
     discount: γ.
     action_noise: probability that a uniformly random action replaces the chosen one.
-    horizon: environment steps in an episode. Reaching it cuts the episode off; it is no terminal.
+    horizon: environment steps in an episode. Reaching it truncates the episode without a terminal.
   """
 
   size: int
@@ -74,17 +74,17 @@ def make_gridworld(
 ) -> Gridworld:
   """Draws a gridworld from one seed.
 
-  Layout and observations come from separate streams of the seed, so that another observation kind
-  leaves walls and goal in place.
+  Layout and observations come from separate streams of the seed, so that another kind of
+  observation does not change walls and goal.
 
   Args:
-    seed: decides walls, goal and observation vectors.
+    seed: determines walls, goal and observation vectors.
     size: cells along one side.
     wall_ratio: fraction of all cells that are walls (their number is exact, rounded down).
     reward: 'distance': max(0, 1 - d(s)/d(start)) with d the L1 distance to the goal (Fu et al.);
-      'distance_cost': -d(s)/d(start), the paper's wording; 'sparse': 1 in the goal, else 0.
+      'distance_cost': -d(s)/d(start), the paper's wording; 'sparse': 1 in the goal, otherwise 0.
     observation: 'smooth': Gaussian vectors averaged over neighbours; 'random': uniform in [-1, 1];
-      'one_hot': one feature a cell; 'xy_one_hot': one feature a row and one a column.
+      'one_hot': one feature per cell; 'xy_one_hot': one feature per row and one per column.
     observation_dim: D for 'smooth' and 'random'; the others have their own.
     smoothing_passes: sweeps of averaging for 'smooth'.
     action_noise: probability that a uniformly random action replaces the chosen one.
@@ -95,7 +95,7 @@ def make_gridworld(
     The gridworld, with a goal that can be reached from the start.
 
   Raises:
-    ValueError: an argument is out of range or names an unknown kind.
+    ValueError: if an argument is out of range or names an unknown kind.
   """
   if size < 3:
     raise ValueError(f'size is {size}; a gridworld needs at least 3 cells a side.')
@@ -161,7 +161,7 @@ def _layout(
 
 
 def _successors(walls: np.ndarray, size: int) -> np.ndarray:
-  """[S, A] int64: where each action leads; against a wall or the border it stays."""
+  """Returns [S, A] int64: the cell that each action leads to; walls and the border block it."""
   cells = np.arange(size * size)
   row, column = np.divmod(cells, size)
   next_row = row[:, None] + MOVES[:, 0]  # [S, A]
@@ -172,7 +172,7 @@ def _successors(walls: np.ndarray, size: int) -> np.ndarray:
 
 
 def reachable(successors: np.ndarray, start: int) -> np.ndarray:
-  """[S] bool: which cells can be reached from `start`."""
+  """Returns [S] bool: which cells can be reached from `start`."""
   seen = np.zeros(len(successors), bool)
   frontier = np.array([start])
   while len(frontier):
@@ -183,13 +183,13 @@ def reachable(successors: np.ndarray, start: int) -> np.ndarray:
 
 
 def _transitions(successors: np.ndarray, action_noise: float) -> np.ndarray:
-  """[S, A, S] float64: the chosen action with probability 1 - noise, else a uniform one."""
+  """Returns [S, A, S] float64: the chosen action with probability 1 - noise, else a uniform one."""
   carried_out = np.eye(len(successors))[successors]  # [S, A, S]
   return (1 - action_noise) * carried_out + action_noise * carried_out.mean(1, keepdims=True)
 
 
 def _rewards(kind: str, *, size: int, walls: np.ndarray, start: int, goal: int) -> np.ndarray:
-  """[S, A] float64: depends on the cell alone; distance is L1 and walls do not lengthen it."""
+  """Returns [S, A] float64: depends only on the cell; distance is L1 and ignores walls."""
   row, column = np.divmod(np.arange(size * size), size)
   distance = np.abs(row - goal // size) + np.abs(column - goal % size)  # [S] cells
   relative = distance / distance[start]
@@ -216,6 +216,6 @@ def _observations(
     return rng.uniform(-1.0, 1.0, (num_cells, dim))
   observations = rng.standard_normal((num_cells, dim))
   for _ in range(passes):
-    for cell in range(num_cells):  # In place, as in Fu et al.: later cells see smoothed ones.
+    for cell in range(num_cells):  # In place, as in Fu et al.: later cells use smoothed ones.
       observations[cell] = mixing[cell] @ observations
   return observations

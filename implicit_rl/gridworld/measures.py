@@ -1,8 +1,8 @@
-"""What a logged fitting iteration measures, on the training data and on a fixed reference set.
+"""Measures of a logged fitting iteration, on the training data and on a fixed reference set.
 
-The reference set is every free cell, so a rank there cannot change because the data did. Features
-depend on the cell alone, so Φ of n transitions has the singular values of the S distinct rows, each
-scaled by √(its number of occurrences): exact, and an SVD of 256 rows instead of 2048.
+The reference set is every free cell, so a rank there cannot change with the data. Features depend
+only on the cell, so Φ of n transitions has the singular values of the S distinct rows, each scaled
+by √(its number of occurrences): exact, and an SVD of 256 rows instead of 2048.
 
 Shapes: S cells, A actions, F free cells, N transitions, d features.
 """
@@ -86,7 +86,7 @@ def measure(
     problem: exact solutions.
     memory: the training data.
     outputs: the network on all S cells.
-    targets: [N] what the last fitting iteration regressed to.
+    targets: [N] regression targets of the last fitting iteration.
     key: draws the transitions to measure on.
     hard: whether the backup is the hard maximum.
 
@@ -96,8 +96,8 @@ def measure(
     On the reference set, prefixed `reference_`: the same without td_error. Also eigen_srank and
     eigen_batch_srank (eigenvalues against singular values of one square Φ), bellman_error (root
     mean square over free (s, a), exact transitions), q_mean, q_max, q_solution_mean, q_error
-    (mean |Q - exact|), q_fit_error (of Q* from Φ), eval_return (0 = random, 1 = optimal). NaN
-    where features or values are not finite, or where there is no data yet.
+    (mean |Q - exact|), q_fit_error (of Q* from Φ), eval_return (0 = random, 1 = optimal). They are
+    NaN if features or values are non-finite, or if there is no data yet.
   """
   sound = jnp.all(jnp.isfinite(outputs.features)) & jnp.all(jnp.isfinite(outputs.q_values))
   features = jnp.where(sound, outputs.features, 0.0)  # [S, d]; LAPACK must not meet a NaN.
@@ -124,7 +124,7 @@ def measure(
     **_spectral(data_values),
     'td_error': jnp.sqrt(jnp.mean(jnp.square(errors))),
   }
-  # Units dead on the drawn transitions, and the norm of a row of Φ, not of the scaled rows.
+  # Dead units on the drawn transitions, and the norm of a row of Φ, not of the scaled rows.
   seen = occurrences > 0
   on_data['dead_units'] = jnp.mean(jnp.all((features == 0) | ~seen[:, None], axis=0))
   on_data['feature_norm'] = jnp.sum(jnp.linalg.norm(features, axis=1) * occurrences) / SAMPLE
@@ -155,14 +155,14 @@ def measure(
 
 
 def _sranks(*spectra: jax.Array) -> jax.Array:
-  """Returns srank of each spectrum: one sort for all, as zeros at the end add no rank."""
+  """Returns srank of each spectrum, with one sort for all, since zeros at the end add no rank."""
   longest = max(len(values) for values in spectra)
   stacked = jnp.stack([jnp.pad(values, (0, longest - len(values))) for values in spectra])
   return jax.vmap(rank.srank_from_singular_values)(stacked)
 
 
 def _spectral(values: jax.Array) -> dict[str, jax.Array]:
-  """What singular values [m], largest first, give beside srank."""
+  """Returns the measures of singular values [m], largest first, besides srank."""
   return {
     'stable_rank': jnp.sum(jnp.square(values)) / jnp.maximum(jnp.square(values[0]), 1e-30),
     'sigma_max': values[0],

@@ -21,19 +21,19 @@ class GridworldData(source.StoredSource):
   too, so FQE evaluates the random policy.
 
   Args:
-    stack_size: as the agent's; it must be 1.
-    update_horizon: as the agent's; it must be 1, since a pair is not followed by another one.
+    stack_size: the agent's; it must be 1.
+    update_horizon: the agent's; it must be 1, since no pair follows another.
     gamma: discount per step. As the agent's.
-    seed: decides the pairs and all sampling: each seed has data of its own.
-    observation_shape: what the environment shows the agent; checked against the world's.
+    seed: determines the pairs and all sampling, so each seed has its own data.
+    observation_shape: shape of the agent's observations, which the world must have.
     observation_dtype: ignored; observations are float32.
-    return_to_go: ignored; the values are always there.
-    world_seed: as of `GridworldEnvironment`.
+    return_to_go: ignored; the values always exist.
+    world_seed: as in `GridworldEnvironment`.
     size: transitions.
     reward_shift: b, added to every reward. It adds b/(1 − γ) to every value and changes no policy.
 
   Raises:
-    ValueError: if a setting is out of range or the environment is another one.
+    ValueError: if a setting is out of range or the environment is a different one.
   """
 
   def __init__(
@@ -67,7 +67,7 @@ class GridworldData(source.StoredSource):
     next_action = np.random.default_rng([seed, 5]).integers(mdp.NUM_ACTIONS, size=size)
     values = oracle.optimal_q_values(world) + reward_shift / (1 - gamma)
     known = values[data.state, data.action]
-    # Two rows a transition: the pair, and where it led, which starts none.
+    # Two rows per transition: the pair, and its next state, which starts no transition.
     blank = np.zeros(size)
     ends = np.tile([False, True], size)
     columns = transitions.make_columns(
@@ -106,7 +106,7 @@ class GridworldData(source.StoredSource):
     return self._value_range
 
   def identity(self) -> dict[str, Any]:
-    """Returns what decides the batches, ready for JSON."""
+    """Returns the settings that determine the batches, as JSON values."""
     described = self.describe()
     return super().identity() | {name: described[name] for name in ('rows', 'reward_shift')}
 

@@ -1,4 +1,4 @@
-"""What is known exactly about a gridworld: optimal and policy values, returns, and fit errors.
+"""Exact solutions of a gridworld: optimal and policy values, returns, and fit errors.
 
 Dynamic programming in NumPy float64. With a temperature τ > 0 values are those of maximum-entropy
 control: V(s) = τ log Σ_a exp(Q(s,a)/τ) at the optimum, V^π(s) = Σ_a π(a|s)(Q(s,a) - τ log π(a|s))
@@ -27,7 +27,7 @@ def state_values(q_values: np.ndarray, temperature: float = 0.0) -> np.ndarray:
 
 
 def policy_values(q_values: np.ndarray, policy: np.ndarray, temperature: float = 0.0) -> np.ndarray:
-  """Returns [S] values of `policy` [S, A] under `q_values` [S, A], entropy bonus included."""
+  """Returns [S] values of `policy` [S, A] under `q_values` [S, A], with the entropy bonus."""
   return (policy * q_values - temperature * xlogy(policy, policy)).sum(axis=1)
 
 
@@ -44,7 +44,8 @@ def optimal_q_values(
   Args:
     world: the MDP.
     temperature: τ; 0 for the hard maximum.
-    tolerance: ends when the Bellman residual, the largest change by one backup, is below it.
+    tolerance: the iteration ends when the Bellman residual, the largest change by one backup, is
+      below it.
 
   Returns:
     [S, A] float64, Q*.
@@ -73,7 +74,7 @@ def policy_q_values(
 
 
 def check_policy(policy: np.ndarray) -> None:
-  """Raises ValueError where a row of `policy` [S, A] is no probability distribution."""
+  """Raises ValueError if a row of `policy` [S, A] is not a probability distribution."""
   if (policy < 0).any() or not np.allclose(policy.sum(axis=1), 1.0):
     raise ValueError('A policy needs rows of non-negative probabilities that sum to 1.')
 
@@ -84,23 +85,25 @@ def uniform_policy(world: Gridworld) -> np.ndarray:
 
 
 def soft_policy(q_values: np.ndarray, temperature: float) -> np.ndarray:
-  """Returns the [S, A] policy ∝ exp(Q/τ); at temperature 0 the greedy one, ties shared."""
+  """Returns the [S, A] policy ∝ exp(Q/τ); at temperature 0 the greedy one, with ties shared."""
   if temperature == 0:
     return epsilon_greedy_policy(q_values, 0.0)
   return softmax(q_values / temperature, axis=1)
 
 
 def epsilon_greedy_policy(q_values: np.ndarray, epsilon: float) -> np.ndarray:
-  """Returns the [S, A] policy that is random with probability ε and else greedy, ties shared."""
+  """Returns the [S, A] ε-greedy policy, with ties shared."""
   if not 0 <= epsilon <= 1:
     raise ValueError(f'epsilon is {epsilon}; choose one in [0, 1].')
-  best = q_values >= q_values.max(axis=1, keepdims=True) - 1e-9  # Ties up to value iteration's end.
+  best = (
+    q_values >= q_values.max(axis=1, keepdims=True) - 1e-9
+  )  # Up to value iteration's tolerance.
   greedy = best / best.sum(axis=1, keepdims=True)
   return (1 - epsilon) * greedy + epsilon / q_values.shape[1]
 
 
 def episode_return(world: Gridworld, policy: np.ndarray) -> float:
-  """The expected undiscounted reward of one episode of `horizon` steps from the start, exactly."""
+  """Returns the exact expected sum of rewards of one episode of `horizon` steps from the start."""
   check_policy(policy)
   rewards = (policy * world.rewards).sum(axis=1)  # [S]
   matrix = np.einsum('sa,sat->st', policy, world.transitions)  # [S, S]
@@ -111,20 +114,20 @@ def episode_return(world: Gridworld, policy: np.ndarray) -> float:
 
 
 def discounted_return(world: Gridworld, policy: np.ndarray) -> float:
-  """The expected discounted reward Σ γ^t r_t from the start, without entropy bonus."""
+  """Returns the expected discounted reward Σ γ^t r_t from the start, without entropy bonus."""
   q_values = policy_q_values(world, policy)
   return float((policy * q_values).sum(axis=1)[world.start])
 
 
 def linear_fit_error(features: np.ndarray, q_values: np.ndarray) -> float:
-  """Mean squared error of the best linear map from features to Q-values (the paper's Figure 4a).
+  """Returns the mean squared error of the best linear map from features to Q (Figure 4a).
 
   Args:
     features: [F, d] Φ.
     q_values: [F, A], usually Q*.
 
   Returns:
-    min_W mean((ΦW - Q)²); NaN where a feature is not finite.
+    min_W mean((ΦW - Q)²); NaN if a feature is not finite.
   """
   if not np.isfinite(features).all():
     return float('nan')

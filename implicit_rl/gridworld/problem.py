@@ -1,4 +1,4 @@
-"""What a run reads: world, dataset and exact solutions of one configuration and seed, as arrays.
+"""Inputs of a run: world, dataset and exact solutions of one configuration and seed, as arrays.
 
 Shapes: S cells, A actions, F free cells, N = CAPACITY transitions, D observation features,
 d network features.
@@ -19,7 +19,7 @@ from implicit_rl.gridworld.mdp import Gridworld, make_gridworld
 
 
 class Memory(NamedTuple):
-  """A dataset or a replay. Rows at and past `written` are empty, so sizes share a compiled program.
+  """A dataset or a replay. Rows from `written` on are empty, so sizes share a compiled program.
 
   Attributes:
     state: [N] int32 cells.
@@ -27,8 +27,8 @@ class Memory(NamedTuple):
     reward: [N] float32.
     next_state: [N] int32 cells.
     returns: [N] float32 sampled returns of the behaviour policy; zeros unless they are the targets.
-    written: [] int32 transitions ever written.
-    capacity: [] int32 rows in use before the oldest are overwritten.
+    written: [] int32 total number of transitions written.
+    capacity: [] int32 number of rows before the oldest are overwritten.
   """
 
   state: jax.Array
@@ -41,7 +41,7 @@ class Memory(NamedTuple):
 
 
 class Problem(NamedTuple):
-  """Everything that a compiled run takes beside its configuration.
+  """All arguments of a compiled run besides its configuration.
 
   Attributes:
     observations: [S, D] float32.
@@ -108,7 +108,7 @@ class Oracle(NamedTuple):
 def solve(
   world_seed: int, reward: str, observation: str, discount: float, temperature: float
 ) -> Oracle:
-  """Makes a world and solves it; kept, for many runs share one."""
+  """Creates a world and solves it; cached, since many runs share one."""
   world = make_gridworld(world_seed, reward=reward, observation=observation, discount=discount)
   q_values = oracle.optimal_q_values(world, temperature)
   return Oracle(
@@ -127,12 +127,12 @@ def solved(config: FittedQConfig, seed: int) -> Oracle:
 
 
 def _evaluates(config: FittedQConfig) -> bool:
-  """Whether the targets are a given policy's, which has no entropy to earn."""
+  """Whether the targets are those of a given policy, which has no entropy bonus."""
   return config.target in ('policy', 'monte_carlo')
 
 
 def value_bounds(config: FittedQConfig, world: Gridworld) -> tuple[float, float]:
-  """The smallest and largest V that rewards and entropy bonus can add up to."""
+  """Returns the smallest and the largest possible sum of rewards and entropy bonus."""
   rewards = world.rewards[world.free_cells]
   bonus = config.temperature * np.log(rewards.shape[1])
   low, high = rewards.min(), rewards.max() + bonus
@@ -185,7 +185,7 @@ def make_problem(config: FittedQConfig, seed: int) -> Problem:
 def _behaviour_and_data(
   config: FittedQConfig, world: Gridworld, q_optimal: np.ndarray, seed: int
 ) -> tuple[np.ndarray, datasets.Transitions | None]:
-  """The policy [S, A] that acts in the data, and the data (None online)."""
+  """Returns the policy [S, A] that acts in the data, and the data (None online)."""
   if config.data == 'epsilon_greedy':
     policy = oracle.epsilon_greedy_policy(q_optimal, config.epsilon)
   else:

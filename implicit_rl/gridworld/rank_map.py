@@ -1,4 +1,4 @@
-"""The map's numbers: every cell's outcome in one table, compared with its controls, and counted.
+"""The map's numbers: a table of every cell's outcome, comparisons with controls, and counts.
 
 Each cell is compared with two controls at the same number of gradient steps: its supervised twin
 (same data, optimiser, network; targets Q*) and T = 10 in place of T = 200.
@@ -19,7 +19,7 @@ from implicit_rl.gridworld import experiments, runs
 from implicit_rl.gridworld.config import FittedQConfig
 
 RANK = 'reference_srank_end'  # the rank that the map compares
-DIVERGED = 2.0  # a run diverged if a Q-value passes this many times the largest attainable value
+DIVERGED = 2.0  # a run diverged if a Q-value exceeds this many times the largest attainable value
 Outcome = Mapping[str, float]
 Table = Mapping[FittedQConfig, Sequence[Outcome]]
 _LAST = (
@@ -29,7 +29,7 @@ _LAST = (
 
 
 def outcome(config: FittedQConfig, rows: runs.Rows) -> dict[str, float]:
-  """Condenses one run: ranks at start, peak and end, the last of the rest, whether it diverged."""
+  """Summarises one run: ranks at start, peak and end, other last measures, and divergence."""
   result: dict[str, float] = {}
   for name in ('srank', 'reference_srank'):
     values = rows[name].astype(np.float64)
@@ -39,7 +39,7 @@ def outcome(config: FittedQConfig, rows: runs.Rows) -> dict[str, float]:
     result[f'{name}_end'] = float(values[-1])
   result['best_return'] = float(np.nanmax(rows['eval_return']))
   result.update({name: float(rows[name][-1]) for name in _LAST})
-  # What rewards of 1 add up to. Costs reach 2 or 3, but not as the mean over all cells.
+  # The largest sum of rewards of 1. Costs reach 2 or 3, but not as the mean over all cells.
   largest = (1.0 + config.temperature * np.log(5)) / (1.0 - config.discount)
   size = np.maximum(np.abs(rows['q_max']), np.abs(rows['q_mean']))
   result['diverged'] = float(not (size <= DIVERGED * largest).all())  # NaN counts as diverged.
@@ -47,7 +47,7 @@ def outcome(config: FittedQConfig, rows: runs.Rows) -> dict[str, float]:
 
 
 def read_runs(directory: pathlib.Path, seeds: Sequence[int]) -> Table:
-  """Reads the outcomes of every cell whose seeds are all there."""
+  """Reads the outcomes of every cell whose seeds are complete."""
   table = {}
   for config in experiments.map_cells():
     if all(runs.path_of(directory, config, seed).exists() for seed in seeds):
@@ -56,7 +56,7 @@ def read_runs(directory: pathlib.Path, seeds: Sequence[int]) -> Table:
 
 
 def _settings() -> list[str]:
-  """Names of the fields that tell the cells of the map apart."""
+  """Names of the fields in which cells of the map differ."""
   cells = list(experiments.map_cells())
   names = [field.name for field in dataclasses.fields(FittedQConfig)]
   derived = ('iterations', 'log_every')  # from steps
@@ -79,10 +79,10 @@ def write_csv(path: pathlib.Path, table: Table, seeds: Sequence[int]) -> None:
 
 
 def read_csv(path: pathlib.Path) -> Table:
-  """Reads what `write_csv` wrote.
+  """Reads a table of `write_csv`.
 
   Raises:
-    ValueError: the file is not a table of the map.
+    ValueError: if the file is not a table of the map.
   """
   table: dict[FittedQConfig, list[Outcome]] = {}
   settings = _settings()
@@ -112,9 +112,9 @@ def mean(table: Table, config: FittedQConfig, name: str) -> float:
 def paired(
   table: Table, config: FittedQConfig, other: FittedQConfig, name: str
 ) -> tuple[float, float]:
-  """Returns mean and standard error of `config` minus `other` over seeds: same worlds and data.
+  """Returns mean and standard error of `config` minus `other` over seeds with equal data.
 
-  Both are NaN where a cell is missing or a seed has no number.
+  Both are NaN if a cell is missing or a seed has no number.
   """
   if config not in table or other not in table:
     return np.nan, np.nan
@@ -136,14 +136,14 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def describe(config: FittedQConfig) -> str:
-  """Names a cell by what differs from the base."""
+  """Names a cell by its differences from the base."""
   base = experiments.BASE
   names = [n for n in _settings() if getattr(config, n) != getattr(base, n)]
   return ', '.join(f'{n}={getattr(config, n)}' for n in names) or 'base'
 
 
 def counts(table: Table) -> list[str]:
-  """Says in lines how many bootstrapped cells show what the paper claims, and how many do not."""
+  """Returns lines that count the bootstrapped cells with and without the paper's effects."""
   control = experiments.control_of
   plain = [c for c in table if c.target == 'bootstrap' and not c.penalty_weight]
   diverged = {c for c in table if mean(table, c, 'diverged') > 0}
@@ -222,7 +222,7 @@ def _lower(gap: tuple[float, float]) -> bool:
 
 
 def _correlation(table: Table, cells: Sequence[FittedQConfig]) -> str:
-  """Says whether cells that lose more rank than their twin also lose more return."""
+  """Returns a line on whether cells that lose more rank than their twin also lose more return."""
   twin = lambda c: experiments.control_of(c, 'supervised')
   gaps = [[paired(table, c, twin(c), name)[0] for name in (RANK, 'eval_return')] for c in cells]
   known = np.array([g for g in gaps if not np.isnan(g).any()]).reshape(-1, 2)

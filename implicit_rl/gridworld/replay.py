@@ -16,7 +16,7 @@ from implicit_rl.types import PRNGKey
 
 
 class Actor(NamedTuple):
-  """Where the acting agent stands.
+  """The acting agent's position.
 
   Attributes:
     cell: [] int32.
@@ -28,7 +28,7 @@ class Actor(NamedTuple):
 
 
 def acting_policy(q_values: jax.Array, problem: Problem, hard: bool) -> jax.Array:
-  """Returns [S, A]: the soft policy explores by itself, the greedy one by ε random actions."""
+  """Returns [S, A]: the soft policy, which explores by itself, or the ε-greedy one."""
   policy = policy_of(q_values, problem.temperature, hard)
   if not hard:
     return policy

@@ -19,7 +19,7 @@ from implicit_rl.logs import jsonl
 
 @gin.configurable
 class GridworldTask:
-  """Stands where other experiments have their environment; the world is drawn from the seed.
+  """Replaces the environment of other experiments; the seed determines the world.
 
   Args:
     seed: everything random in the run derives from it.
@@ -35,8 +35,8 @@ class GridworldTask:
 class FittedQRunner:
   """Runs `FittedQConfig` and writes BASE_DIR/metrics.jsonl.
 
-  The whole run is one compiled call of seconds, so its rows are written together at the end, and a
-  run that was interrupted starts over.
+  The whole run is one compiled call of a few seconds. Its rows are written together at the end, and
+  an interrupted run starts over.
 
   Args:
     base_dir: directory of the run.
@@ -57,14 +57,14 @@ class FittedQRunner:
     self._alarms = alarms_of.Alarms()
 
   def describe(self) -> dict[str, Any]:
-    """What the run's record says of its parts."""
+    """Returns the parts that the run's record describes."""
     return {'environment': self._task.name, 'config': dataclasses.asdict(self._config)}
 
   def run_experiment(self) -> None:
     """Runs and writes one row for each logged fitting iteration."""
     began = time.monotonic()
     rows = fitted_q.run(self._config, self._task.seed)
-    speed = float(rows['updates'][-1]) / (time.monotonic() - began)  # compiling included
+    speed = float(rows['updates'][-1]) / (time.monotonic() - began)  # includes compilation
     part = self._path.with_suffix('.part')
     part.unlink(missing_ok=True)
     world = problem.solved(self._config, self._task.seed).world

@@ -1,4 +1,4 @@
-"""Runs many experiments on a few processes and keeps what each measured, so that work resumes."""
+"""Runs many experiments on a few processes and saves the measures of each, so that work resumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from implicit_rl.gridworld.config import FittedQConfig
 
-# A dense network of this size is fastest on one thread; seeds and cells run side by side instead.
+# A dense network of this size is fastest on one thread; seeds and cells run in parallel instead.
 _WORKER_ENVIRONMENT = {
   'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1',
   'OMP_NUM_THREADS': '1',
@@ -36,7 +36,7 @@ def digest(config: FittedQConfig) -> str:
 
 
 def path_of(directory: pathlib.Path, config: FittedQConfig, seed: int) -> pathlib.Path:
-  """Returns where the measures of a run lie."""
+  """Returns the file of a run's measures."""
   return directory / 'runs' / f'{digest(config)}-{seed}.npz'
 
 
@@ -47,7 +47,7 @@ def load(directory: pathlib.Path, config: FittedQConfig, seed: int) -> Rows:
 
 
 def cost(config: FittedQConfig) -> float:
-  """A rough number of microseconds for one seed, to foretell the end."""
+  """Returns a rough estimate of microseconds for one seed, to estimate the remaining time."""
   widths = (16, *config.hidden_units, 5)
   weights = sum(a * b for a, b in itertools.pairwise(widths))
   update = 60.0 * max(1.0, weights / 4000)
@@ -60,14 +60,14 @@ def cost(config: FittedQConfig) -> float:
 def _work(directory: str, config: FittedQConfig, seed: int) -> None:
   """Runs and saves one seed of one configuration in a worker, which keeps compiled programs."""
   from implicit_rl import cpu
-  from implicit_rl.gridworld import fitted_q  # Here: the worker's settings precede jax.
+  from implicit_rl.gridworld import fitted_q  # Here, since the worker's settings must precede jax.
 
   cpu.use_kernels()
   target = path_of(pathlib.Path(directory), config, seed)
   rows = fitted_q.run(config, seed)
   part = target.with_suffix('.part.npz')
   np.savez_compressed(part, **rows)  # type: ignore[arg-type]
-  os.replace(part, target)  # A run that is there is whole.
+  os.replace(part, target)  # An existing run is complete.
 
 
 def run_all(
@@ -80,14 +80,14 @@ def run_all(
   """Runs every configuration with every seed that `directory` does not hold yet.
 
   Args:
-    directory: gets runs/*.npz, one file a run, and compiled programs to share.
-    configs: what to run, in this order; repetitions count once.
+    directory: for runs/*.npz, one file per run, and shared compiled programs.
+    configs: the experiments, in this order; repetitions count once.
     seeds: for each configuration.
-    processes: how many at a time, each on one thread.
-    report: called with a line of progress every so many runs.
+    processes: number of parallel processes, each with one thread.
+    report: called with a line of progress after some runs.
 
   Raises:
-    RuntimeError: a run failed; the message names its configuration.
+    RuntimeError: if a run failed; the message names its configuration.
   """
   (directory / 'runs').mkdir(parents=True, exist_ok=True)
   todo = [
@@ -121,7 +121,7 @@ def run_all(
 
 @contextlib.contextmanager
 def _environment(directory: pathlib.Path) -> Iterator[None]:
-  """Sets what spawned workers inherit, for as long as they start."""
+  """Sets variables for spawned workers to inherit while they start."""
   changes = {**_WORKER_ENVIRONMENT, 'JAX_COMPILATION_CACHE_DIR': str(directory / 'compiled')}
   before = {name: os.environ.get(name) for name in changes}
   os.environ.update(changes)
