@@ -1,4 +1,4 @@
-"""Every remedy in every regime with the same seeds: runs, rows, and the page that is drawn of them.
+"""Every remedy in every regime with the same seeds: runs, rows, and the page drawn from them.
 
 python -m implicit_rl.leaderboard --spec=sweeps/leaderboard.yaml --tune   # choose strengths
 python -m implicit_rl.leaderboard --spec=sweeps/leaderboard.yaml          # do the runs

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Parses the command line and does it; returns the exit status."""
+  """Parses the command line and runs it; returns the exit status."""
   options = _parser().parse_args(arguments)
   try:
     return _do(options)
@@ -100,7 +100,7 @@ def _cells(spec: Spec, options: argparse.Namespace) -> list[Cell]:
 def _slurm(spec: Spec, options: argparse.Namespace, count: int) -> str:
   from implicit_rl.sweep import slurm
 
-  (options.output / 'slurm').mkdir(parents=True, exist_ok=True)  # SLURM does not make it.
+  (options.output / 'slurm').mkdir(parents=True, exist_ok=True)  # SLURM does not create it.
   arguments = [f'--spec={spec.path}', f'--output={options.output}', f'--results={options.results}']
   arguments += ['--tune'] * options.tune
   program = ('implicit_rl.leaderboard',)
@@ -108,7 +108,7 @@ def _slurm(spec: Spec, options: argparse.Namespace, count: int) -> str:
 
 
 def _run(spec: Spec, cells: Sequence[Cell], options: argparse.Namespace) -> int:
-  """Does the runs that are left and keeps the rows; returns the exit status."""
+  """Does the remaining runs and saves the rows; returns the exit status."""
   from implicit_rl.leaderboard import rows
   from implicit_rl.sweep import jobs
 
@@ -150,7 +150,7 @@ def _do_all(
   options: argparse.Namespace,
   show: Callable[[Mapping[str, str]], None],
 ) -> Mapping[str, str]:
-  """Does the runs where the options say; returns what went wrong, by the name of the run."""
+  """Does the runs on the chosen machines; returns errors by the name of the run."""
   from implicit_rl.cpu import cores
 
   cache = pathlib.Path(

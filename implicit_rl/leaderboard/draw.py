@@ -1,4 +1,4 @@
-"""Draws the committed rows: pictures, tables as CSV, a page for the browser, and the docs' page."""
+"""Draws the saved rows: pictures, tables as CSV, an HTML page, and the docs' page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from implicit_rl.analysis import report_page, style, tables
 from implicit_rl.leaderboard import answers, heat_map, rows, summary
 from implicit_rl.leaderboard.spec import NONE, Spec
 
-_MAPS: Mapping[str, tuple[str, float]] = {  # File name: what it shows, the value of full colour.
+_MAPS: Mapping[str, tuple[str, float]] = {  # File name: its content, the value of the full colour.
   'score': ('Change of the final return against `none`, in units of the regime’s scale', 0.5),
   'srank': ('srank, ratio to `none`', np.log(2)),
   'effective_rank': ('Entropy rank, ratio to `none`', np.log(2)),
@@ -76,7 +76,7 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
 
 
 def _map(found: pd.DataFrame, spec: Spec, name: str, most: float) -> str:
-  """Returns a heat map of a measure against `none`: differences of the score, else ratios."""
+  """Returns a heat map of a measure relative to `none`: differences of the score, else ratios."""
   changes = summary.changes(found, spec, name).dropna(subset='mean')
   regimes = [one for one in spec.regimes if one in set(changes['regime'])]
   methods = [one for one in spec.methods if one in set(changes['remedy'])]
@@ -157,7 +157,7 @@ def correlation_words(correlations: pd.DataFrame) -> pd.DataFrame:
 
 
 def strength_words(tuning: pd.DataFrame, methods: pd.DataFrame, spec: Spec) -> pd.DataFrame:
-  """Returns what was tried for each strength, and which value the table uses."""
+  """Returns the tried values of each strength, and the value that the table uses."""
   used = dict(zip(methods['remedy'], methods['setting'], strict=True)) if len(methods) else {}
   found = []
   for name, method in spec.methods.items():
@@ -217,7 +217,7 @@ def _plain(text: str) -> str:
 
 
 def _paragraphs(markdown: str) -> str:
-  """Returns paragraphs and tables as HTML: what `answers` writes is no more than that."""
+  """Returns paragraphs and tables, the only elements of `answers`, as HTML."""
   blocks = []
   for block in markdown.strip().split('\n\n'):
     if block.startswith('|'):

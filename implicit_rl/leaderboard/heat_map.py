@@ -1,4 +1,4 @@
-"""A heat map as SVG: names down the side and along the top, a number in every cell."""
+"""A heat map as SVG: names of rows and columns, and a number in every cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from implicit_rl.analysis import style
 
 _CELL, _ROW, _SIDE, _TOP = 98, 26, 210, 46
-# Blue and orange are told apart by colour-blind readers; the number and its sign repeat the colour.
+# Colour-blind readers can distinguish blue and orange; the number and its sign repeat the colour.
 _COLOURS = matplotlib.colors.LinearSegmentedColormap.from_list(
   'change', [style.COLOURS[1], '#F7F7F7', style.COLOURS[0]]
 )
@@ -33,16 +33,16 @@ def svg(
   strong: np.ndarray,
   described: str,
 ) -> str:
-  """Draws values around 0: orange below, blue above; it follows the reader's light or dark.
+  """Draws values around 0: orange below, blue above; adapts to a light or dark page.
 
   Args:
     values: [R, C]; NaN leaves a cell empty.
     rows: R names.
     columns: C names; `_` breaks the line.
-    most: the value whose colour is full, and that of larger ones.
-    text: what a cell says.
+    most: the value from which on the colour is full.
+    text: formats a cell's value.
     strong: [R, C] bool; such cells are bold and have a star.
-    described: what is seen, for readers who do not see it.
+    described: a description for screen readers.
   """
   width, height = _SIDE + _CELL * len(columns) + 4, _TOP + _ROW * len(rows) + 4
   parts = [

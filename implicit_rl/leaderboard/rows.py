@@ -1,4 +1,4 @@
-"""The rows of the leaderboard: one for each finished regime, remedy and seed, kept as CSV."""
+"""The rows of the leaderboard: one for each finished regime, remedy and seed, saved as CSV."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from implicit_rl.running import configurables, parallel_runs
 from implicit_rl.sweep import jobs
 
 ROWS, EXCLUDED, TUNING = 'rows.csv', 'excluded.csv', 'tuning.csv'
-KEY = ('regime', 'remedy', 'seed')  # Of a row; in the tuning's rows with the setting.
+KEY = ('regime', 'remedy', 'seed')  # Key of a row; tuning rows add the setting.
 TUNING_KEY = ('regime', 'remedy', 'setting', 'seed')
-LAST = 3  # evaluations that the final return averages
+LAST = 3  # number of evaluations in the final return
 
-# Measures of the last iteration, as metrics.jsonl names them.
+# Measures of the last iteration, by their names in metrics.jsonl.
 MEASURES = (
   'srank',
   'effective_rank',
@@ -37,7 +37,7 @@ MEASURES = (
   'q_data_gap',
   'td_error',
 )
-# Measures that stand beside those of the first iteration, `first_srank` and so on.
+# Measures that are also saved for the first iteration, as `first_srank` and so on.
 FROM_FIRST = ('srank', 'effective_rank', 'centred_effective_rank', 'pca_rank')
 COLUMNS = (
   *TUNING_KEY,
@@ -54,13 +54,13 @@ COLUMNS = (
 class Book:
   """Two tables in a directory: rows of finished cells, and cells that cannot exist.
 
-  Each change rewrites a table and moves it into place, under a lock: a process that is killed
-  leaves the old table or the new one, and processes that write at once lose nothing.
+  Each change rewrites a table and moves it into place, under a lock. A killed process leaves the
+  old table or the new one, and simultaneous writers lose nothing.
 
   Args:
-    folder: of the tables; made if absent.
+    folder: of the tables; created if absent.
     rows: file name of the rows, ROWS or TUNING.
-    cells: in whose order the rows stand; rows of others are kept at the end.
+    cells: their order is that of the rows; rows of other cells are kept at the end.
   """
 
   def __init__(self, folder: pathlib.Path, rows: str, cells: Sequence[Cell]):
@@ -73,9 +73,9 @@ class Book:
     }
 
   def add(self, spec: Spec, cell: Cell, job: parallel_runs.Job) -> None:
-    """Adds what a cell has come to, if it is finished or was refused; else does nothing."""
+    """Adds a cell's rows if it is finished, or its error if it was refused; else does nothing."""
     why = _never_read(spec, cell, job) if job.finished else refusal(job)
-    if why and self._key == list(TUNING_KEY):  # A value that was tried, without a return.
+    if why and self._key == list(TUNING_KEY):  # A tried value without a return.
       key = {'regime': cell.regime, 'remedy': cell.remedy, 'setting': cell.setting}
       self._write([key | {'seed': seed} for seed in cell.seeds])
     elif why:
@@ -91,7 +91,7 @@ class Book:
       table = table.assign(place=places).sort_values('place', kind='stable')
       _write(table.drop(columns='place'), self._rows)
       excluded = read(self._excluded)
-      if len(excluded):  # What could not exist before may do so now.
+      if len(excluded):  # A cell that could not exist before may exist now.
         here = {(row['regime'], row['remedy']) for row in rows}
         pairs = zip(excluded['regime'], excluded['remedy'], strict=True)
         _write(excluded[[pair not in here for pair in pairs]], self._excluded)
@@ -107,7 +107,7 @@ class Book:
 
 
 def read(path: pathlib.Path) -> pd.DataFrame:
-  """Returns a table; an empty one if the file is not there."""
+  """Returns a table; an empty one if the file does not exist."""
   columns = ('regime', 'remedy', 'why') if path.name == EXCLUDED else COLUMNS
   if not path.exists():
     return pd.DataFrame(columns=list(columns))
@@ -117,7 +117,7 @@ def read(path: pathlib.Path) -> pd.DataFrame:
 
 
 def refusal(job: parallel_runs.Job) -> str | None:
-  """Returns why a cell cannot exist: the error that refused the run, or a number not finite."""
+  """Returns why a cell cannot exist: the error that refused the run, or a non-finite number."""
   ends = jobs.ends(job)
   kind = ends[-1].get('kind') if ends else None
   refused = kind == NonFiniteError.__name__ or (kind == 'ValueError' and not job.done)
@@ -125,7 +125,7 @@ def refusal(job: parallel_runs.Job) -> str | None:
 
 
 def _merged(table: pd.DataFrame, rows: Sequence[Mapping[str, Any]], key: list[str]) -> pd.DataFrame:
-  """Adds rows; one with the key of another takes its place."""
+  """Adds rows; a row replaces another with the same key."""
   new = pd.DataFrame(rows, columns=table.columns)
   both = pd.concat([table, new]) if len(table) else new
   return both.drop_duplicates(key, keep='last')
@@ -185,7 +185,7 @@ def _measured(run: runs.Run) -> dict[str, Any]:
 
 
 def _cost(job: parallel_runs.Job, seeds: int) -> float:
-  """Returns the processor's seconds for one seed; NaN where a start was killed."""
+  """Returns the CPU seconds of one seed; NaN if a start was killed."""
   ends = jobs.ends(job)
   return (
     sum(end['cpu_seconds'] for end in ends) / seeds if len(ends) == jobs.starts(job) else np.nan
@@ -193,7 +193,7 @@ def _cost(job: parallel_runs.Job, seeds: int) -> float:
 
 
 def _never_read(spec: Spec, cell: Cell, job: parallel_runs.Job) -> str | None:
-  """Returns why a cell's method did nothing, if the run never read what it binds."""
+  """Returns why a cell's method did nothing, if the run never read its bindings."""
   read = {_last_two(name) for name in runs.read(_directories(cell, job)[0]).settings}
   for part in spec.methods[cell.remedy].together or (cell.remedy,):
     bound = _bound(spec, part)
@@ -203,7 +203,7 @@ def _never_read(spec: Spec, cell: Cell, job: parallel_runs.Job) -> str | None:
 
 
 def _bound(spec: Spec, name: str) -> set[str]:
-  """Returns what a method binds, as CLASS.parameter."""
+  """Returns the bindings of a method, as CLASS.parameter."""
   method = spec.methods[name]
   configurables.load()
   gin.clear_config()

@@ -19,10 +19,9 @@ class Regime(NamedTuple):
 
   Attributes:
     gin_files: of the agent and its data.
-    bindings: gin lines; they win over the files, and a method's win over them.
-    returns: the return that counts as 0, such as random play's, and the one that counts as 1; None
-      where nothing is evaluated.
-    vmap: whether the seeds of a cell train as one program; False makes each seed a run.
+    bindings: gin lines; they override the files, and a method's bindings override them.
+    returns: the returns with scores 0, such as random play's, and 1; None if nothing is evaluated.
+    vmap: whether the seeds of a cell train as one program; with False each seed is a run.
   """
 
   gin_files: tuple[str, ...]
@@ -35,13 +34,13 @@ class Method(NamedTuple):
   """A remedy, a control or a pair of remedies.
 
   Attributes:
-    kind: what it is, such as 'loss term', for the tables.
+    kind: its kind, such as 'loss term', for the tables.
     gin_files: mix-ins.
     bindings: gin lines.
-    strength: the gin name of its one free number; empty if there is none.
-    values: that are tried for it, the authors' default first.
+    strength: the gin name of its free number; empty if there is none.
+    values: the values to try for it, the authors' default first.
     together: names of the methods that a pair has; empty otherwise.
-    excluded: regimes in which it makes no sense, and why; a pair has those of its parts.
+    excluded: regimes in which it makes no sense, with reasons; a pair has those of its parts.
   """
 
   kind: str
@@ -58,14 +57,14 @@ class Spec(NamedTuple):
 
   Attributes:
     path: of the file.
-    bindings: gin lines of every run; those of a regime win over them.
+    bindings: gin lines of every run; those of a regime override them.
     regimes: by name.
     methods: by name; `none` is among them.
     seeds: of every cell, consecutive.
-    tuning_regime: where strengths are chosen; none of `regimes`.
-    tuning_seeds: for that; none of `seeds`, consecutive.
+    tuning_regime: the regime in which strengths are chosen; not one of `regimes`.
+    tuning_seeds: its seeds; consecutive, and not in `seeds`.
     resources: what one run occupies.
-    retries: how often a run is started again after its process or machine died.
+    retries: how often a run is restarted after its process or machine died.
     slurm: parameters of submitit for the SLURM array.
   """
 
@@ -82,7 +81,7 @@ class Spec(NamedTuple):
 
   @property
   def sweep(self) -> sweep_spec.Spec:
-    """What the sweep machinery needs to know of the file."""
+    """Returns the file's settings for the sweep code."""
     own: dict[str, Any] = {'path': self.path, 'seeds': self.seeds, 'resources': self.resources}
     own |= {'retries': self.retries, 'slurm': self.slurm}
     return sweep_spec.parse({}, self.path)._replace(**own)
@@ -96,7 +95,7 @@ class Cell(NamedTuple):
     remedy: the method's name.
     setting: its strength, as text; empty without one. A pair's has both.
     seeds: of the cell.
-    planned: what the sweep machinery runs.
+    planned: the run for the sweep code.
   """
 
   regime: str
@@ -107,11 +106,11 @@ class Cell(NamedTuple):
 
 
 def cells(spec: Spec, chosen: Mapping[str, float]) -> list[Cell]:
-  """Returns the cells of the table, method by method so that each stop leaves whole columns.
+  """Returns the cells of the table by method, so that a stopped command leaves complete methods.
 
   Args:
     spec: the leaderboard's.
-    chosen: strengths by the method's name; a method that needs one and is not there is left out.
+    chosen: strengths by the method's name; a method that needs a missing one is left out.
   """
   return [
     cell
@@ -124,7 +123,7 @@ def cells(spec: Spec, chosen: Mapping[str, float]) -> list[Cell]:
 
 
 def open_strengths(spec: Spec, name: str, chosen: Mapping[str, float]) -> list[str]:
-  """Returns the parts of a method whose strength has not been chosen."""
+  """Returns the parts of a method whose strength is not chosen yet."""
   parts = spec.methods[name].together or (name,)
   return [part for part in parts if spec.methods[part].strength and part not in chosen]
 
@@ -203,14 +202,14 @@ def read(path: str | os.PathLike) -> Spec:
   """Reads and checks the file.
 
   Raises:
-    FileNotFoundError: if it is not there.
-    ValueError: for what it should not say, naming the file and the key.
+    FileNotFoundError: if it does not exist.
+    ValueError: for an invalid entry; the error names the file and the key.
   """
   return parse(*sweep_spec.load(path))
 
 
 def parse(said: Any, path: pathlib.Path) -> Spec:
-  """Checks what a file says; see `read`."""
+  """Checks the content of a file; see `read`."""
   file = _Checked(path, _WHAT)
   said = file.mapping('', said, _TOP)
   methods = {

@@ -1,8 +1,8 @@
-"""Chooses each method's strength from the tuning runs, by one rule that was fixed before them.
+"""Chooses each method's strength from the tuning runs, by a rule that was fixed before them.
 
-The rule: the value with the best mean final return over the tuning seeds. Of equal values the first
-in the file is taken, which is the authors' default. A value of which a seed has no return, such as
-one with which training ended in numbers that are not finite, is taken only if all are so.
+The rule chooses the value with the best mean final return over the tuning seeds. In a tie it
+chooses the first in the file, which is the authors' default. A value without a return for a seed,
+for example after non-finite training, is chosen only if all values are like this.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from implicit_rl.leaderboard.spec import Spec
 
 
 def choose(tuning: pd.DataFrame, spec: Spec) -> dict[str, float]:
-  """Returns the chosen strength of each method of which all values have been tried.
+  """Returns the chosen strength of each method whose values have all been tried.
 
   Without `tuning` in the file it is each method's first value.
 

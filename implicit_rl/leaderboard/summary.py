@@ -1,4 +1,4 @@
-"""Summarises the rows: scores, measures against `none`, and correlations; tables in, tables out."""
+"""Summarises the rows as tables: scores, measures relative to `none`, and correlations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LEAST_SEEDS = 3  # of a correlation within a cell
 def scored(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
   """Returns the rows of the file's cells with `score` and `value_error`, in the file's order.
 
-  The score is the final return on the regime's scale: 0 and 1 are the two ends of its `returns`.
+  The score is the final return on the regime's scale: 0 and 1 are the two values of its `returns`.
   """
   known = rows['regime'].isin(list(spec.regimes)) & rows['remedy'].isin(list(spec.methods))
   rows = rows[known].copy()
@@ -56,7 +56,7 @@ def complete(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
 
 
 def by_method(rows: pd.DataFrame, spec: Spec, reps: int = 500) -> pd.DataFrame:
-  """Returns a row per method: its score over regimes and seeds, and each measure against `none`.
+  """Returns a row per method: its score over regimes and seeds, and measures relative to `none`.
 
   Only regimes in which both the method and `none` have all seeds count.
 
@@ -68,7 +68,7 @@ def by_method(rows: pd.DataFrame, spec: Spec, reps: int = 500) -> pd.DataFrame:
   Returns:
     remedy, kind, setting; regimes (those with a return); iqm, iqm_low, iqm_high (interquartile mean
     of the score with rliable's stratified 95% interval); gain, gain_error (mean over regimes of the
-    change of the mean score against `none`, and its standard error over seeds); NAME_ratio for
+    change of the mean score relative to `none`, and its standard error over seeds); NAME_ratio for
     `RATIOS`: geometric mean over regimes of the mean over seeds, divided by that of `none`.
   """
   rows = complete(rows, spec)
@@ -113,7 +113,7 @@ def _ratio(mine: pd.DataFrame, base: pd.DataFrame, regimes: Sequence[str], name:
 
 
 def changes(rows: pd.DataFrame, spec: Spec, name: str) -> pd.DataFrame:
-  """Returns how each cell differs from `none` in the same regime, by one measure.
+  """Returns how each cell differs from `none` in the same regime, for one measure.
 
   Returns:
     A row per regime and remedy: mean, change (of the mean), error (standard error of the change)
@@ -138,7 +138,7 @@ def _beyond(change: float, error: float) -> int:
 
 
 def falls(rows: pd.DataFrame, spec: Spec, remedy: str = NONE) -> pd.DataFrame:
-  """Returns whether ranks fell in training: the last against the first iteration, seed by seed.
+  """Returns whether ranks fell in training: the last minus the first iteration, seed by seed.
 
   Returns:
     A row per regime and rank: first and last (means over seeds), change, error (its standard error
@@ -159,7 +159,7 @@ def falls(rows: pd.DataFrame, spec: Spec, remedy: str = NONE) -> pd.DataFrame:
 def correlations(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
   """Returns Spearman's ρ between each measure and the final return.
 
-  Across: over the methods of a regime, of means over seeds; within: over the seeds of one cell.
+  'across' is over the methods of a regime, with means over seeds; 'within' is over a cell's seeds.
 
   Returns:
     A row per measure and kind (across, within): rho (mean over regimes or cells), error (its
@@ -182,7 +182,7 @@ def correlations(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-  """Returns Spearman's ρ of pairs that are both finite; NaN for under three or for a constant."""
+  """Returns Spearman's ρ of finite pairs; NaN for fewer than three, or for a constant."""
   pairs = np.isfinite(x) & np.isfinite(y)
   x, y = x[pairs], y[pairs]
   if len(x) < _LEAST_SEEDS or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -199,7 +199,7 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
 
 
 def consequences(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
-  """Returns how the return changed in cells where a method changed a rank, against `none`.
+  """Returns how the return changed in cells where a method changed a rank, relative to `none`.
 
   Returns:
     A row per rank and direction (raised, lowered): cells in which the method changed the rank

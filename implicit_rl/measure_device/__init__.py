@@ -1,5 +1,5 @@
 """One command that measures a device: `python -m implicit_rl.measure_device --output=DIR`.
 
-First whether the device computes right, then what it does in a second. It needs jax, flax, optax,
-gin and gymnax alone.
+It first checks the device's correctness, then measures its speed. It needs only jax, flax, optax,
+gin and gymnax.
 """

@@ -60,7 +60,7 @@ _TINY = speed.Scale(
 
 
 def sections(scale: speed.Scale) -> list[report.Section]:
-  """Returns what is measured, correctness first; shares of the time by what it takes to compile."""
+  """Returns the sections, correctness first, with shares of the time according to compile times."""
   return [
     report.Section(
       'Correctness',
@@ -86,7 +86,7 @@ def sections(scale: speed.Scale) -> list[report.Section]:
 
 
 def machine(arguments: Sequence[str]) -> dict[str, Any]:
-  """Returns what the report says of device and software, and of the command's arguments."""
+  """Returns the report's facts on device, software and the command's arguments."""
   device = jax.devices()[0]
   return {
     'device': device.device_kind if device.platform != 'cpu' else _processor(),
@@ -112,7 +112,7 @@ def _processor() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Measures, writes device.md and device.json; returns 1 if the device computes wrongly."""
+  """Measures, writes device.md and device.json; returns 1 if a correctness check fails."""
   parser = argparse.ArgumentParser(
     prog='implicit-rl measure-device', description='Measures the device that JAX finds.'
   )

@@ -1,4 +1,4 @@
-"""Whether the device computes right: against NumPy in float64, and one way against another."""
+"""Correctness checks of the device: against NumPy in float64, and between two methods."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def cases(networks: Sequence[str], rows: int, features: int) -> Iterator[Case]:
 
   Args:
     networks: keys of `workloads.SIZES`.
-    rows: of the matrix whose srank is taken.
-    features: of it; the penalty's minibatch is [32, 512].
+    rows: number of rows of the matrix whose srank is computed.
+    features: its number of features; the penalty's minibatch is [32, 512].
   """
   for solver in reversed(rank.SOLVERS):
     yield f'penalty by {solver}', functools.partial(_penalty, solver)
@@ -41,7 +41,7 @@ def _result(error: float, limit: float) -> dict[str, Any]:
 
 
 def _penalty(solver: str) -> dict[str, Any]:
-  """Value and gradient on 32 rows, relative to the largest; NumPy's eigenvectors in float64."""
+  """Checks value and gradient on 32 rows against NumPy in float64, relative to the largest."""
   x = np.maximum(np.random.default_rng(0).normal(size=(32, 512)), 0).astype(np.float32)
   value, gradient = jax.jit(jax.value_and_grad(functools.partial(rank.lp_penalty, solver=solver)))(
     x
@@ -58,7 +58,7 @@ def _penalty(solver: str) -> dict[str, Any]:
 
 
 def _srank(rows: int, features: int) -> dict[str, Any]:
-  """How many of three spectra get another srank than in float64; none of them is near a tie."""
+  """Counts how many of three spectra get another srank than in float64; none is near a tie."""
   rng, wrong = np.random.default_rng(0), 0
   for condition in (1e2, 1e4, 1e8):
     u = np.linalg.qr(rng.normal(size=(rows, features)))[0]
@@ -71,10 +71,10 @@ def _srank(rows: int, features: int) -> dict[str, Any]:
 
 
 def _apart(one: Any, other: Any) -> float:
-  """The distance of two pytrees of parameters relative to the second's norm, both over all arrays.
+  """Returns the distance of two pytrees relative to the second's norm, both over all arrays.
 
-  Of single parameters it would say little: rounding decides which way Adam moves one whose gradient
-  is nearly 0.
+  Single parameters would say little: if a gradient is nearly 0, rounding determines the direction
+  of Adam's step.
   """
   one, other = ([np.float64(leaf) for leaf in jax.tree.leaves(tree)] for tree in (one, other))
   norm = lambda leaves: np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves))
@@ -107,7 +107,7 @@ def _vmapped_is_separate(network: str, seeds: int = 3) -> dict[str, Any]:
 
 
 def _resumed(network: str) -> dict[str, Any]:
-  """Bit for bit: the state travels to the host as bytes and back after half the updates."""
+  """Compares bit for bit with a state that is saved as bytes after half the updates."""
   learner = workloads.learner(network, 32, penalty_weight=0.001)
   some = jax.device_put(workloads.batches(workloads.SIZES[network], 4, 32))
   half = lambda state: learner.update_many(state, some)[0]

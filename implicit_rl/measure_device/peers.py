@@ -1,4 +1,4 @@
-"""Others' ways to the same update, written here for the comparison; PyTorch where it imports."""
+"""The same update in other libraries, written here for the comparison; PyTorch if it imports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GAMMA, RATE, EPSILON = 0.99, 6.25e-5, 1.5e-4
 
 
 class _Network(nn.Module):
-  """The network of `size` as one would write it: frames last, no features returned."""
+  """The network of `size` in plain Flax: frames last, without features in its outputs."""
 
   size: workloads.Size
 
@@ -39,7 +39,7 @@ class _Network(nn.Module):
 
 
 def cases(scale: Scale) -> Iterator[Case]:
-  """Yields updates a second at the base case."""
+  """Yields updates per second for the base case."""
   for network in scale.networks:
     for name, scanned in (('plain Flax', False), ('all in one scan, as purejaxrl', True)):
       yield f'{network}, {name}', functools.partial(_flax, network, scale, scanned)
@@ -50,7 +50,7 @@ def cases(scale: Scale) -> Iterator[Case]:
 
 
 def _flax(network: str, scale: Scale, scanned: bool) -> dict[str, Any]:
-  """DQN by Flax and optax: a jitted update for each batch, or K of them in one program."""
+  """DQN with Flax and optax: a jitted update for each batch, or K updates in one program."""
   size, (count, _, batch) = workloads.SIZES[network], scale.base.values()
   some = jax.device_put(workloads.batches(size, count, batch))
   module: Any = _Network(size)
@@ -87,7 +87,7 @@ def _flax(network: str, scale: Scale, scanned: bool) -> dict[str, Any]:
 
 
 def _torch(network: str, scale: Scale, compiled: bool) -> dict[str, Any]:
-  """DQN by PyTorch on the same batches; on CUDA compiled updates replay CUDA graphs."""
+  """DQN with PyTorch on the same batches; on CUDA compiled updates replay CUDA graphs."""
   if importlib.util.find_spec('torch') is None:
     return {'updates/s': 'not installed'}
   import torch

@@ -1,4 +1,4 @@
-"""DQN as one writes it in PyTorch, plain and compiled. Imports PyTorch, and nothing of JAX."""
+"""DQN in plain PyTorch, uncompiled and compiled. Imports PyTorch, but not JAX."""
 
 from __future__ import annotations
 
@@ -46,20 +46,19 @@ def updates(
   epsilon: float,
   compiled: bool,
 ) -> Callable[[], list[float]]:
-  """Returns what does K updates of DQN with Adam and the Huber loss, on CUDA if it is there.
+  """Returns a function for K updates of DQN with Adam and the Huber loss, on CUDA if possible.
 
   Args:
-    online: the network; its target is a copy that stays.
+    online: the network; its target network is a fixed copy.
     batches: `state` and `next_state` [K, B, C, H, W], `action`, `reward` and `discount` [K, B].
     scale: observations are divided by it.
     gamma: γ.
     rate: Adam's learning rate.
     epsilon: Adam's ε.
-    compiled: whether `torch.compile` makes the update; on CUDA in the mode that records CUDA
-      graphs.
+    compiled: whether to use `torch.compile`; on CUDA in the mode that records CUDA graphs.
 
   Returns:
-    A function that returns the loss of each update once all are done: [K].
+    A function that returns the loss of each update after all are done: [K].
   """
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   online = online.to(device)
@@ -88,7 +87,7 @@ def updates(
   step: Any = torch.compile(update, mode=mode) if compiled else update
 
   def run() -> list[float]:
-    # A compiled update may hand out its loss in memory that the next one writes to.
+    # A compiled update may return its loss in memory that the next one overwrites.
     losses = [step(b).clone() for b in each]
     return torch.stack(losses).tolist()  # Waits for the device.
 

@@ -1,4 +1,4 @@
-"""The report: sections that keep to their share of the time, as Markdown and JSON."""
+"""The report: sections with a limited share of the time, as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 
 Row = Mapping[str, Any]
-Case = tuple[str, Callable[[], Row]]  # its name, and what measures it
+Case = tuple[str, Callable[[], Row]]  # its name, and the function that measures it
 
-_LATE = 1.1  # of the time: until when a section without a row gets one
+_LATE = 1.1  # share of the time until which a section without a row gets one
 
 
 class Section(NamedTuple):
@@ -22,7 +22,7 @@ class Section(NamedTuple):
   Attributes:
     name: its heading.
     share: of the seconds, relative to those of the other sections.
-    cases: what it measures, the most telling first.
+    cases: its measurements, the most informative first.
     note: a sentence below the heading.
   """
 
@@ -33,14 +33,14 @@ class Section(NamedTuple):
 
 
 class Measured(NamedTuple):
-  """What came of a section.
+  """The result of a section.
 
   Attributes:
     name: its heading.
     note: a sentence below it.
-    seconds: that it took.
-    rows: of each case that was measured, `case` and what it returned or the `error`.
-    left_out: the cases that the time did not reach.
+    seconds: its duration.
+    rows: for each measured case, `case` and its results or the `error`.
+    left_out: cases that were not reached in time.
   """
 
   name: str
@@ -51,16 +51,16 @@ class Measured(NamedTuple):
 
 
 def measure(sections: Iterable[Section], seconds: float, most: int | None = None) -> list[Measured]:
-  """Measures section after section; what one does not use of its time goes to the later ones.
+  """Measures sections in sequence; unused time of a section goes to later ones.
 
-  A case is begun only while its section has time left, and the first one of a section until
-  `_LATE` times all. So the last one may pass the limit. A case that fails, for lack of memory for
-  example, is reported with its error; the others continue.
+  A case starts only while its section has time left; the first case of a section until the share
+  `_LATE` of the total time. The last case may therefore exceed the limit. A case that fails, for
+  lack of memory for example, is reported with its error; the others continue.
 
   Args:
     sections: in this order.
-    seconds: for all.
-    most: cases of a section; None is all.
+    seconds: total time.
+    most: maximum number of cases per section; None is all.
   """
   sections, found = list(sections), []
   start = time.monotonic()
@@ -85,14 +85,14 @@ def measure(sections: Iterable[Section], seconds: float, most: int | None = None
 
 
 def timed(run: Callable[[], Any], seconds: float) -> dict[str, float]:
-  """Times a call whose first time compiles.
+  """Times a call whose first run compiles.
 
   Args:
-    run: returns arrays, which are waited for.
-    seconds: how long to repeat it, at least three times.
+    run: returns arrays; the timing waits for them.
+    seconds: how long to repeat it; at least three times.
 
   Returns:
-    `seconds` of the median call and `compile_s`, what the first one took beyond it.
+    `seconds` of the median call, and `compile_s`, the additional time of the first call.
   """
   taken: list[float] = []
   while len(taken) < 4 or sum(taken[1:]) < seconds:
@@ -104,7 +104,7 @@ def timed(run: Callable[[], Any], seconds: float) -> dict[str, float]:
 
 
 def add_shares(found: Iterable[Measured], products: str) -> None:
-  """Adds to every row with GFLOP/s their share of the fastest of the section named `products`."""
+  """Adds to every row with GFLOP/s its share of the fastest row of the section `products`."""
   found = list(found)
   rates = [row['GFLOP/s'] for one in found if one.name == products for row in one.rows]
   for row in (row for one in found if one.name != products for row in one.rows):

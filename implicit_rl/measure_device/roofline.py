@@ -1,7 +1,7 @@
-"""What a device may do, computed from data sheets: `python -m implicit_rl.measure_device.roofline`.
+"""Estimates of a device's speed from data sheets: `python -m implicit_rl.measure_device.roofline`.
 
 An update takes about the longest of three times: its operations at the device's rate, its bytes at
-the memory's, and its kernels one after the other. All numbers here are computed, none measured.
+the memory's bandwidth, and its kernels in sequence. All numbers here are computed, not measured.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from implicit_rl.measure_device import workloads
 BATCH = 32
 SEEDS = (1, 5, 16)
 RUNS, UPDATES, STEPS = 640, 31_250_000, 62_500_000  # the paper's offline runs; of each run
-# Assumptions. A weight is read by three passes and by the target's, and Adam reads 4 arrays and
-# writes 4 (with the gradient); an activation is written, read, and both again in the gradient.
+# Assumptions. Three passes and the target's pass read each weight, and Adam reads 4 arrays and
+# writes 4 (with the gradient). An activation is written and read once, and again in the gradient.
 WEIGHT_TOUCHES, ACTIVATION_TOUCHES = 12, 4
-KERNELS = {'Atari': 120, 'MinAtar': 80}  # of an update after fusion, whatever the seeds
+KERNELS = {'Atari': 120, 'MinAtar': 80}  # of an update after fusion, for any number of seeds
 
 
 class Device(NamedTuple):
   """A chip's data sheet.
 
   Attributes:
-    name: what it is called.
-    rates: operations a second of dense products, by precision.
-    bandwidth: bytes a second of its memory.
+    name: of the chip.
+    rates: operations per second of dense products, by precision.
+    bandwidth: of its memory, in bytes per second.
     memory: bytes.
-    kernel: seconds that a dependent small kernel takes, an assumption.
+    kernel: assumed seconds of a small dependent kernel.
   """
 
   name: str
@@ -46,7 +46,7 @@ DEVICES = (
 
 
 class Work(NamedTuple):
-  """An update of one seed: operations, bytes and kernels."""
+  """Counts of an update of one seed: operations, bytes and kernels."""
 
   operations: float
   bytes: float
@@ -54,7 +54,7 @@ class Work(NamedTuple):
 
 
 class Bound(NamedTuple):
-  """The estimated time of one update of all seeds, and what it is due to."""
+  """The estimated time of one update of all seeds, and its cause."""
 
   seconds: float
   by: str
@@ -102,7 +102,7 @@ def table() -> str:
 
 
 def main() -> None:
-  """Prints what an update is, and the table."""
+  """Prints the counts of an update, and the table."""
   for network in KERNELS:
     one = work(network)
     print(

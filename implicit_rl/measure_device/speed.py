@@ -1,4 +1,4 @@
-"""What the device does in a second: updates, environment steps, products, decompositions."""
+"""Speeds of the device: updates, environment steps, products, decompositions."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ REMEDIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-  """How much is measured.
+  """The size of the measurements.
 
   Attributes:
     networks: keys of `workloads.SIZES`.
-    updates: K, updates in a call.
-    seeds: side by side.
+    updates: K, number of updates in a call.
+    seeds: number of seeds in one program.
     batch: B.
-    seconds: how long a case is repeated after it is compiled.
+    seconds: how long a case is repeated after compilation.
     product: side of the square matrices whose product is timed.
     matrix: rows and features of the matrix whose srank is timed.
-    checked: those of the matrices whose srank is checked.
+    checked: rows and features of the matrices whose srank is checked.
     environments: E of the compiled online loops.
     steps: environment steps of a call.
     store: rows of the device store.
-    torch_compile: whether PyTorch's update is timed compiled too, which takes half a minute.
+    torch_compile: whether PyTorch's compiled update is timed too, which takes half a minute.
     atari_rows: the most states of all seeds, seeds × batch, for Atari's network; None is any.
   """
 
@@ -68,7 +68,7 @@ class Scale:
 
   @property
   def base(self) -> dict[str, int]:
-    """The case that the other tables vary."""
+    """Returns the case that the other tables vary."""
     return {'updates': self.updates[0], 'seeds': self.seeds[0], 'batch': self.batch[0]}
 
   def fits(self, network: str, seeds: int, batch: int) -> bool:
@@ -83,10 +83,10 @@ def updates(
 
   Args:
     network: a key of `workloads.SIZES`.
-    scale: how long.
-    data: 'device', batches in its memory; 'host', batches in the host's; 'store', rows.
+    scale: see `Scale`.
+    data: 'device', batches in its memory; 'host', batches in the host's; 'store', rows of a store.
     precision: of products; None is JAX's default.
-    **settings: `updates`, `seeds` and `batch`, by default the scale's base; the rest the learner's.
+    **settings: `updates`, `seeds` and `batch`, by default the scale's; others are the learner's.
   """
   size, case = workloads.SIZES[network], {**scale.base}
   for name in case:
@@ -124,13 +124,13 @@ def updates(
 
 
 def memory() -> dict[str, float]:
-  """The most memory of the device in MiB that the process has held; nothing where it is unknown."""
+  """Returns the process's peak device memory in MiB; nothing if it is unknown."""
   found = jax.devices()[0].memory_stats() or {}
   return {'peak MiB': found['peak_bytes_in_use'] / 2**20} if 'peak_bytes_in_use' in found else {}
 
 
 def throughput(scale: Scale) -> Iterator[Case]:
-  """Updates a second by network, K, seeds and batch: each alone first, then all combinations."""
+  """Yields updates per second by network, K, seeds and batch: single changes, then combinations."""
   axes: dict[str, tuple[int, ...]] = {
     'updates': scale.updates,
     'seeds': scale.seeds,
@@ -154,7 +154,7 @@ def throughput(scale: Scale) -> Iterator[Case]:
 
 
 def variants(scale: Scale) -> Iterator[Case]:
-  """The base case with each solver of the penalty and each remedy, and its seeds side by side."""
+  """Yields the base case with each penalty solver and each remedy, and with several seeds."""
   some = scale.seeds[min(2, len(scale.seeds) - 1)]
   for network in scale.networks:
     for seeds in dict.fromkeys((1, some)):
@@ -173,7 +173,7 @@ def _remedy(network: str, scale: Scale, name: str, make: Any) -> dict[str, Any]:
 
 
 def precisions(scale: Scale) -> Iterator[Case]:
-  """The base case with products of each precision."""
+  """Yields the base case with products of each precision."""
   for network in scale.networks:
     for precision in PRECISIONS:
       case = functools.partial(updates, network, scale, precision=precision)
@@ -181,14 +181,14 @@ def precisions(scale: Scale) -> Iterator[Case]:
 
 
 def data_paths(scale: Scale) -> Iterator[Case]:
-  """The base case with its batches on the device, cut from a store there, or on the host."""
+  """Yields the base case with batches on the device, from a store there, or on the host."""
   for network in scale.networks:
     for data in ('device', 'store', 'host'):
       yield f'{network}, {data}', functools.partial(updates, network, scale, data)
 
 
 def products(scale: Scale) -> Iterator[Case]:
-  """Square products by precision: what the shares of the chip's rate refer to."""
+  """Yields square products by precision, to which the shares of the chip's rate refer."""
 
   def product(precision: str) -> dict[str, float]:
     a = jax.random.normal(jax.random.PRNGKey(0), (scale.product, scale.product))
@@ -203,7 +203,7 @@ def products(scale: Scale) -> Iterator[Case]:
 
 
 def decompositions(scale: Scale) -> Iterator[Case]:
-  """Milliseconds of the penalty's gradient by solver, and of all that an iteration's ranks take."""
+  """Yields milliseconds of the penalty's gradient by solver, and of all ranks of an iteration."""
   rng = np.random.default_rng(0)
   small = jnp.asarray(np.maximum(rng.normal(size=(32, scale.matrix[1])), 0), jnp.float32)
   large = jnp.asarray(np.maximum(rng.normal(size=scale.matrix), 0), jnp.float32)
@@ -223,7 +223,7 @@ def decompositions(scale: Scale) -> Iterator[Case]:
 
 
 def online(scale: Scale) -> Iterator[Case]:
-  """Environment steps a second of compiled loops in MinAtar's Breakout, alone and vmapped."""
+  """Yields environment steps per second of compiled loops in MinAtar's Breakout, also vmapped."""
 
   def case(seeds: int, rate: float) -> dict[str, float]:
     loops = [

@@ -1,4 +1,4 @@
-"""What is measured: learners of the two networks, batches without meaning, and compiled loops."""
+"""The measured workloads: learners of the two networks, random batches, and compiled loops."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from implicit_rl.types import Batch, LearnerState
 
 
 class Size(NamedTuple):
-  """A network and what it sees.
+  """A network and its observations.
 
   Attributes:
     network: its class.
     frame: shape of one observation.
     dtype: of an observation.
-    stack: S, observations in a state.
+    stack: S, number of observations in a state.
     actions: A.
-    largest: one above the largest number in an observation.
+    largest: exclusive upper bound of the numbers in an observation.
   """
 
   network: Any
@@ -50,7 +50,7 @@ SIZES = {
 
 @functools.cache
 def agent(network: str) -> DQNAgent:
-  """Makes a DQN agent without data, with the penalty off; `network` is a key of `SIZES`."""
+  """Creates a DQN agent without data, with the penalty off; `network` is a key of `SIZES`."""
   size = SIZES[network]
   make: Any = functools.partial(Learner, remedies={})
   return DQNAgent(
@@ -65,7 +65,7 @@ def agent(network: str) -> DQNAgent:
 
 
 def learner(network: str, batch: int, **settings: Any) -> Learner:
-  """Makes the learner of `agent` anew, for batches of `batch` and with other settings."""
+  """Creates a new learner of `agent`, for batches of `batch` and with other settings."""
   made, size = agent(network), SIZES[network]
   shapes = checks.batch_shapes(np.zeros((size.stack, *size.frame), size.dtype), batch, ())
   context = dataclasses.replace(made.learner.context, batch=shapes)
@@ -73,7 +73,7 @@ def learner(network: str, batch: int, **settings: Any) -> Learner:
 
 
 def batches(size: Size, *lead: int) -> Batch:
-  """Draws host batches [*lead, ...] without meaning."""
+  """Draws random host batches [*lead, ...]."""
   rng = np.random.default_rng(0)
   shape = (*lead, size.stack, *size.frame)
   frames = lambda: rng.integers(0, size.largest, shape, size.dtype)
@@ -89,9 +89,9 @@ def batches(size: Size, *lead: int) -> Batch:
 
 
 def states(network: str, learner: Learner, seeds: int) -> LearnerState:
-  """Returns first states of `seeds` seeds side by side; of one, without the axis."""
+  """Returns the first states of `seeds` seeds; for one seed without the axis."""
   keys = jax.random.split(jax.random.PRNGKey(0), seeds)
-  params = jax.tree.map(jnp.copy, _params(network, seeds))  # An update takes over what it is given.
+  params = jax.tree.map(jnp.copy, _params(network, seeds))  # Updates reuse their arguments.
   if seeds == 1:
     return learner.init(jax.tree.map(lambda x: x[0], params), keys[0])
   return jax.vmap(learner.init)(params, keys)
@@ -104,7 +104,7 @@ def _params(network: str, seeds: int) -> Any:
 
 
 def store(size: Size, rows: int) -> device_store.DeviceRows:
-  """Makes a device store of one stream of `rows` steps, in episodes of 100."""
+  """Creates a device store of one stream of `rows` steps, in episodes of 100."""
   rng = np.random.default_rng(0)
   t = np.arange(rows)
   end = t % 100 == 99
@@ -120,7 +120,7 @@ def store(size: Size, rows: int) -> device_store.DeviceRows:
 
 
 def fetch(size: Size) -> Any:
-  """Returns the pure function that cuts a batch out of `store` at rows [B]."""
+  """Returns the pure function that gathers a batch at rows [B] of `store`."""
 
   def cut(rows: device_store.DeviceRows, t: jax.Array) -> Batch:
     return device_store.gather(
@@ -137,11 +137,11 @@ def complete_rows(size: Size, rows: int, *lead: int) -> np.ndarray:
 
 
 def online_loop(game: str, environments: int, updates_per_step: float, seed: int = 0) -> OnlineLoop:
-  """Makes the compiled loop of DQN in a game of MinAtar, as its gin file has it but for the sizes.
+  """Creates the compiled loop of DQN in a MinAtar game, as in its gin file except for sizes.
 
   Args:
     game: one of `minatar.GAMES`.
-    environments: E, side by side.
+    environments: E, number of parallel environments.
     updates_per_step: n.
     seed: of the agent.
   """
@@ -164,7 +164,7 @@ def online_loop(game: str, environments: int, updates_per_step: float, seed: int
 
 
 def penalties() -> Mapping[str, dict[str, Any]]:
-  """The learner's settings without the penalty and with it by each solver."""
+  """Returns the learner's settings without the penalty, and with each solver of it."""
   chosen = {
     f'penalty by {name}': {
       'penalty': functools.partial(rank.lp_penalty, solver=name),
@@ -177,7 +177,7 @@ def penalties() -> Mapping[str, dict[str, Any]]:
 
 @functools.cache
 def operations(network: str, batch: int) -> float:
-  """Counts the floating-point operations of an update of DQN, as XLA does for the program."""
+  """Returns XLA's count of floating-point operations of an update of DQN."""
   made = learner(network, batch)
   some = batches(SIZES[network], batch)
   counted: Any = jax.jit(made.pure_update).lower(states(network, made, 1), some).cost_analysis()

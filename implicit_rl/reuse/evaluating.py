@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
   lengths: np.ndarray
 
   def summary(self) -> dict[str, Any]:
-    """Returns the mean return with its standard error, and more, as plain numbers."""
+    """Returns the mean return, its standard error and further statistics, as plain numbers."""
     count = len(self.returns)
     error = float(np.std(self.returns, ddof=1) / np.sqrt(count)) if count > 1 else None
     return {
@@ -49,14 +49,14 @@ def evaluate(
 ) -> Evaluation:
   """Plays whole episodes with a trained run's policy.
 
-  The first `episodes` that began count, so that short ones are not favoured. The policy is what
-  the run's evaluations use: ε-greedy with `Agent.epsilon_eval`, or the mode of a Gaussian policy.
+  The first `episodes` that began count, so that short ones are not favoured. The policy is that of
+  the run's evaluations: ε-greedy with `Agent.epsilon_eval`, or the mode of a Gaussian policy.
 
   Args:
     run: from `load_run`.
     episodes: how many.
-    epsilon: chance of a random action, in place of `Agent.epsilon_eval`.
-    seed: of the episodes; None takes the run's.
+    epsilon: probability of a random action, in place of `Agent.epsilon_eval`.
+    seed: of the episodes; None uses the run's.
 
   Raises:
     ValueError: if `episodes` is below 1, or `epsilon` is out of range or does not apply.
@@ -72,7 +72,7 @@ def evaluate(
   parts: list[tuple[np.ndarray, np.ndarray]] = []
   count = steps = 0
   while count < episodes:
-    # As many steps as the missing episodes take if they are as long as those before.
+    # The expected number of steps of the missing episodes, given the earlier ones.
     wanted = max(1, (episodes - count) * steps // count) if count else 1
     part = play(
       act, run.params, jax.random.fold_in(key, len(parts)), wanted, limit, environments.no_progress

@@ -1,4 +1,4 @@
-"""Command line: `implicit-rl export RUN` writes a policy to a file that needs JAX alone.
+"""Command line: `implicit-rl export RUN` writes a policy to a file that needs only JAX.
 
 exported = jax.export.deserialize(open('policy.jaxexport', 'rb').read())
 actions, q_values = exported.call(states)  # [E, S, *observation_shape], any E
@@ -34,7 +34,7 @@ def exported(run: LoadedRun, platforms: Sequence[str] = PLATFORMS) -> bytes:
 
   Args:
     run: from `load_run`.
-    platforms: that it can be called on.
+    platforms: on which it can be called.
   """
   agent, params = run.agent, run.params
 
@@ -48,7 +48,7 @@ def exported(run: LoadedRun, platforms: Sequence[str] = PLATFORMS) -> bytes:
   state = agent.blank_state
   shape = jax.ShapeDtypeStruct((many, *state.shape), state.dtype)
   before = cpu.kernels_in_use()
-  cpu.use_kernels(False)  # They are for one platform.
+  cpu.use_kernels(False)  # They work only on one platform.
   try:
     return bytes(jax.export.export(jax.jit(act), platforms=platforms)(shape).serialize())
   finally:
@@ -56,7 +56,7 @@ def exported(run: LoadedRun, platforms: Sequence[str] = PLATFORMS) -> bytes:
 
 
 def save(run: LoadedRun, path: str | os.PathLike) -> pathlib.Path:
-  """Writes the exported policy to a file, whole or not at all.
+  """Writes the exported policy to a file, completely or not at all.
 
   Raises:
     OSError: if it cannot be written.

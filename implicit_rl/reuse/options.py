@@ -1,4 +1,4 @@
-"""What the commands on trained runs share: which run, which checkpoint, and its policy."""
+"""Shared arguments of commands on trained runs: the run, its checkpoint, and its policy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def load(options: argparse.Namespace) -> LoadedRun:
-  """Loads the run; raises what `load_run` raises."""
+  """Loads the run; raises the errors of `load_run`."""
   which = options.checkpoint
   return loading.load_run(
     options.run,

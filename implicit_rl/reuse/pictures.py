@@ -1,4 +1,4 @@
-"""Draws what an environment shows, and writes pictures as a .gif or .mp4 file."""
+"""Draws an environment's current moment, and writes pictures as a .gif or .mp4 file."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from implicit_rl.analysis import style
 from implicit_rl.environments import Capabilities
 
 _SMALLEST = 200  # pixels; smaller pictures are enlarged to at least this height
-_DARK = 26  # grey of the ground behind binary channels
+_DARK = 26  # grey level of the background of binary channels
 
 
 def of(environment: Any, able: Capabilities, observation: np.ndarray) -> np.ndarray:
   """Returns a picture of the current moment, [H, W, 3] uint8.
 
   Args:
-    environment: as it stands.
-    able: what it can do.
+    environment: in its current state.
+    able: its capabilities.
     observation: the last one, drawn if the environment has no `render`.
 
   Raises:
@@ -38,7 +38,7 @@ def of_observation(observation: np.ndarray) -> np.ndarray:
 
   Args:
     observation: [H, W] or [H, W, 1] of grey levels, [H, W, 3] of colours, or [H, W, C] of zeros and
-      ones, as MinAtar's; then each channel has a colour, and a later one covers an earlier.
+      ones, as in MinAtar. Then each channel has a colour, and later ones cover earlier ones.
 
   Raises:
     ValueError: for any other shape.
@@ -57,7 +57,7 @@ def of_observation(observation: np.ndarray) -> np.ndarray:
   if seen.shape[-1] == 3 and seen.max(initial=0) > 1:
     return seen.astype(np.uint8)
   picture = np.full((*seen.shape[:2], 3), _DARK, np.uint8)
-  colours = [*style.COLOURS[:-1], '#ffffff']  # Black would not be seen.
+  colours = [*style.COLOURS[:-1], '#ffffff']  # Black would not be visible.
   for channel in range(seen.shape[-1]):
     colour = colours[channel % len(colours)]
     picture[seen[..., channel] > 0] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
@@ -79,12 +79,12 @@ def check_output(path: str | os.PathLike) -> pathlib.Path:
 
 
 def save(pictures: Sequence[np.ndarray], path: str | os.PathLike, per_second: int) -> pathlib.Path:
-  """Writes pictures of one size to a .gif or .mp4 file, whole or not at all.
+  """Writes pictures of one size to a .gif or .mp4 file, completely or not at all.
 
   Args:
     pictures: [H, W, 3] uint8 each; at least one.
-    path: where; see `check_output`.
-    per_second: pictures a second. A .gif counts in hundredths of a second.
+    path: the file; see `check_output`.
+    per_second: pictures per second. A .gif has a resolution of hundredths of a second.
 
   Raises:
     ValueError: if there is no picture, or see `check_output`.

@@ -1,4 +1,4 @@
-"""Command line: `implicit-rl play RUN --output=game.gif` records what a trained run does."""
+"""Command line: `implicit-rl play RUN --output=game.gif` records episodes of a trained run."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def record(
   epsilon: float | None = None,
   seed: int | None = None,
 ) -> Recording:
-  """Plays episodes one after the other and draws every step.
+  """Plays episodes in sequence and draws every step.
 
   Args:
     run: from `load_run`.
     episodes: how many.
-    max_steps: environment steps after which the recording ends, all episodes together.
-    epsilon: chance of a random action, in place of `Agent.epsilon_eval`.
-    seed: of the episodes and the policy; None takes the run's.
+    max_steps: total number of environment steps after which the recording ends.
+    epsilon: probability of a random action, in place of `Agent.epsilon_eval`.
+    seed: of the episodes and the policy; None uses the run's.
 
   Raises:
     ValueError: if `epsilon` is out of range or does not apply, or the environment cannot be drawn.
@@ -72,7 +72,7 @@ def record(
         return Recording(drawn, returns, False)
       observation, reward, life_lost, _ = environment.step(policy(observation))
       if life_lost:
-        policy.reset()  # As in training: an agent's episode ends with a life.
+        policy.reset()  # As in training, an agent's episode ends with a life.
       returns[-1] += float(reward)
       steps, length = steps + 1, length + 1
       drawn.append(pictures.of(environment, able, observation))
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
   """Parses the command line and runs it; returns the exit status."""
   options = _parser().parse_args(arguments)
-  for what in ('VIDEO', 'AUDIO'):  # pygame draws into memory; it need not look for a display.
+  for what in ('VIDEO', 'AUDIO'):  # pygame draws into memory and does not look for a display.
     os.environ.setdefault(f'SDL_{what}DRIVER', 'dummy')
   try:
     pictures.check_output(options.output)

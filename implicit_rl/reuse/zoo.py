@@ -1,6 +1,6 @@
 """Command line: `implicit-rl zoo` trains three small agents, each under a minute or two of a core.
 
-What it makes are runs as any other: to play, evaluate, diagnose and export.
+They are ordinary runs, which can be played, evaluated, diagnosed and exported.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from implicit_rl.reuse import options as run_options
 from implicit_rl.running import parallel_runs
 
-# Of each its gin file, its iterations and what differs from the file.
+# Gin file, iterations and additional bindings of each.
 AGENTS: dict[str, tuple[str, int, tuple[str, ...]]] = {
   'catch': (
     'gin_configs/gymnax/catch_online_dqn.gin',
     8,
-    ('GymnaxEnvironment.image = True', 'MLP.observation_max = 1.0'),  # To be drawn.
+    ('GymnaxEnvironment.image = True', 'MLP.observation_max = 1.0'),  # For pictures.
   ),
   'cartpole': ('gin_configs/gymnasium/cartpole_online_dqn.gin', 12, ()),
   'breakout': (
