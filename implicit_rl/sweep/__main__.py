@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Parses the command line and does it; returns the exit status."""
+  """Parses the command line and runs it; returns the exit status."""
   parser = _parser()
   options = parser.parse_args(arguments)
   try:
@@ -86,13 +86,13 @@ def _do(options: argparse.Namespace) -> int:
   if options.print_slurm:
     from implicit_rl.sweep import slurm
 
-    (output / 'slurm').mkdir(parents=True, exist_ok=True)  # SLURM does not make it for its logs.
+    (output / 'slurm').mkdir(parents=True, exist_ok=True)  # SLURM does not create it for its logs.
     passed = [f'--spec={spec.path}', f'--output={output}']
     passed += [f'--gin_bindings={line}' for line in bindings]
     print(slurm.script(spec, len(groups), output, passed))
     return 0
 
-  from implicit_rl.sweep import jobs  # Loads gin; what it says of wrong lines takes TensorFlow.
+  from implicit_rl.sweep import jobs  # Loads gin; its messages on wrong lines need TensorFlow.
 
   if options.index is not None:
     own, _ = jobs.make(spec, groups[options.index], output, bindings)
@@ -167,7 +167,7 @@ def _run(
 
 
 def _cache(output: pathlib.Path) -> pathlib.Path:
-  """Where XLA's programs are kept for the runs that come later; the user may have a place."""
+  """Returns the directory of XLA's programs for later runs; a user's setting takes precedence."""
   return pathlib.Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or output / 'compiled').absolute()
 
 
@@ -179,7 +179,7 @@ def _absolute(job: parallel_runs.Job) -> parallel_runs.Job:
 def _collect(
   planned: Sequence[Planned], todo: Sequence[parallel_runs.Job], output: pathlib.Path
 ) -> None:
-  """Writes the finished runs' rows as one tidy table, and says what draws them."""
+  """Writes the finished runs' rows as one tidy table, and prints the command that draws them."""
   from implicit_rl.analysis import runs, style
 
   finished: dict[str, list[pathlib.Path]] = {}

@@ -1,4 +1,4 @@
-"""A sweep's runs on Ray: placed by their resources, started again where a worker or node died."""
+"""A sweep's runs on Ray: placed by their resources, restarted if a worker or node dies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from implicit_rl.running import launch, parallel_runs, signals
 from implicit_rl.sweep import jobs
 from implicit_rl.sweep.spec import Resources
 
-Show = Callable[[Mapping[str, str]], Any]  # Called each second with the states that are not 'open'.
+Show = Callable[[Mapping[str, str]], Any]  # Called each second with the states other than 'open'.
 
 
 def run_all(
@@ -25,26 +25,27 @@ def run_all(
   compilation_cache: pathlib.Path | None = None,
   show: Show = lambda states: None,
 ) -> dict[str, str]:
-  """Does the runs; each is one Ray task in a process of its own.
+  """Does the runs; each is one Ray task in its own process.
 
-  A run that dies with its worker or node is started again, up to `retries` times, and resumes from
-  its checkpoint; one that raises an error is not. Either way the others continue.
+  A run that dies with its worker or node is restarted, up to `retries` times, and resumes from its
+  checkpoint. A run that raises an error is not restarted. In both cases the others continue.
 
   Args:
     todo: the runs by name. On a cluster their directories are on a file system that all nodes see.
-    resources: what each occupies.
+    resources: of each run.
     retries: see above.
-    address: of a cluster that is there, such as 'auto' or '10.0.0.1:6379'; None starts one here.
-    cpus: cores of the cluster that is started here; None is all.
-    compilation_cache: directory where XLA's programs are kept; None keeps none.
-    show: told how it goes.
+    address: of an existing cluster, such as 'auto' or '10.0.0.1:6379'; None starts one on this
+      machine.
+    cpus: number of cores of a cluster on this machine; None is all.
+    compilation_cache: directory of XLA's compiled programs; None keeps none.
+    show: called with the progress.
 
   Returns:
-    What went wrong, in one line, by the name of the run; empty if all are done.
+    Errors in one line each, by the name of the run; empty if all are done.
 
   Raises:
-    RuntimeError: if Ray is not installed, there is no cluster at `address`, or no node of it can
-      ever hold a run.
+    RuntimeError: if Ray is not installed, there is no cluster at `address`, or none of its nodes
+      can hold a run.
   """
   ray = _connect(
     address, cpus, launch.environment(compilation_cache, one_thread=resources.cpus <= 1)
@@ -53,7 +54,8 @@ def run_all(
     _check_fits(ray, resources)
     options: dict[str, Any] = {'num_cpus': resources.cpus, 'max_retries': retries}
     if resources.gpus:
-      # A new process for each run gives a GPU's memory back; without one, starting costs more.
+      # A new process for each run releases a GPU's memory; without a GPU, reusing processes is
+      # faster.
       options |= {'num_gpus': resources.gpus, 'max_calls': 1}
     if resources.memory_gb:
       options['memory'] = int(resources.memory_gb * 2**30)
@@ -66,23 +68,23 @@ def run_all(
 
 
 def _task(job: parallel_runs.Job, directory: str, launch: str) -> str | None:
-  """One run, as `jobs.work`; if it was told to stop, another worker goes on with it."""
+  """Does one run, as `jobs.work`; if it was told to stop, another worker continues it."""
   error = jobs.work(job, directory, launch)
   if signals.requested():
-    os._exit(1)  # To Ray a worker that died.
+    os._exit(1)  # For Ray this is a worker that died.
   return error
 
 
 def _connect(address: str | None, cpus: int | None, variables: Mapping[str, str]) -> Any:
-  """Ray, connected."""
-  os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')  # Ray would report to its makers.
-  # What Ray will do in any case from its next release, and says so at every start until then.
+  """Returns Ray, connected."""
+  os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')  # Ray would send usage statistics.
+  # The default of Ray's next release, announced at every start until then.
   os.environ.setdefault('RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO', '0')
   try:
     import ray
   except ImportError as error:
     raise RuntimeError("Ray is not installed: pip install -e '.[ray]'.") from error
-  # Modules that the driver finds, such as a user's own agent, the workers find too.
+  # Workers find the same modules as the driver, such as a user's agent.
   path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get('PYTHONPATH')]))
   settings: dict[str, Any] = {
     'log_to_driver': False,
@@ -90,11 +92,11 @@ def _connect(address: str | None, cpus: int | None, variables: Mapping[str, str]
     'runtime_env': {'env_vars': {**variables, 'PYTHONPATH': path}},
   }
   if address is None:
-    # Runs exchange nothing through Ray's memory; 100 MB is about the least that it takes.
+    # Runs exchange nothing through Ray's memory; 100 MB is about its minimum.
     settings |= {'num_cpus': cpus, 'include_dashboard': False, 'object_store_memory': 10**8}
   try:
     with warnings.catch_warnings():
-      # JAX warns of any fork; Ray's servers are forked and at once become another program.
+      # JAX warns of any fork; Ray's servers are forked and immediately become another program.
       warnings.filterwarnings('ignore', 'os.fork', RuntimeWarning)
       ray.init(address=address or 'local', **settings)
   except (ConnectionError, RuntimeError, ValueError) as error:
@@ -104,7 +106,7 @@ def _connect(address: str | None, cpus: int | None, variables: Mapping[str, str]
 
 
 def _check_fits(ray: Any, resources: Resources) -> None:
-  """Raises RuntimeError if no node has what one run needs: it would wait forever."""
+  """Raises RuntimeError if no node has the resources of one run, which would wait forever."""
   wanted = {'CPU': resources.cpus, 'GPU': resources.gpus, 'memory': resources.memory_gb * 2**30}
   nodes = [node['Resources'] for node in ray.nodes() if node['Alive']]
   if not any(all(node.get(name, 0) >= value for name, value in wanted.items()) for node in nodes):

@@ -1,4 +1,4 @@
-"""What a sweep will cost: device-hours and disk, from speeds that were measured."""
+"""Estimates the costs of a sweep, device-hours and disk, from measured speeds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from implicit_rl.sweep.spec import Planned
 
 
 class Cost(NamedTuple):
-  """Of all runs of a variant, or of a sweep.
+  """Costs of all runs of a variant, or of a sweep.
 
   Attributes:
     runs: their number.
     updates: gradient updates.
-    hours: of the device, one run after the other.
-    gigabytes: on disk, the data that they learn from not counted.
+    hours: of the device, with runs in sequence.
+    gigabytes: on disk, without the training data.
   """
 
   runs: int
@@ -32,20 +32,20 @@ class Cost(NamedTuple):
 def cost(
   planned: Sequence[Planned], lengths: Sequence[Length], measured: Mapping[str, Any] | None = None
 ) -> dict[str, Cost]:
-  """The cost of each variant, in the order of the runs.
+  """Returns the cost of each variant, in the order of the runs.
 
   Args:
     planned: the runs.
-    lengths: how long they are.
-    measured: speeds to take in place of the sweep's own, as from `measured_in`.
+    lengths: of the runs.
+    measured: speeds that replace the sweep's own, such as from `measured_in`.
 
   Raises:
-    ValueError: if a speed that is needed was not measured.
+    ValueError: if a needed speed was not measured.
   """
   total: dict[str, Cost] = {}
   for run, length in zip(planned, lengths, strict=True):
     speed = {**run.measured, **(measured or {})}
-    # Acting in training goes along at the speed of acting in an evaluation.
+    # Acting in training is as fast as acting in an evaluation.
     acted = length.evaluation_steps + length.steps
     for name, amount in (('updates_per_second', length.updates), ('steps_per_second', acted)):
       if amount and name not in speed:
@@ -69,10 +69,10 @@ def cost(
 
 
 def measured_in(base_dir: pathlib.Path) -> dict[str, Any]:
-  """The speeds, size and device of a run: medians over its iterations but the first, if it can.
+  """Returns speeds, size and device of a run: medians over its iterations after the first.
 
   Raises:
-    FileNotFoundError: if it is no run.
+    FileNotFoundError: if it is not a run.
     ValueError: if it has logged no iteration.
   """
   run = runs.read(base_dir)
@@ -91,7 +91,7 @@ def measured_in(base_dir: pathlib.Path) -> dict[str, Any]:
 
 
 def table(costs: Mapping[str, Cost], measured: Mapping[str, Any]) -> str:
-  """The costs as a Markdown table, and with what they were measured."""
+  """Returns the costs as a Markdown table, with the device and command of the measurement."""
   total = Cost(*map(sum, zip(*costs.values(), strict=True)))
   lines = ['| variant | runs | updates | device-hours | GB on disk |', '|---|---|---|---|---|']
   for name, one in [*costs.items(), *([('all', total)] if len(costs) > 1 else [])]:

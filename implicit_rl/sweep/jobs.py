@@ -1,4 +1,4 @@
-"""From planned runs to jobs: what gin makes of them, how long they are, and doing one of them."""
+"""Turns planned runs into jobs: checks them with gin, finds their lengths, and does one of them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from implicit_rl.sweep.spec import Planned, Spec
 
 
 class Length(NamedTuple):
-  """How much a run does.
+  """The length of a run.
 
   Attributes:
-    iterations: rows of its metrics.jsonl; like all below, of all its seeds if it has several.
+    iterations: number of rows of its metrics.jsonl; like the following, of all its seeds together.
     updates: gradient updates.
-    evaluation_steps: environment steps in its evaluations, at the least.
-    steps: environment steps in its training; 0 offline.
+    evaluation_steps: minimum number of environment steps in its evaluations.
+    steps: number of environment steps in its training; 0 offline.
   """
 
   iterations: int
@@ -40,16 +40,16 @@ class Length(NamedTuple):
 def make(
   spec: Spec, planned: Sequence[Planned], output: pathlib.Path, more_bindings: Sequence[str] = ()
 ) -> tuple[list[parallel_runs.Job], list[Length]]:
-  """The runs as jobs below `output`, each checked by gin, and how long they are.
+  """Returns the runs as jobs below `output`, each checked by gin, and their lengths.
 
   Args:
     spec: of the sweep.
     planned: its runs.
     output: directory of the sweep.
-    more_bindings: win over all others.
+    more_bindings: override all others.
 
   Raises:
-    ValueError: for what gin does not take, naming the file and the run.
+    ValueError: for invalid gin lines; the error names the file and the run.
   """
   made, lengths = [], []
   for run in planned:
@@ -104,14 +104,14 @@ _PATIENCE = 60  # seconds
 
 
 def starts(job: parallel_runs.Job) -> int:
-  """How often a run was started."""
+  """Returns how often a run was started."""
   return len(_starts(job))
 
 
 def restarts(job: parallel_runs.Job) -> int:
-  """How often a run was started again by itself: its worker, node or SLURM job had died.
+  """Returns how often a run was restarted automatically, after its worker, node or SLURM job died.
 
-  A person's `--resume` is none.
+  A manual `--resume` does not count.
   """
   by_launch = [start.get('launch') for start in _starts(job)]
   return len(by_launch) - len(set(by_launch))
@@ -123,36 +123,36 @@ def _starts(job: parallel_runs.Job) -> list[dict[str, Any]]:
 
 
 def ends(job: parallel_runs.Job) -> list[dict[str, Any]]:
-  """How each start ended that was not killed: `cpu_seconds`, `error` and its class, `kind`.
+  """Returns the end of each start that was not killed: `cpu_seconds`, `error`, its class `kind`.
 
-  The processor's time is that of all threads and of child processes. `error` and `kind` are there
-  if there was an error.
+  The CPU time includes all threads and child processes. `error` and `kind` exist only after an
+  error.
   """
   log = job.base_dir / ENDS
   return jsonl.read(log) if log.exists() else []
 
 
 def new_launch() -> str:
-  """What the starts of one command have in common; SLURM repeats its command with the same id."""
+  """Returns an id of one command's starts; SLURM repeats its command with the same id."""
   return os.environ.get('SLURM_JOB_ID') or uuid.uuid4().hex
 
 
 def last_rows(job: parallel_runs.Job) -> list[dict[str, Any]]:
-  """The newest row of a run, or of each of its seeds; empty before the first one."""
+  """Returns the newest row of a run, or of each of its seeds; empty before the first row."""
   logs = [job.base_dir / 'metrics.jsonl', *job.base_dir.glob('seed_*/metrics.jsonl')]
   return [row for row in map(jsonl.last, logs) if row is not None]
 
 
 def work(job: parallel_runs.Job, directory: str, launch: str) -> str | None:
-  """Does or resumes one run, and those beside it, in this process, alone in their directories.
+  """Does or resumes one run, and those in `beside`, in this process, with their directories locked.
 
   Args:
     job: the run.
-    directory: to work in; modules in it can be imported.
+    directory: the working directory; modules in it can be imported.
     launch: see `new_launch`.
 
   Returns:
-    None, or in one line what is wrong with the run; its run.log then says where.
+    None, or the run's error in one line; its run.log then has the details.
   """
   os.chdir(directory)
   if directory not in sys.path:
@@ -179,7 +179,7 @@ def work(job: parallel_runs.Job, directory: str, launch: str) -> str | None:
 
 @contextlib.contextmanager
 def _end_recorded(job: parallel_runs.Job) -> Iterator[None]:
-  """Adds a line to ENDS when the block ends, also by an exception, which it lets through.
+  """Adds a line to ENDS when the block ends, also by an exception, which it passes on.
 
   Runs that train in one process each get an equal share of its time.
   """
@@ -204,7 +204,7 @@ def _end_recorded(job: parallel_runs.Job) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone_in(base_dir: pathlib.Path) -> Iterator[None]:
-  """Holds the run's directory; waits for a process that outlives the death of its machine."""
+  """Locks the run's directory; waits for a process that outlives its machine's death."""
   for second in range(_PATIENCE):
     try:
       run_directory.acquire(base_dir)

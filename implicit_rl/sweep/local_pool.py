@@ -27,8 +27,8 @@ def run_all(
 ) -> dict[str, str]:
   """Does the runs in order, several at once; one that raises an error does not stop the others.
 
-  A run whose process is killed is started again, up to `retries` times, and resumes from its
-  checkpoint. The processes end when this one does.
+  A run whose process is killed is restarted, up to `retries` times, and resumes from its
+  checkpoint. The processes end with this one.
 
   Args:
     todo: the runs by name.
@@ -38,7 +38,7 @@ def run_all(
     show: called each second with 'done' or 'failed' by the names of the runs that have ended.
 
   Returns:
-    What went wrong, in one line, by the name of the run; empty if all are done.
+    Errors in one line each, by the name of the run; empty if all are done.
   """
   os.environ.update(launch.environment(compilation_cache))
   deaths: collections.Counter[str] = collections.Counter()

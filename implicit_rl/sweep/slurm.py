@@ -1,4 +1,4 @@
-"""A sweep as a SLURM array: the script that `sbatch` takes, one element a run."""
+"""A sweep as a SLURM array: the script for `sbatch`, with one element per run."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def script(
   arguments: Sequence[str],
   program: Sequence[str] = ('implicit_rl.sweep', '--resume'),
 ) -> str:
-  """Returns the text of a batch script, as submitit writes it.
+  """Returns the text of a batch script, written by submitit.
 
   An element that is requeued, or an array that is submitted again, resumes from the checkpoints.
 
   Args:
-    spec: of the sweep; `slurm` may say any parameter that submitit knows.
-    runs: how many there are.
+    spec: of the sweep; `slurm` may set any parameter that submitit knows.
+    runs: number of runs.
     output: directory of the sweep; SLURM's own logs go below it.
     arguments: of the program for every element.
-    program: the module that does one run by its `--index`, and arguments that go first.
+    program: the module that does one run by its `--index`, and its first arguments.
 
   Raises:
     RuntimeError: if submitit is not installed.
     ValueError: for a parameter in `slurm` that submitit does not know.
   """
-  # Else its import closes all log handlers of the process, and with absl's the stream of it.
+  # Otherwise its import closes all log handlers of the process, and absl's stream with them.
   os.environ.setdefault('SUBMITIT_LOG_LEVEL', 'NOCONFIG')
   try:
-    # Its executors need SLURM where they are made; this writes the same text anywhere.
+    # Its executors need SLURM on the machine; this writes the same text anywhere.
     from submitit.slurm.slurm import _make_sbatch_string
   except ImportError as error:
     raise RuntimeError("submitit is not installed: pip install -e '.[ray]'.") from error

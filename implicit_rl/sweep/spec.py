@@ -14,16 +14,16 @@ import yaml
 
 from implicit_rl.compat import config_files
 
-_NAME = re.compile(r'[\w.+%=-]+')  # Of games and choices: parts of a run's directory.
+_NAME = re.compile(r'[\w.+%=-]+')  # Of games and choices, parts of a run's directory.
 
 
 class Choice(NamedTuple):
   """One value of an overlay.
 
   Attributes:
-    gin_files: read after the sweep's own and those of the overlays before.
-    bindings: gin lines; they win over those of the sweep and of the overlays before.
-    measured: what of the sweep's `measured` is otherwise with this choice.
+    gin_files: read after the sweep's own and those of earlier overlays.
+    bindings: gin lines; they override those of the sweep and of earlier overlays.
+    measured: entries that replace the sweep's `measured` for this choice.
   """
 
   gin_files: tuple[str, ...]
@@ -32,11 +32,11 @@ class Choice(NamedTuple):
 
 
 class Resources(NamedTuple):
-  """What one run occupies.
+  """Resources of one run.
 
   Attributes:
     cpus: cores; with 1 the run uses one thread.
-    gpus: may be a part of one.
+    gpus: number of GPUs; may be a fraction.
     memory_gb: of main memory; 0 reserves none.
   """
 
@@ -52,12 +52,12 @@ class Spec(NamedTuple):
     path: of the file.
     gin_files: of every run, read first.
     bindings: gin lines of every run; `{game}` and `{seed}` are replaced.
-    games: one run of each; empty for experiments without games.
+    games: one run for each; empty for experiments without games.
     seeds: of the runs.
     overlays: by the overlay's name, its choices by name; each run has one choice of each.
     vmapped: overlays whose choices train as one vmapped program, in one process.
-    resources: what one run occupies.
-    retries: how often a run is started again after its process or machine died.
+    resources: of one run.
+    retries: how often a run is restarted after its process or machine died.
     slurm: parameters of submitit for the SLURM array, such as `partition`.
     measured: `updates_per_second`, `steps_per_second` (acting in an evaluation) and
       `megabytes_per_run`, and in words the `device` and `command` they were measured with.
@@ -77,17 +77,17 @@ class Spec(NamedTuple):
 
 
 class Planned(NamedTuple):
-  """One run of a sweep, before it has a place.
+  """One run of a sweep, before it has a directory.
 
   Attributes:
     name: its directory below the sweep's; unique.
-    variant: what it is called in tables: the choices of the overlays.
+    variant: its name in tables: the choices of the overlays.
     game: empty without games.
     seed: of the run.
     gin_files: in order.
     bindings: in order.
-    measured: the sweep's, with what its choices say otherwise.
-    group: what runs that train as one program have in common; empty for a run that trains alone.
+    measured: the sweep's, with the replacements of its choices.
+    group: a text that runs of one program share; empty for a run that trains alone.
   """
 
   name: str
@@ -101,7 +101,7 @@ class Planned(NamedTuple):
 
 
 def expand(spec: Spec) -> tuple[Planned, ...]:
-  """The runs, in the order of the file: the first overlay varies slowest, the seeds fastest."""
+  """Returns the runs in the file's order: the first overlay varies slowest, the seeds fastest."""
   planned = []
   axes = [tuple(choices.items()) for choices in spec.overlays.values()]
   for chosen in itertools.product(*axes):
@@ -133,7 +133,7 @@ def expand(spec: Spec) -> tuple[Planned, ...]:
 
 
 def groups(planned: Sequence[Planned]) -> list[tuple[Planned, ...]]:
-  """The runs by the process that does them, in their order: alone, or with those of its group."""
+  """Returns the runs by process, in their order: alone, or with those of the same group."""
   found: dict[str, list[Planned]] = {}
   for run in planned:
     found.setdefault(run.group or run.name, []).append(run)
@@ -148,7 +148,7 @@ def _filled(text: str, game: str, seed: int) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-  """YAML without its trap: of a key that is there twice, the first would be lost."""
+  """YAML that refuses repeated keys, of which it would silently use the last."""
 
   def construct_mapping(self, node, deep=False):
     seen = set()
@@ -166,21 +166,21 @@ def read(path: str | os.PathLike) -> Spec:
   """Reads and checks a sweep's file.
 
   Args:
-    path: found as `config_files.find` does.
+    path: found as in `config_files.find`.
 
   Raises:
-    FileNotFoundError: if it is not there.
-    ValueError: for what it should not say, naming the file and the key.
+    FileNotFoundError: if it does not exist.
+    ValueError: for an invalid entry; the error names the file and the key.
   """
   return parse(*load(path))
 
 
 def load(path: str | os.PathLike) -> tuple[Any, pathlib.Path]:
-  """Returns what a YAML file says, unchecked, and where it was found.
+  """Returns the unchecked content of a YAML file, and its path.
 
   Raises:
-    FileNotFoundError: if it is not there; names the nearest one.
-    ValueError: if it is not YAML, naming the file and the line.
+    FileNotFoundError: if it does not exist; the error names the nearest one.
+    ValueError: if it is not YAML; the error names the file and the line.
   """
   path = pathlib.Path(config_files.find(os.fspath(path), '--spec: '))
   try:
@@ -192,7 +192,7 @@ def load(path: str | os.PathLike) -> tuple[Any, pathlib.Path]:
 
 
 def parse(said: Any, path: pathlib.Path) -> Spec:
-  """Checks what a file says; see `read`."""
+  """Checks the content of a file; see `read`."""
   file = Checked(path)
   file.mapping('', said, Spec._fields[1:])
   overlays, vmapped = {}, []
@@ -239,11 +239,11 @@ _MEASURED = ('updates_per_second', 'steps_per_second', 'megabytes_per_run')
 
 
 class Checked:
-  """Checks values of one file; every complaint names the file and the key.
+  """Checks values of one file; every error names the file and the key.
 
   Args:
     path: of the file.
-    kind: what the file describes, for the complaints.
+    kind: the kind of file, for errors.
   """
 
   def __init__(self, path: pathlib.Path, kind: str = 'a sweep'):
@@ -254,7 +254,7 @@ class Checked:
     return ValueError(f'{self._path}: {key} {what}.' if key else f'{self._path}: {what}.')
 
   def mapping(self, key: str, value: Any, known: Sequence[str] = ()) -> Mapping[str, Any]:
-    """Returns names with values, of which `known` may be the only names; None is none."""
+    """Returns names with values; only names in `known` are allowed; None means none."""
     if value is None:  # A key with nothing after it.
       return {}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
@@ -301,7 +301,7 @@ class Checked:
     return value
 
   def gin_files(self, key: str, value: Any) -> tuple[str, ...]:
-    """Returns gin files that are there."""
+    """Returns existing gin files."""
     for name in self.texts(key, value):
       if '{' not in name:
         try:

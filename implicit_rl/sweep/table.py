@@ -1,4 +1,4 @@
-"""How a sweep is going: a live table at a terminal, a line for each run that ends elsewhere."""
+"""Progress of a sweep: a live table at a terminal, otherwise a line for each run that ends."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def rows(
     states: 'done' or 'failed' by the names of runs that have ended.
 
   Returns:
-    Cells: variant, game, runs done, running, iterations, restarts, failed, and the mean of the
-    runs' newest returns and sranks, which the last row does not have.
+    Cells: variant, game, runs done, running, iterations, restarts, failed, and the means of the
+    runs' newest returns and sranks. The last row has no means.
   """
   groups: dict[tuple[str, str], list[int]] = {}
   newest: dict[tuple[str, str], list[dict[str, Any]]] = {}

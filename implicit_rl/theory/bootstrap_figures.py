@@ -17,7 +17,7 @@ from implicit_rl.theory.output import BLUE, GREEN, ORANGE, RED, band, figure, wr
 
 
 def _setting(name: str, seed: int) -> tuple[problems.Problem, deep_linear.Weights]:
-  """Problem and start of a named setting of the bootstrap-round experiments."""
+  """Returns problem and initial weights of a named setting of the bootstrap-round experiments."""
   problem = problems.random_problem(seed, WIDTH, WIDTH, DISCOUNT)
   if name == 'ring':
     problem = problem._replace(transition=problems.ring_walk(WIDTH, 0.45, 0.05))
@@ -135,9 +135,9 @@ def fixed_point(output: Path, seeds: int) -> Numbers:
 
 
 def neighbourhood(output: Path, seeds: int, directions: int = 200) -> Numbers:
-  """Theorem 4.2 at converged weights: which ε raise the target's rank, and does training lower it?
+  """Theorem 4.2 at converged weights: which ε raise the target's rank; does training lower it?
 
-  Directions: half the one that raises Σ_{i>r} σ_i fastest, half Gaussian noise.
+  Directions: half are the one that raises Σ_{i>r} σ_i fastest, half are Gaussian noise.
   """
   scales, rows = np.logspace(-2, 4, 49), []
   numbers: Numbers = {}
@@ -152,7 +152,7 @@ def neighbourhood(output: Path, seeds: int, directions: int = 200) -> Numbers:
     steepest = vt[before:].T @ (u[:, before:].T @ head)
     noise = rng.normal(size=(directions, WIDTH))
     e = steepest / np.linalg.norm(steepest) + noise / np.sqrt(WIDTH)  # [directions, d0]
-    for unit in (1.0, 1e-4):  # the unit of the inputs, which W_φ does not know
+    for unit in (1.0, 1e-4):  # the unit of the inputs, on which W_φ does not depend
       bounds = bootstrapping.neighbourhood(weights, unit * np.eye(WIDTH))
       largest, norm = (unit * np.linalg.norm(e, ord, axis=1) for ord in (np.inf, 2))  # of ε
       for reading, size in zip(bounds._fields, (largest, largest, norm), strict=True):
@@ -176,7 +176,7 @@ def neighbourhood(output: Path, seeds: int, directions: int = 200) -> Numbers:
           }
           for x, y in zip(scales, share, strict=True)
         ]
-    # One fitting iteration on targets half of the repaired ε₀ away, run until it fits them.
+    # One fitting iteration on targets at half of the repaired ε₀, run until it fits them.
     change = (
       e[0] / np.linalg.norm(e[0]) * bootstrapping.neighbourhood(weights, np.eye(WIDTH)).repaired
     )

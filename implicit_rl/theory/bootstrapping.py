@@ -14,14 +14,14 @@ from implicit_rl.theory.problems import Problem
 
 
 class Rounds(NamedTuple):
-  """What each of K fitting iterations left behind, index 0 the start: all have length K + 1.
+  """Records of K fitting iterations; index 0 is the start, so all have length K + 1.
 
   Attributes:
     q: [K+1, n] values at every pair.
     sigma: [K+1, m] singular values of W_φ.
     sigma_features: [K+1, min(n, d)] singular values of Φ = X W_φ^T.
     sigma_target: [K+1, m] singular values of W_φ^P, the features that would express the round's
-      target exactly with the head kept; row 0 repeats the start.
+      target exactly with the same head; row 0 repeats the start.
     td_error: [K+1] ||Q_k - y_k|| over all pairs after fitting; 0 at the start.
   """
 
@@ -44,7 +44,7 @@ def lstd(problem: Problem) -> np.ndarray:
 def expressing_features(w_phi, head, w_target):
   """[d, d0] the features closest to w_phi with head @ features = w_target.
 
-  W_φ + W_N^T (w_target - W_N W_φ) / ||W_N||²: Theorem 4.2's W_φ' = W_φ + ζ with the least ζ.
+  W_φ + W_N^T (w_target - W_N W_φ) / ||W_N||²: Theorem 4.2's W_φ' = W_φ + ζ with the smallest ζ.
   """
   return w_phi + jnp.outer(head[0], w_target - head[0] @ w_phi) / jnp.sum(head**2)
 
@@ -80,12 +80,12 @@ def run(
   """Fitted Q-evaluation: `rounds` times, freeze the targets and take `steps` gradient steps.
 
   Args:
-    weights: to start from.
-    problem: gives inputs, rewards and dynamics.
+    weights: the initial weights.
+    problem: inputs, rewards and dynamics.
     rounds: fitting iterations.
     steps: gradient updates per fitting iteration.
     step_size: of gradient descent.
-    fixed_targets: [n] regress to these in every round instead (the supervised twin).
+    fixed_targets: [n] targets of every round instead of bootstrapped ones (the supervised twin).
   """
   operator = problem.discount * problem.transition
   inverse = np.linalg.pinv(problem.inputs)  # closure: the target's best linear expression
@@ -100,18 +100,18 @@ def run(
 
 
 def rank_gap(sigma: np.ndarray, delta: float = 0.01) -> tuple[int, float]:
-  """(r, Σ_{i<=r} σ_i - (1 - δ) Σ_i σ_i): srank r and how far the spectrum is from losing it."""
+  """Returns (r, Σ_{i<=r} σ_i - (1 - δ) Σ_i σ_i): srank r and its margin."""
   r = int(sranks(sigma, delta))
   return r, float(np.sum(sigma[:r]) - (1 - delta) * np.sum(sigma))
 
 
 class Neighbourhood(NamedTuple):
-  """Theorem 4.2's ε₀ in its readings, as bounds on the function-space change ε = y_k - Q_{k-1}.
+  """Theorem 4.2's ε₀ in three interpretations, as bounds on the change ε = y_k - Q_{k-1}.
 
   Attributes:
     printed_max: the paper's with ||W_N||_∞ as the largest entry, a bound on max |ε(s, a)|.
     printed_sum: the paper's with ||W_N||_∞ as the operator norm (sum of |entries|).
-    repaired: a bound on ||ε||_2 that holds: ||W_N||_2 σ_min(X) gap / (r + m).
+    repaired: a correct bound on ||ε||_2: ||W_N||_2 σ_min(X) gap / (r + m).
   """
 
   printed_max: float
@@ -122,7 +122,7 @@ class Neighbourhood(NamedTuple):
 def neighbourhood(weights: Weights, inputs: np.ndarray, delta: float = 0.01) -> Neighbourhood:
   """ε₀ of Theorem 4.2 at these weights.
 
-  The repair: ||ζ||_2 = ||e||_2 / ||W_N||_2 for the least ζ with W_N ζ = e, ||e||_2 <= ||ε||_2 /
+  The repair: ||ζ||_2 = ||e||_2 / ||W_N||_2 for the smallest ζ with W_N ζ = e, ||e||_2 <= ||ε||_2 /
   σ_min(X), and Weyl's |σ_i(W_φ + ζ) - σ_i(W_φ)| <= ||ζ||_2 in place of a bound by ζ's entries.
   """
   sigma = np.linalg.svd(deep_linear.feature_map(weights), compute_uv=False)

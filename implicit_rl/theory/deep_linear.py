@@ -43,13 +43,13 @@ def balanced_init(
   for _ in range(depth - 1):
     left = rotation(width)
     weights.append(left @ root @ right.T)
-    right = left  # the next layer reads the directions this one writes
+    right = left  # the next layer's input directions are this one's output directions
   last = rng.normal(size=(1, width))
   return (*weights, head * last / np.linalg.norm(last))
 
 
 def gaussian_init(seed: int, width: int, d0: int, depth: int, scale: float = 1.0) -> Weights:
-  """Unbalanced weights, entries N(0, scale²/fan_in): what a practitioner would start from."""
+  """Unbalanced weights with entries N(0, scale²/fan_in), the usual initialisation."""
   rng = np.random.default_rng(seed)
   sizes = [d0] + [width] * (depth - 1) + [1]
   return tuple(scale * rng.normal(size=(b, a)) / np.sqrt(a) for a, b in itertools.pairwise(sizes))

@@ -1,4 +1,4 @@
-"""Double precision for the theory experiments alone; the process around keeps JAX's float32."""
+"""Double precision only for the theory experiments; the rest of the process keeps float32."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from implicit_rl import rank
 def in_float64(function: Callable[..., Any]) -> Callable[..., Any]:
   """Runs a JAX function with float64 enabled and returns its arrays as NumPy arrays.
 
-  NumPy, because a float64 JAX array used outside the scope would silently fall to float32.
+  They are NumPy arrays because a float64 JAX array used outside would silently become float32.
   """
 
   @functools.wraps(function)
@@ -28,7 +28,7 @@ _sranks = jax.jit(jax.vmap(rank.srank_from_singular_values, in_axes=(0, None)))
 
 
 def sranks(values: np.ndarray, delta: float = 0.01) -> np.ndarray:
-  """srank_δ of many spectra [..., m] (singular values or eigenvalue norms) at once: [...] int."""
+  """Returns srank_δ of many spectra [..., m] (singular values or eigenvalue norms): [...] int."""
   values = np.asarray(values, np.float64)
   with jax.enable_x64(True):
     flat = np.asarray(_sranks(values.reshape(-1, values.shape[-1]), delta))

@@ -95,13 +95,13 @@ def random_normal(seed: int, pairs: int = 12) -> tuple[np.ndarray, list[Fraction
   phases = []
   for _ in range(pairs):
     q = int(rng.choice([3, 4, 6]))  # so that the period is at most 12
-    phases.append(Fraction(int(rng.integers(1, (q + 1) // 2)), q))  # below a half turn: no reals
+    phases.append(Fraction(int(rng.integers(1, (q + 1) // 2)), q))  # below a half turn, so not real
   sizes = 0.99 * rng.uniform(size=pairs) ** 2
   return sizes * np.exp(2j * np.pi * np.array(phases, float)), phases
 
 
 def normal(output: Path, seeds: int, draws: int = 500) -> Numbers:
-  """Theorem 4.1 on random normal S, along the exact subsequence and between."""
+  """Theorem 4.1 on random normal S, along the exact subsequence and between its elements."""
   rounds, rows, ranks = 120, [], []
   results: Numbers = {
     'labelled ratio rose': [],
@@ -182,7 +182,7 @@ def cycle_counterexample() -> tuple[np.ndarray, np.ndarray]:
 
 def counterexample(output: Path, seeds: int) -> Numbers:
   """A two-state problem with normal S whose effective rank rises on every k_l = 2l."""
-  del seeds  # nothing random
+  del seeds  # no randomness
   walk, a = cycle_counterexample()
   sigma, _ = kernel.spectra(kernel.m_matrices(0.99 * walk @ a, 200))
   ks, ranks = np.arange(2, 201, 2), sranks(sigma)[1::2]
@@ -268,7 +268,7 @@ def families(seed: int, n: int = 32):
 
 
 def nonnormal(output: Path, seeds: int) -> Numbers:
-  """How much the conclusions fail as S departs from normal."""
+  """How often the conclusions fail as S departs from normality."""
   rounds = 100
   rows: list[dict[str, Any]] = []
   for seed in range(seeds):
@@ -276,7 +276,7 @@ def nonnormal(output: Path, seeds: int) -> Numbers:
       schur, henrici = kernel.departure_from_normality(s)
       sigma, sizes = kernel.spectra(kernel.m_matrices(s, rounds))
       largest = np.max(np.abs(np.linalg.eigvals(s)))
-      seen = sigma[-1, 1:] > 1e-9 * sigma[-1, 0]  # below that a ratio is rounding
+      seen = sigma[-1, 1:] > 1e-9 * sigma[-1, 0]  # smaller ratios are rounding
       steps = np.diff(np.log(sigma[:, 1:][:, seen] / sigma[:, :1]), axis=0)
       row: dict[str, Any] = {
         'family': family,

@@ -1,8 +1,8 @@
 """Bootstrapping as repeated kernel regression (paper §4.1 and App. C), in NumPy float64.
 
-A round fits Q_{k+1} = A(R + γP^πQ_k) with A = G(cI + G)^{-1}; S = γP^πA decides what happens:
-Q_k = A(I + S + ... + S^{k-1})R. The paper prints M_k = S + ... + S^k (its sum starts at 1), which
-is S times that; `m_matrices` gives either.
+A round fits Q_{k+1} = A(R + γP^πQ_k) with A = G(cI + G)^{-1}; With S = γP^πA, Q_k = A(I + S + ... +
+S^{k-1})R. The paper prints M_k = S + ... + S^k (its sum starts at 1), which is S times this sum;
+`m_matrices` returns either.
 """
 
 import math
@@ -54,12 +54,12 @@ def minimise(u: np.ndarray, data: np.ndarray, targets: np.ndarray, c: float) -> 
 
 
 def smoother(gram: np.ndarray, c: float) -> np.ndarray:
-  """A = G(cI + G)^{-1}, [n, n]: what one fit does to targets given at every pair once."""
+  """A = G(cI + G)^{-1}, [n, n]: the linear map of one fit from targets at every pair to Q."""
   return np.linalg.solve(c * np.eye(len(gram)) + gram, gram).T
 
 
 def iterate(a: np.ndarray, transition: np.ndarray, rewards: np.ndarray, discount: float, rounds):
-  """[rounds, n] Q_1, Q_2, ... of fitted Q-evaluation from Q_0 = 0, by the recursion itself."""
+  """[rounds, n] Q_1, Q_2, ... of fitted Q-evaluation from Q_0 = 0, by the recursion."""
   q, history = np.zeros(len(rewards)), []
   for _ in range(rounds):
     q = a @ (rewards + discount * transition @ q)
@@ -70,7 +70,7 @@ def iterate(a: np.ndarray, transition: np.ndarray, rewards: np.ndarray, discount
 def m_matrices(s: np.ndarray, rounds: int, first: int = 1) -> np.ndarray:
   """[rounds, n, n] M_1, M_2, ...: sums of k consecutive powers of S starting at S^first.
 
-  first=1 is the paper's Eq. 2 and C.11; first=0 is what unrolling the recursion gives.
+  first=1 is the paper's Eq. 2 and C.11; first=0 is the result of the recursion.
   """
   power = np.linalg.matrix_power(s, first)
   total, history = np.zeros_like(s), []
@@ -88,12 +88,12 @@ def normal_m_singular_values(eigenvalues: np.ndarray, ks: np.ndarray) -> np.ndar
 
 
 def exact_period(phases: list[Fraction]) -> int:
-  """Least k > 0 for which S^k is PSD, for eigenvalue phases that are these fractions of a turn."""
+  """Smallest k > 0 for which S^k is PSD, for eigenvalue phases as fractions of a turn."""
   return math.lcm(*(phase.denominator for phase in phases))
 
 
 def printed_subsequence(phases: np.ndarray, max_denominator: int) -> tuple[int, float]:
-  """The construction the paper prints (C.24, C.25) for phases in turns.
+  """The paper's construction (C.24, C.25) for phases in turns.
 
   Returns:
     k_1 = LCM of the denominators of the best rational approximations, and the largest distance
@@ -101,7 +101,7 @@ def printed_subsequence(phases: np.ndarray, max_denominator: int) -> tuple[int, 
   """
   fractions = [Fraction(float(x)).limit_denominator(max_denominator) for x in phases]
   k = exact_period(fractions)
-  # Exact arithmetic: k can exceed 2^53, where float64 would return rounding noise.
+  # Exact arithmetic, since k can exceed 2^53, where float64 would return rounding noise.
   errors = [abs(k * Fraction(float(x)) - round(k * Fraction(float(x)))) for x in phases]
   return k, float(max(errors))
 
@@ -109,8 +109,8 @@ def printed_subsequence(phases: np.ndarray, max_denominator: int) -> tuple[int, 
 def recurrent_rounds(phases: np.ndarray, limit: int, tolerance: float) -> np.ndarray:
   """All k <= limit with every k·phase within `tolerance` turns of a whole turn.
 
-  Dirichlet's simultaneous approximation theorem says there are infinitely many for any tolerance;
-  it replaces the printed construction.
+  By Dirichlet's simultaneous approximation theorem there are infinitely many for any tolerance.
+  This replaces the printed construction.
   """
   turns = np.arange(1, limit + 1)[:, None] * phases
   return 1 + np.flatnonzero(np.max(np.abs(turns - np.round(turns)), axis=1) <= tolerance)
@@ -120,12 +120,12 @@ def decreasing_rounds(eigenvalues: np.ndarray, candidates: np.ndarray) -> np.nda
   """Greedy subsequence of `candidates` along which every labelled ratio of Theorem 4.1 falls.
 
   Labelled: σ_i(M_k) belongs to the eigenvalue λ_i of the normal S; the pair (i, j) counts when
-  |λ_i| < |λ_j|. Rounds that would raise any ratio, or take it below its limit (from where it could
-  only rise again), are left out.
+  |λ_i| < |λ_j|. Rounds that would raise any ratio, or make it smaller than its limit (after which
+  it could only rise), are left out.
   """
   order = np.argsort(np.abs(eigenvalues))
   sizes = np.abs(eigenvalues)[order]
-  strict = np.diff(sizes) > 1e-12  # conjugate pairs have the same size and ratio 1 for ever
+  strict = np.diff(sizes) > 1e-12  # conjugate pairs have equal sizes, so their ratio is always 1
   chosen: list[int] = []
   last = np.full(len(sizes) - 1, np.inf)
   final = np.abs(eigenvalues / (1 - eigenvalues))[order]  # σ(M_k) as k grows
@@ -139,7 +139,7 @@ def decreasing_rounds(eigenvalues: np.ndarray, candidates: np.ndarray) -> np.nda
 
 
 def ratio_bound(eigenvalue_i: complex, eigenvalue_j: complex, k: int) -> float:
-  """f(k) of C.23 for M_k = S + ... + S^k: at least the labelled ratio at every t >= k."""
+  """f(k) of C.23 for M_k = S + ... + S^k: an upper bound on the labelled ratio at every t >= k."""
   size_i, size_j = abs(eigenvalue_i), abs(eigenvalue_j)
   constant = size_i / size_j * abs(1 - eigenvalue_j) / abs(1 - eigenvalue_i)
   return constant * (1 + size_i**k) / abs(1 - size_j**k)

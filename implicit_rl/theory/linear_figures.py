@@ -33,7 +33,7 @@ def balanced_start(seed: int, size: float, depth: int = 3, d0: int = WIDTH) -> d
 
 
 def balancedness(output: Path, seeds: int) -> Numbers:
-  """Lemma D.0.1 over bootstrap rounds, and gradient descent against the flow it discretises."""
+  """Lemma D.0.1 over bootstrap rounds, and gradient descent compared with the flow."""
   rows, rounds, span = [], 5, 1.0
   steps = (160, 320, 640, 1280, 2560)
   for seed in range(seeds):
@@ -43,7 +43,7 @@ def balancedness(output: Path, seeds: int) -> Numbers:
     flow, descents = start, {n: start for n in steps}
     for k in range(rounds):
       q = problem.inputs @ deep_linear.end_to_end(flow)
-      targets = problem.backup(q)  # the flow's targets for all, so that only the solver differs
+      targets = problem.backup(q)  # the flow's targets for both, so that only the solver differs
       flow = deep_linear.last(
         deep_linear.gradient_flow(flow, problem.inputs, targets, np.array([0.0, span]))
       )
@@ -103,7 +103,7 @@ def balancedness(output: Path, seeds: int) -> Numbers:
 
 
 def velocity(output: Path, seeds: int) -> Numbers:
-  """Proposition 4.1: predicted against measured dσ_r/dt, with the factors N and N - 1."""
+  """Proposition 4.1: predicted and measured dσ_r/dt, with the factors N and N - 1."""
   rows = []
   numbers = {}
   for depth in (3, 4, 5):
@@ -114,7 +114,7 @@ def velocity(output: Path, seeds: int) -> Numbers:
       at = np.array([0.0, 0.02])
       weights = deep_linear.last(
         deep_linear.gradient_flow(weights, *data, at)
-      )  # a little into training
+      )  # shortly after the start of training
       measured = deep_linear.measured_velocity(weights, *data)
       predicted = deep_linear.predicted_velocity(weights, *data)
       for r in range(WIDTH):

@@ -1,4 +1,4 @@
-"""Writes what the theory experiments find: CSV tables, and figures as PNG and SVG in one style."""
+"""Writes results of the theory experiments: CSV tables, and figures as PNG and SVG in one style."""
 
 import contextlib
 import csv
@@ -34,10 +34,10 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 def figure(path: Path, panels: int, title: str, rows: int = 1, height: float = 4.2) -> Iterator:
   """Yields the axes (a flat array) of a new figure, then saves it as path.png and path.svg.
 
-  Matplotlib's Agg canvas without pyplot: no global state, no display.
+  Uses Matplotlib's Agg canvas without pyplot, so without global state or a display.
   """
   import cycler  # a part of Matplotlib
-  import matplotlib  # here, so that the formulas can be used without a plotting library
+  import matplotlib  # imported here, so that the formulas work without a plotting library
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -51,7 +51,7 @@ def figure(path: Path, panels: int, title: str, rows: int = 1, height: float = 4
     'axes.spines.top': False,
     'axes.spines.right': False,
     'axes.prop_cycle': cycler.cycler(color=CYCLE),
-    'svg.hashsalt': 'implicit_rl',  # the same figure gives the same file
+    'svg.hashsalt': 'implicit_rl',  # equal figures give equal files
   }
   with matplotlib.rc_context(style):
     fig = Figure(figsize=(5.2 * panels, height * rows), layout='constrained')

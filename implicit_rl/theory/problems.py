@@ -1,4 +1,4 @@
-"""Small policy-evaluation problems and matrices that the theory experiments draw, in NumPy float64.
+"""Small random problems and matrices for the theory experiments, in NumPy float64.
 
 Every state-action pair is one index 0..n-1; `transition` is P^π between pairs, rows sum to 1.
 """
@@ -12,7 +12,7 @@ class Problem(NamedTuple):
   """Policy evaluation with linear inputs: Q = R + γP^πQ.
 
   Attributes:
-    inputs: [n, d0] the rows [s; a] fed to a linear network.
+    inputs: [n, d0] the rows [s; a], inputs of a linear network.
     rewards: [n].
     transition: [n, n] P^π, row-stochastic.
     discount: γ in [0, 1).
@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 def ring_walk(n: int, forward: float, backward: float) -> np.ndarray:
   """Random walk on a ring: [n, n], circulant, hence normal; symmetric when forward == backward.
 
-  It is positive semi-definite when it is symmetric and stays put at least half of the time.
+  It is positive semi-definite if it is symmetric and stays in place at least half of the time.
   """
   if forward < 0 or backward < 0 or forward + backward > 1:
     raise ValueError('ring_walk: forward and backward must be >= 0 and sum to at most 1')
@@ -82,7 +82,7 @@ def normal_matrix(eigenvalues: np.ndarray, rng: np.random.Generator) -> np.ndarr
   """Real normal [n, n] matrix in a random basis.
 
   Args:
-    eigenvalues: complex; each entry with a non-zero imaginary part stands for itself and its
+    eigenvalues: complex; each entry with a non-zero imaginary part represents itself and its
       conjugate, so it takes two rows.
     rng: draws the basis.
   """
