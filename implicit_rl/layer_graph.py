@@ -273,8 +273,8 @@ def _read(jaxpr: Any, calls: list[_Call], activations: dict[str, Any]) -> LayerG
       width = math.prod(call.inputs[0].aval.shape[1:])
       if width % units:
         raise ValueError(
-          f'{"/".join(call.path)} has {width} inputs from the {units} units of {name}, which is no '
-          'multiple: channels must stand on the last axis.'
+          f'{"/".join(call.path)} has {width} inputs from the {units} units of {name}, '
+          'which is not a multiple: channels must be on the last axis.'
         )
     vectors = [path for call in made_by for path in call.vectors]
     vectors += [path for number in sorted(norms) for path in calls[number].vectors]

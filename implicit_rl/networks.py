@@ -123,7 +123,7 @@ def _check_frames(
       raise ValueError(
         f'{network} takes frames of {_ATARI} × {_ATARI}; of {height} × {width} it would ignore '
         "the last rows or columns. Resize them, or bind Agent.network = @NatureCNN, whose 'SAME' "
-        'padding takes every size.'
+        'padding accepts every size.'
       )
 
 

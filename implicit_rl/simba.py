@@ -145,7 +145,7 @@ class SimBaActorCritic(ActorCritic):
       value, default = getattr(self, name), getattr(ActorCritic, name)
       if value != default:
         raise ValueError(
-          f'SimBaActorCritic.{name} must be {default!r}, for residual blocks have none, '
+          f'SimBaActorCritic.{name} must be {default!r}, since residual blocks have none, '
           f'got {value!r}.'
         )
     width, blocks = (

@@ -237,5 +237,5 @@ def _check_image(rules: Rules) -> None:
   if seen.ndim not in (2, 3) or not np.isin(seen, np.arange(256)).all():
     raise ValueError(
       f'GymnaxEnvironment.image: observations of {rules.name} have the shape {seen.shape} and are '
-      'no images of whole numbers from 0 to 255. Bind GymnaxEnvironment.image = False.'
+      'not images of whole numbers from 0 to 255. Bind GymnaxEnvironment.image = False.'
     )

@@ -90,7 +90,7 @@ def read_csv(path: pathlib.Path) -> Table:
     reader = csv.DictReader(file)
     missing = {'group', 'seed', RANK, *settings} - set(reader.fieldnames or ())
     if missing:
-      raise ValueError(f'{path} is no table of the map: it lacks the columns {sorted(missing)}.')
+      raise ValueError(f'{path} is not a table of the map: it lacks the columns {sorted(missing)}.')
     for line in reader:
       fields = {name: _parsed(line[name], getattr(experiments.BASE, name)) for name in settings}
       numbers = {n: float(v) for n, v in line.items() if n not in ('group', 'seed', *settings)}

@@ -221,10 +221,10 @@ def parse(said: Any, path: pathlib.Path) -> Spec:
   for name, method in methods.items():
     for part in method.together:
       if part not in methods or methods[part].together:
-        raise file.wrong(f'methods.{name}.together', f'names {part!r}, which is no single method')
+        raise file.wrong(f'methods.{name}.together', f'names {part!r}, not a single method')
     for regime in method.excluded:
       if regime not in (said.get('regimes') or {}):
-        raise file.wrong(f'methods.{name}.excluded', f'names {regime!r}, which is no regime')
+        raise file.wrong(f'methods.{name}.excluded', f'names {regime!r}, which is not a regime')
   regimes = {
     file.name('regimes', name): file.regime(f'regimes.{name}', regime)
     for name, regime in file.mapping('regimes', said.get('regimes')).items()
@@ -307,7 +307,7 @@ class _Checked(sweep_spec.Checked):
     if len(set(values)) < len(values):
       raise self.wrong(f'{key}.values', 'names one twice')
     if together and (said or strength or left_out):
-      raise self.wrong(key, 'has `together`, which takes nothing else but `kind`')
+      raise self.wrong(key, 'has `together`, which allows only `kind` besides')
     choice = self.choice(key, said)
     return Method(
       kind, choice.gin_files, choice.bindings, strength, tuple(values), together, left_out

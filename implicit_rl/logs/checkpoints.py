@@ -161,9 +161,9 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
   try:
     tree = serialization.msgpack_restore(body)
   except Exception as error:  # A forged body can raise anything.
-    raise CorruptCheckpointError(f'{path} is no tree of arrays ({error}).') from error
+    raise CorruptCheckpointError(f'{path} is not a tree of arrays ({error}).') from error
   if not isinstance(tree, dict):
-    raise CorruptCheckpointError(f'{path} holds no tree of arrays.')
+    raise CorruptCheckpointError(f'{path} does not hold a tree of arrays.')
   return tree
 
 

@@ -51,7 +51,7 @@ def _row(path: str | os.PathLike, number: int, line: bytes) -> dict[str, Any]:
       raise ValueError(f'{type(row).__name__} instead of a row')
   except (ValueError, RecursionError) as error:
     raise DamagedLogError(
-      f'{path} is damaged at line {number} ({error}): take that line out, or use a copy.'
+      f'{path} is damaged at line {number} ({error}): remove that line, or use a copy.'
     ) from error
   return row
 

@@ -14,7 +14,7 @@ class _DType:
 
   def __init__(self, name: str, *_: Any):
     if name[:1] not in tuple('biufSU') or not name[1:].isdigit():
-      raise pickle.UnpicklingError(f'an array of {name!r}; numbers and strings alone are read')
+      raise pickle.UnpicklingError(f'an array of {name!r}; only numbers and strings are read')
     self.dtype = np.dtype(name)
 
   def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -77,7 +77,7 @@ class _Reader(pickle.Unpickler):
     try:
       return _ADMITTED[module, name]
     except KeyError:
-      raise pickle.UnpicklingError(f'{module}.{name} has no place in a log') from None
+      raise pickle.UnpicklingError(f'{module}.{name} is not allowed in a log') from None
 
 
 def _plain(value: Any) -> Any:

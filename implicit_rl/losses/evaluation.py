@@ -119,7 +119,7 @@ def monte_carlo_loss(
   del target_params, key
   if batch.return_to_go is None:
     raise ValueError(
-      'Monte Carlo needs Batch.return_to_go: take a source that can compute it, such as TFDSReplay '
+      'Monte Carlo needs Batch.return_to_go: use a source that can compute it, such as TFDSReplay '
       'with return_to_go = True.'
     )
   outputs = apply(params, batch.state)

@@ -246,7 +246,7 @@ def check_remedies(by_name: dict[str, Any]) -> dict[str, Remedy]:
   for (name, one), (other_name, other) in itertools.permutations(remedies.items(), 2):
     if one.active and other.active and (why := one.conflict(other)):
       raise ValueError(
-        f'Remedies.{name} can not act together with Remedies.{other_name}: {why}. Bind one of them '
+        f'Remedies.{name} cannot be combined with Remedies.{other_name}: {why}. Bind one of them '
         'to None.'
       )
   return remedies

@@ -42,7 +42,7 @@ class NaP(PeriodicRemedy):
       raise ValueError(
         f'NaP needs layers that are normalised before their activation, and {network} has none: '
         'add --gin_files=gin_configs/normalisation/layer_norm.gin; networks of residual blocks, '
-        'such as SimBa, normalise elsewhere and have to do without NaP.'
+        'such as SimBa, normalise elsewhere and cannot use NaP.'
       )
     return norms
 

@@ -51,7 +51,7 @@ def of_observation(observation: np.ndarray) -> np.ndarray:
     return np.repeat((seen * scale).astype(np.uint8)[..., None], 3, axis=-1)
   if seen.ndim != 3:
     raise ValueError(
-      f'Observations of shape {seen.shape} are no images, and the environment has no render() to '
+      f'Observations of shape {seen.shape} are not images, and the environment has no render() to '
       'draw them: play another run, or add render (docs/extending.md).'
     )
   if seen.shape[-1] == 3 and seen.max(initial=0) > 1:

@@ -49,7 +49,7 @@ def acquire(base_dir: str | os.PathLike) -> None:
       return
     file = open(path / _LOCK, 'a+')
   except OSError as error:
-    raise OSError(f'--base_dir: {base_dir} can not be written: {error.strerror}.') from error
+    raise OSError(f'--base_dir: {base_dir} cannot be written: {error.strerror}.') from error
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:

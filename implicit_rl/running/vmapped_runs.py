@@ -119,7 +119,7 @@ class VmappedRuns:
       self._train_some = first.side_by_side(self.runners, differ)
     except merged_updates.DifferentProgramsError as error:
       raise ValueError(
-        f'The runs in {", ".join(self._directories)} can not train as one program: {error}. Give '
+        f'The runs in {", ".join(self._directories)} cannot train as one program: {error}. Give '
         'them the same terms (a weight or a rate that switches one off is not allowed), or run '
         'them apart, without vmap.'
       ) from error

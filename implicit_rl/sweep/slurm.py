@@ -58,7 +58,7 @@ def script(
   for name, value in spec.slurm.items():
     if name not in known:
       raise ValueError(
-        f'{spec.path}: slurm.{name} is no parameter of submitit; known are '
+        f'{spec.path}: slurm.{name} is not a parameter of submitit; known are '
         f'{", ".join(sorted(known))}.'
       )
     settings[name] = value

@@ -156,7 +156,7 @@ class _Loader(yaml.SafeLoader):
       key = self.construct_object(key_node, deep=True)
       if isinstance(key, str | int | float) and key in seen:
         raise yaml.constructor.ConstructorError(
-          None, None, f'{key} is there twice', key_node.start_mark
+          None, None, f'{key} is given twice', key_node.start_mark
         )
       seen.add(key if isinstance(key, str | int | float) else id(key_node))
     return super().construct_mapping(node, deep)
@@ -264,7 +264,7 @@ class Checked:
         whole = f'{key}.{name}' if key else name
         near = difflib.get_close_matches(name, known, 1)
         hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(known)}'
-        raise self.wrong(whole, f'is no key of {self._kind}; {hint}')
+        raise self.wrong(whole, f'is not a key of {self._kind}; {hint}')
     return value
 
   def sequence(self, key: str, value: Any) -> list[Any]:
@@ -289,7 +289,7 @@ class Checked:
   def name(self, key: str, value: Any) -> str:
     """Returns a name that can be a directory."""
     if not isinstance(value, str) or not _NAME.fullmatch(value) or not value.strip('.'):
-      raise self.wrong(key, f'holds {value!r}, which can be no directory: use letters, digits, _')
+      raise self.wrong(key, f'holds {value!r}, which cannot be a directory: use letters, digits, _')
     return value
 
   def number(self, key: str, value: Any, whole: bool = False) -> float:

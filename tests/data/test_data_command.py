@@ -241,7 +241,7 @@ def test_a_local_minari_dataset(tmp_path, monkeypatch, capsys):
     actions = [s.action for s in flat(episodes)][start:]
     assert np.concatenate([np.zeros(0, int), *parts]).tolist() == actions
   assert run('prepare', tmp_path, tmp_path / 'x', '--format=minari') == 1
-  assert 'it is no Minari dataset' in capsys.readouterr().err
+  assert 'it is not a Minari dataset' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

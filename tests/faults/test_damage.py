@@ -71,7 +71,7 @@ def test_a_damaged_log_is_named_with_the_line(ran, tmp_path):
   path = tmp_path / 'metrics.jsonl'
   path.write_text(path.read_text() + 'rubbish\n')
   before = path.read_bytes()
-  with pytest.raises(SystemExit, match=r'metrics\.jsonl is damaged at line 2 .*take that line out'):
+  with pytest.raises(SystemExit, match=r'metrics\.jsonl is damaged at line 2 .*remove that line'):
     more(tmp_path, 2)
   assert path.read_bytes() == before
   with pytest.raises(DamagedLogError, match='line 2'):

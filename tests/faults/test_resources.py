@@ -60,7 +60,7 @@ def test_a_full_disk_does_not_cost_rows(log, ran, tmp_path):
 
 
 def test_a_directory_that_can_not_be_written_is_refused():
-  assert '--base_dir: /proc/1/run can not be written' in refusal('/proc/1/run', MINATAR, **SMALL)
+  assert '--base_dir: /proc/1/run cannot be written' in refusal('/proc/1/run', MINATAR, **SMALL)
 
 
 def test_a_directory_that_another_process_runs_in_is_refused(tmp_path):

@@ -88,7 +88,7 @@ def test_the_table_of_the_map_survives_its_file(tmp_path):
       for name, value in before.items():
         assert after[name] == pytest.approx(value, rel=6e-3, nan_ok=True)
   (tmp_path / 'other.csv').write_text('a,b\n1,2\n')
-  with pytest.raises(ValueError, match='no table of the map'):
+  with pytest.raises(ValueError, match='not a table of the map'):
     rank_map.read_csv(tmp_path / 'other.csv')
 
 

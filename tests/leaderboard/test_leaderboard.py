@@ -123,7 +123,7 @@ def test_each_strength_has_the_same_budget_elsewhere():
 @pytest.mark.parametrize(
   ('otherwise', 'expected'),
   [
-    ({'method': {}}, r'mine\.yaml: method is no key of a leaderboard; did you mean methods\?'),
+    ({'method': {}}, r'mine\.yaml: method is not a key of a leaderboard; did you mean methods\?'),
     ({'methods': {'lp': {}}}, r'methods needs `none: \{\}`'),
     ({'regimes': {}}, 'regimes is empty'),
     ({'regimes': {'a': {'gin_files': BREAKOUT['gin_files']}}}, r'a\.returns is missing'),
@@ -134,12 +134,12 @@ def test_each_strength_has_the_same_budget_elsewhere():
     ({'methods': {'none': {}, 'a': {'strength': 'A.b'}}}, r'a needs both `strength` and `values`'),
     (
       {'methods': {'none': {}, 'a': {'together': ['b']}}},
-      r"together names 'b', which is no single",
+      r"together names 'b', not a single",
     ),
     ({'methods': {'none': {}, 'a': {'gin_file': []}}}, r'methods\.a\.gin_file is .* gin_files\?'),
     (
       {'methods': {'none': {'excluded': {'a': 'b'}}}},
-      r"none\.excluded names 'a', which is no regime",
+      r"none\.excluded names 'a', which is not a regime",
     ),
     ({'tuning': {'regime': {'breakout': BREAKOUT}}}, r'tuning\.regime must be one regime'),
     (

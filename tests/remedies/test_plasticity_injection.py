@@ -165,7 +165,7 @@ def test_training_through_an_injection_is_that_of_a_peer():
 )
 def test_what_it_can_not_act_with_is_refused_in_one_line(other, why):
   injection = PlasticityInjection()
-  said = rf'Remedies\.{{}} can not act together with Remedies\.{{}}: {why}.* Bind one of them'
+  said = rf'Remedies\.{{}} cannot be combined with Remedies\.{{}}: {why}.* Bind one of them'
   for names in (('a', 'b'), ('b', 'a')):
     with pytest.raises(ValueError, match=said.format(*names)):
       small_learners.make('DQN', dict(zip(names, (injection, other), strict=True)))

@@ -119,7 +119,7 @@ def test_any_two_act_together_or_one_line_says_why(remedies):
     if any(both.keys() <= bound.keys() for bound in traced):
       assert base.check_remedies(both) == both
       continue
-    said = r'^Remedies\.\w+ can not act together with Remedies\.\w+: .*\. Bind one of them'
+    said = r'^Remedies\.\w+ cannot be combined with Remedies\.\w+: .*\. Bind one of them'
     with pytest.raises(ValueError, match=said):
       base.check_remedies(both)
     refused += 1

@@ -163,7 +163,7 @@ def test_observations_are_drawn_by_their_kind():
   binary[0, 0, 0] = binary[0, 1, 1] = 1
   drawn = pictures.of_observation(binary)
   assert len(np.unique(drawn.reshape(-1, 3), axis=0)) == 3  # Two channels and the ground.
-  with pytest.raises(ValueError, match=r'shape \(4,\) are no images'):
+  with pytest.raises(ValueError, match=r'shape \(4,\) are not images'):
     pictures.of_observation(np.zeros(4))
 
 

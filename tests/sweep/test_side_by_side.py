@@ -112,7 +112,7 @@ def test_killed_it_ends_as_if_it_had_not_been(together, tmp_path):
   ('binding', 'expected'),
   [
     ('Agent.gamma = 0.5', r'Agent\.gamma is 0\.95 in .* and 0\.5 in .*numbers of Learner'),
-    ('Learner.penalty_weight = 0.0', 'can not train as one program: they differ in'),
+    ('Learner.penalty_weight = 0.0', 'cannot train as one program: they differ in'),
   ],
 )
 def test_other_differences_are_refused(binding, expected, tmp_path):

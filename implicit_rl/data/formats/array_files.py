@@ -30,7 +30,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   try:
     file = h5py.File(path, 'r')
   except OSError as error:
-    raise ValueError(f'{path} is no HDF5, .npz or .parquet file: {error}') from error
+    raise ValueError(f'{path} is not an HDF5, .npz or .parquet file: {error}') from error
   with file:
     return _known(path, file), dict(file.attrs)
 
@@ -59,7 +59,7 @@ def _read_parquet(path: pathlib.Path) -> dict[str, np.ndarray]:
     known = flat_arrays.names() & set(parquet.read_schema(path).names)
     table = parquet.read_table(path, columns=sorted(known))
   except pyarrow.ArrowInvalid as error:
-    raise ValueError(f'{path} is no Parquet file: {error}') from error
+    raise ValueError(f'{path} is not a Parquet file: {error}') from error
   return {name: _values(f'{path}: {name}', table[name]) for name in table.column_names}
 
 

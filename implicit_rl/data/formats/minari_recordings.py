@@ -113,7 +113,7 @@ class MinariRecording(recordings.Recording):
   def __init__(self, folder: str | os.PathLike):
     self._folder = pathlib.Path(folder)
     if not (self._folder / MINARI_FILE).is_file():
-      raise FileNotFoundError(f'{folder} holds no {MINARI_FILE}: it is no Minari dataset.')
+      raise FileNotFoundError(f'{folder} holds no {MINARI_FILE}: it is not a Minari dataset.')
     try:
       import minari
     except ImportError as error:
