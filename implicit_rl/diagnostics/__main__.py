@@ -24,12 +24,14 @@ def _parser() -> argparse.ArgumentParser:
     description='Measures trained runs, and judges rank, plasticity and values.',
     epilog=_EPILOG,
   )
-  parser.add_argument('runs', nargs='+', metavar='RUN', help='a --base_dir, or one above several')
+  parser.add_argument('runs', nargs='+', metavar='RUN', help='a --base_dir, or a parent of several')
   parser.add_argument(
-    '--checkpoint', default='all', help='all that were kept (default), newest, best or an iteration'
+    '--checkpoint', default='all', help='all (default), newest, best or an iteration'
   )
   parser.add_argument('--gin_files', action='append', default=[], help='added to the run’s record')
-  parser.add_argument('--gin_bindings', action='append', default=[], help='likewise, single lines')
+  parser.add_argument(
+    '--gin_bindings', action='append', default=[], help='gin lines added to the record'
+  )
   parser.add_argument('--output', metavar='PATH', help='a page (.html), or everything (.json)')
   return parser
 

@@ -17,11 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument('--output', type=pathlib.Path, required=True, help='directory of results')
   parser.add_argument('--seeds', type=int, default=5, help='runs for each configuration')
   parser.add_argument('--first_seed', type=int, default=10, help='seeds count up from here')
-  parser.add_argument('--processes', type=int, default=2, help='runs at a time')
+  parser.add_argument('--processes', type=int, default=2, help='parallel runs')
   parser.add_argument('--only', nargs='*', help='figures: names such as figure_2')
   parser.add_argument('--limit', type=int, help='map: run only that many cells')
-  parser.add_argument('--table', type=pathlib.Path, help='map: run nothing, draw this map.csv')
-  parser.add_argument('--draw_only', action='store_true', help='run nothing, draw what is there')
+  parser.add_argument('--table', type=pathlib.Path, help='map: only draw this map.csv')
+  parser.add_argument('--draw_only', action='store_true', help='only draw the existing runs')
   options = parser.parse_args(arguments)
   for name in ('seeds', 'processes'):
     if getattr(options, name) < 1:

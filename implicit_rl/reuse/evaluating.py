@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
   run_options.add(parser)
   parser.add_argument('--episodes', type=run_options.at_least_one, default=100)
   parser.add_argument(
-    '--epsilon', type=float, help='chance of a random action; default: Agent.epsilon_eval'
+    '--epsilon', type=float, help='probability of random actions; default: Agent.epsilon_eval'
   )
   parser.add_argument('--seed', type=int, help="of the episodes; default: the run's")
   parser.add_argument('--json', action='store_true', help='print everything as JSON')

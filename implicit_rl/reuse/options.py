@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     help='newest (default), best (the highest evaluation so far) or the number of an iteration',
   )
   parser.add_argument(
-    '--gin_bindings', action='append', default=[], help='added to the record, such as where data is'
+    '--gin_bindings', action='append', default=[], help='gin lines added to the record'
   )
 
 

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument('--per_second', type=run_options.at_least_one, default=15, help='pictures')
   parser.add_argument(
-    '--epsilon', type=float, help='chance of a random action; default: Agent.epsilon_eval'
+    '--epsilon', type=float, help='probability of random actions; default: Agent.epsilon_eval'
   )
   parser.add_argument('--seed', type=int, help="of the episodes; default: the run's")
   return parser

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     '--agents', nargs='+', choices=AGENTS, default=list(AGENTS), help='default: all'
   )
   parser.add_argument(
-    '--iterations', type=run_options.at_least_one, help='of each, in place of its own number'
+    '--iterations', type=run_options.at_least_one, help='of each agent; default: its own number'
   )
   options = parser.parse_args(arguments)
   output = pathlib.Path(options.output)

@@ -18,9 +18,9 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='implicit-rl sweep', description='Starts the runs of a YAML file on Ray.'
   )
-  parser.add_argument('--spec', required=True, help='the YAML file, as sweeps/minatar.yaml')
+  parser.add_argument('--spec', required=True, help='the YAML file, such as sweeps/minatar.yaml')
   parser.add_argument('--output', help='directory of the runs; runs/NAME by default')
-  parser.add_argument('--data_dir', help='as of run_experiment.py, for every run')
+  parser.add_argument('--data_dir', help='as in run_experiment.py, for every run')
   parser.add_argument(
     '--gin_bindings',
     action='append',
