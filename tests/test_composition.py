@@ -209,7 +209,7 @@ HEADS['rem'] = HEADS['qr-dqn']
   ('name', 'conservative'),
   cases(
     [(name, conservative) for name in LOSSES for conservative in (False, True)],
-    lambda name, conservative: name == 'qr-dqn' or not conservative,
+    lambda name, conservative: (name == 'qr-dqn') == conservative,
   ),
 )
 def test_derivatives_of_value_losses_compose(name, conservative):

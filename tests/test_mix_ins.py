@@ -116,13 +116,8 @@ ALL_AT_ONCE = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'gin_file',
-  [
-    'minatar/online_dqn.gin',
-    pytest.param('mujoco/online_sac.gin', marks=pytest.mark.exhaustive),
-  ],
-)
+@pytest.mark.parametrize('gin_file', ['minatar/online_dqn.gin', 'mujoco/online_sac.gin'])
+@pytest.mark.exhaustive
 def test_mix_ins_combine_in_a_run(gin_file, tmp_path):
   mix_ins = [*ALL_AT_ONCE, 'losses/hl_gauss.gin', 'losses/munchausen.gin']
   if 'mujoco' in gin_file:
@@ -135,6 +130,7 @@ def test_mix_ins_combine_in_a_run(gin_file, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_simbas_policy_and_critics_train(tmp_path):
   files = [f'gin_configs/{name}.gin' for name in ('mujoco/online_sac', 'networks/simba')]
   sizes = {'SimBaActorCritic.actor_width': 8, 'SimBaActorCritic.critic_width': 8}

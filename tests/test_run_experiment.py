@@ -38,14 +38,11 @@ def test_every_gin_file_is_read():
     assert agent.lower().removeprefix('continuous') == f'{name}agent'
 
 
-# Most kinds of agents once, and each environment.
+# Each environment, and both sources of data.
 RUN = [
   f'gin_configs/{name}.gin'
   for name in (
-    'minatar/offline_rainbow',
-    'minatar/offline_cql',
     'minatar/offline_fqe',
-    'minatar/offline_rem',
     'minatar/online_dqn',
     'atari/offline_c51',
     'mujoco/offline_cql',
@@ -424,6 +421,7 @@ def test_a_run_may_go_without_evaluation(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_atari_resumed_equals_uninterrupted(tmp_path):
   """The emulator is seeded afresh for each evaluation, so a resumed run plays the same games."""
   settings = {'OfflineRunner.max_steps_per_episode': 40, 'Agent.batch_size': 4}

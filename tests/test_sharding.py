@@ -182,6 +182,7 @@ def on_two_hosts(command, **more):
   return [(*host.communicate(timeout=300), host.returncode) for host in hosts]
 
 
+@pytest.mark.exhaustive
 def test_two_processes_do_what_one_does_and_agree_before():
   for out, err, code in on_two_hosts(lambda at, host: [sys.executable, '-c', TWO, at, str(host)]):
     assert code == 0 and out.endswith('equal\n'), err[-3000:]

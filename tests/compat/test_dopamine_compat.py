@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -163,6 +164,7 @@ def test_an_installed_baselines_is_left_alone(tmp_path):
   assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.exhaustive
 def test_our_gin_names_are_unambiguous_beside_dopamine():
   result = run_python("""
     from implicit_rl.environments import atari, minatar

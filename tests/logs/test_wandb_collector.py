@@ -58,6 +58,7 @@ def written(base_dir, count):
 
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning:wandb.*')
+@pytest.mark.exhaustive
 def test_one_gin_line_sends_every_row(tmp_path):
   experiment.parse_gin(
     [str(ROOT / 'gin_configs/minatar/offline_dqn.gin')],

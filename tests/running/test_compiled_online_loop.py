@@ -14,6 +14,7 @@ from implicit_rl.data.replay.device_replay import DeviceReplay
 from implicit_rl.environments.minatar import MinAtarEnvironment
 from implicit_rl.networks import MLP
 from implicit_rl.running.compiled_online_loop import OnlineLoop
+from tests.cases import cases
 
 E = 4
 
@@ -60,7 +61,7 @@ def one_by_one(loop, turns):
     yield report.sums.means(), report.turns
 
 
-@pytest.mark.parametrize('prioritized', [False, True])
+@pytest.mark.parametrize('prioritized', cases(((one,) for one in [False, True]), bool))
 def test_counts_stores_and_reports_what_happened(prioritized):
   agent, loop = make(n=0.3, prioritized=prioritized)
   reports = list(one_by_one(loop, 80))

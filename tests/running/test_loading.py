@@ -13,7 +13,6 @@ from gin import config as gin_config
 import implicit_rl
 from implicit_rl import networks
 from implicit_rl.logs import checkpoints, jsonl
-from tests.cases import cases
 from tests.command_line import MINATAR_REPLAY, MUJOCO, MUJOCO_REPLAY, ONLINE, ROOT, run
 
 MINATAR = 'gin_configs/minatar/offline_dqn.gin'
@@ -107,9 +106,8 @@ def test_a_loaded_agent_acts_and_goes_on_training(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'path', cases(((path,) for path in ONLINE_PATHS), lambda path: path == 'on the host')
-)
+@pytest.mark.parametrize('path', ONLINE_PATHS)
+@pytest.mark.exhaustive
 def test_an_online_run_measures_on_the_replay_of_its_checkpoint(path, tmp_path):
   gin_file, bindings = ONLINE_PATHS[path]
   logged = run(tmp_path / 'run', gin_file, **(bindings | {'OnlineRunner.num_iterations': 2}))

@@ -67,7 +67,8 @@ def test_resumed_equals_uninterrupted(gin_file, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, *logs)
 
 
-@pytest.mark.parametrize('exported', [True, pytest.param(False, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize('exported', [False, True])
+@pytest.mark.exhaustive
 def test_the_logged_replay_is_a_dataset_that_agents_train_on(tmp_path, exported):
   steps = {'OnlineRunner.num_iterations': 3, 'OnlineRunner.training_steps': 40}
   if exported:
@@ -115,9 +116,8 @@ def test_the_logged_replay_is_a_dataset_that_agents_train_on(tmp_path, exported)
   assert row['updates'] == 2
 
 
-@pytest.mark.parametrize(
-  'replay', ['PrioritizedReplay', pytest.param('OnlineReplay', marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize('replay', ['PrioritizedReplay', 'OnlineReplay'])
+@pytest.mark.exhaustive
 def test_minatar_trains_from_a_replay_in_host_memory(replay, tmp_path):
   """Step by step; stopped after an iteration, it goes on as the run that never was."""
   settings = {'Agent.source': f'@{replay}', 'OnlineReplay.capacity': 100}
