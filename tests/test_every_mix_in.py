@@ -5,7 +5,7 @@ MinAtar each is trained alone. Elsewhere those that go together share a program,
 for each takes ten times as long (`make test-all` does): what a setting can get wrong is how the
 learner's state travels through its loop, and that is one for all. So `make test` has one group for
 each setting, with a remedy of each kind. A mix-in that excludes another, such as two activations,
-is in a group of its own.
+is in a group of its own. Seeds that train as one vmapped program share the groups.
 """
 
 import dataclasses
@@ -16,16 +16,20 @@ import shutil
 
 import gin
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from implicit_rl import environments
 from implicit_rl.data.sources import tfds_replay
-from implicit_rl.logs import checkpoints
+from implicit_rl.logs import checkpoints, running_means
 from implicit_rl.running import compiled_online_loop, experiment
+from implicit_rl.running.vmapped_agents import VmappedAgents
+from implicit_rl.running.vmapped_loops import VmappedLoops
 from tests.cases import cases
 from tests.command_line import MINATAR_REPLAY, OFFLINE, ONLINE, ROOT, run
 from tests.faults import processes
+from tests.same_end import assert_same_end
 
 KINDS = ('remedies', 'penalties', 'losses', 'networks', 'normalisation', 'optimizers')
 MIX_INS = [
@@ -175,8 +179,8 @@ class Trained:
       self.agent = made(actions, *shape, seed=seed)
       environment = environments.minatar.MinAtarEnvironment(seed=0)
       self.loop = compiled_online_loop.OnlineLoop(self.agent, environment)
-    else:  # What an agent tells its source is the same for all of them.
-      told = lambda return_to_go=False, **told: source
+    else:  # But for the seed, what an agent tells its source is the same for all of them.
+      told = lambda seed, return_to_go=False, **told: source.with_seed(seed)
       self.agent = made(actions, *shape, told, seed=seed)
 
   def train(self):
@@ -184,6 +188,18 @@ class Trained:
     if self.loop is None:
       return self.agent.train(2)
     return self.loop.run(8 if self.agent.updates else 16).sums.means()
+
+  @property
+  def state(self):
+    """All that training changes."""
+    return self.agent.state if self.loop is None else self.loop.state
+
+  def become(self, other, state):
+    """Goes on as another seed from a state of it, with the programs that are compiled already."""
+    if self.loop is None:
+      self.agent.state, self.agent.source = state, other.agent.source
+    else:
+      self.loop.keys, self.loop.state = other.loop.keys, state
 
   def save(self, directory):
     bundle = {'agent': self.agent.bundle_and_checkpoint('', 0)}
@@ -303,6 +319,39 @@ def check_together(setting, mix_ins, make, tmp_path):
     assert any(type(remedy).__name__ in metric for metric in metrics), name
   bound = [name for name in mix_ins if name in REMEDIES and name != 'penalties/lp']
   assert len(agent.learner.remedies) == len(bound)
+
+
+def train_together(seeds):
+  """`Trained.train` of several seeds in one vmapped program; returns what each reports."""
+  if seeds[0].loop is None:
+    reports = [running_means.RunningMeans() for _ in seeds]
+    VmappedAgents([one.agent for one in seeds]).train(2, lambda updates: None, reports)
+    return [report.means() for report in reports]
+  reports = [compiled_online_loop.LoopReport() for _ in seeds]
+  VmappedLoops([one.loop for one in seeds]).run(16, lambda steps: None, reports)
+  return [report.sums.means() for report in reports]
+
+
+VMAPPED = [
+  (setting, group) for setting in LEFT_OUT for group in GROUPS if applicable(setting, group)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('cpu_kernels')
+@pytest.mark.parametrize(
+  'setting, group', cases(VMAPPED, lambda *one: one == ('offline MinAtar', 'gelu'))
+)
+def test_vmapped_seeds_of_a_group_are_separate_ones(setting, group, make):
+  seeds = [make(setting, applicable(setting, group), seed=seed) for seed in (1, 2)]
+  starts = [jax.tree.map(np.array, one.state) for one in seeds]
+  reports = train_together(seeds)
+  ends = [jax.tree.map(np.array, one.state) for one in seeds]
+  for one, start, end, report in zip(seeds, starts, ends, reports, strict=True):
+    seeds[0].become(one, jax.tree.map(jnp.array, start))
+    assert report == pytest.approx(seeds[0].train(), rel=1e-4, abs=1e-6)
+    assert_same_end(end, jax.tree.map(np.array, seeds[0].state), start)
+  assert reports[0] != reports[1]
 
 
 def test_the_groups_hold_every_mix_in():

@@ -25,6 +25,7 @@ from implicit_rl.running import configurables
 from tests.cases import cases
 from tests.command_line import ROOT
 from tests.remedies import setting as settings
+from tests.same_end import assert_same_end
 
 VALUE_AGENTS = {
   'DQN': dqn.DQNAgent,
@@ -129,6 +130,9 @@ ACTS = {
   'HeadReset': {'period': 3},
   'ReDo': {'period': 4, 'threshold': 0.9},
   'ReGraMa': {'period': 4, 'threshold': 0.9},
+  'MagnitudePruning': {'period': 3, 'begin': 0, 'end': 4},
+  'ContinualBackprop': {'rate': 1.0, 'maturity': 0},
+  'CChain': {'warm_up': 3},
 }
 
 
@@ -148,9 +152,9 @@ def test_seeds_side_by_side_are_separate_seeds(kind, files):
     else 'operations without'
   )
   remedies = {
-    name: dataclasses.replace(one, **ACTS.get(type(one).__name__, {'period': 3}))
-    if hasattr(one, 'period')
-    else one
+    name: dataclasses.replace(
+      one, **ACTS.get(type(one).__name__, {'period': 3} if hasattr(one, 'period') else {})
+    )
     for name, one in bound_remedies().items()
     if kind_of(name, one) == kind
   }
@@ -165,8 +169,11 @@ def test_seeds_side_by_side_are_separate_seeds(kind, files):
   together, info = learner.over_seeds(2).update_many(
     stack(starts), stack([stack(own) for own in batches], axis=1)
   )
-  for number in range(2):
+  for number, start in enumerate(jax.tree.map(np.array, starts)):
     state, own = learner.update_many(starts[number], stack(batches[number]))
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-    jax.tree.map(close, jax.tree.map(lambda x, n=number: x[n], together), state)
-    jax.tree.map(close, {k: v[:, number] for k, v in info.metrics.items()}, dict(own.metrics))
+    end = jax.tree.map(lambda x, n=number: np.array(x[n]), together)
+    assert_same_end(end, jax.tree.map(np.array, state), start)
+    for name, values in own.metrics.items():
+      np.testing.assert_allclose(
+        info.metrics[name][:, number], values, rtol=1e-4, atol=1e-6, err_msg=name
+      )
