@@ -25,11 +25,11 @@ def rounds(gin_files: list[str], bindings: list[str], updates: int, count: int) 
   experiment.parse_gin(gin_files, bindings, None)
   with tempfile.TemporaryDirectory() as base_dir:
     agent = experiment.create_runner(base_dir, 0)._agent
-  batches, waited = agent._batches, 0.0
+  drawn, waited = agent._drawn, 0.0
 
-  def timed(num_updates: int, chunk: int):
+  def timed(data, num_updates: int, chunk: int):
     nonlocal waited
-    source = batches(num_updates, chunk)
+    source = drawn(data, num_updates, chunk)
     while True:
       began = time.perf_counter()
       batch = next(source, None)
@@ -38,7 +38,7 @@ def rounds(gin_files: list[str], bindings: list[str], updates: int, count: int) 
         return
       yield batch
 
-  agent._batches = timed
+  agent._drawn = timed
   agent.train(updates)  # Compiles.
   taken: dict[str, list[float]] = {'training': [], 'sampling': [], 'waiting': [], 'wall': []}
   for _ in range(count):

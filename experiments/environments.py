@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
+import run_flags
 from absl import app, flags
 
 from implicit_rl.analysis import runs, tables
@@ -133,25 +134,21 @@ def table(rows: pd.DataFrame) -> str:
 
 def main(argv: Sequence[str]) -> None:
   """Runs what is left, and reports."""
-  output = pathlib.Path(FLAGS.output)
+  output = run_flags.folder(FLAGS.output)
   if argv[1:] not in ([], ['report']):
     raise SystemExit(f'environments: unknown step {" ".join(argv[1:])}; there is report')
+  seeds = SEEDS[:1] if FLAGS.quick else SEEDS
+  planned = [run for run in RUNS if run.seed in seeds and run.task in (FLAGS.tasks or FILES)]
   try:
-    for run in RUNS if not argv[1:] else ():
-      if FLAGS.tasks and run.task not in FLAGS.tasks:
-        continue
-      planned = job(run, output)
-      if not planned.finished:
-        parallel_runs.run(planned)
-      if not planned.finished:
-        raise SystemExit('Stopped. Run the same command again to resume.')
+    for phase in ('online', 'offline') if not argv[1:] else ():
+      jobs = [job(run, output) for run in planned if run.phase == phase]
+      parallel_runs.run_all(run_flags.chosen(jobs), processes=FLAGS.processes)
   except (OSError, ValueError) as error:
     raise SystemExit(f'environments: {error}') from error
   report(output, pathlib.Path(FLAGS.results or output / 'report'))
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', 'runs/environments', 'Directory for the runs.')
-  flags.DEFINE_string('results', None, 'Where report reads and writes; OUTPUT/report by default.')
+  run_flags.define('environments', processes=1)
   flags.DEFINE_list('tasks', [], 'Only these tasks; by default all.')
   app.run(main)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import minatar_offline_report as minatar_report
+import run_flags
 from absl import app, flags
 
 from implicit_rl.analysis import style
@@ -136,7 +137,8 @@ def make_replays(output: pathlib.Path) -> None:
     replay = folder / f'{game}.npz'
     common = [f'--game={game}', f'--replay={replay}']
     if not replay.exists():
-      subprocess.run([sys.executable, script, 'train', *common], check=True)
+      train = [*common, *['--steps=8000'] * FLAGS.quick]
+      subprocess.run([sys.executable, script, 'train', *train], check=True)
     if not (folder / 'minatar_checkpoints_ordered' / f'{game}_run_1').exists():
       write = [*common, '--fraction=1', f'--output={folder}']
       subprocess.run([sys.executable, script, 'write', *write], check=True)
@@ -171,7 +173,7 @@ def main(argv: Sequence[str]) -> None:
     raise SystemExit(
       f'minatar_offline: no step {", ".join(unknown)}; there are {", ".join((*steps, "centred"))}'
     )
-  output, chosen = pathlib.Path(FLAGS.output), argv[1:] or steps
+  output, chosen = run_flags.folder(FLAGS.output), argv[1:] or steps
   if 'replays' in chosen:
     make_replays(output)
   plan = [*SEARCH * ('search' in chosen), *GRID * ('grid' in chosen)]
@@ -180,7 +182,7 @@ def main(argv: Sequence[str]) -> None:
   if plan:
     try:
       parallel_runs.run_all(
-        [job(run, output) for run in plan],
+        run_flags.chosen([job(run, output) for run in plan]),
         processes=FLAGS.processes,
         compilation_cache=output / 'compiled',
       )
@@ -194,8 +196,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', 'runs/minatar_offline', 'Directory for the replays and the runs.')
-  flags.DEFINE_string('results', None, 'Where report reads and writes; OUTPUT/report by default.')
+  run_flags.define('minatar_offline')
   flags.DEFINE_list('games', list(GAMES), 'Only these games.')
-  flags.DEFINE_integer('processes', None, 'Runs at once; by default one a core.', lower_bound=1)
   app.run(main)

@@ -2,6 +2,7 @@
 
     python experiments/minatar_online.py    (runs, then draws; goes on where it stopped)
     python experiments/minatar_online.py report --results=docs/results/minatar_online
+    python experiments/minatar_online.py --quick    (shows in minutes that everything works)
 
 `run` does what is left of the runs, `report` collects the rows of those that have begun, or takes
 what is kept in --results where there is no run, and draws them. Run it from the repository's root.
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
+import run_flags
 from absl import app, flags
 
 from implicit_rl.analysis import curves, runs, style, tables
@@ -149,11 +151,11 @@ def main(argv: Sequence[str]) -> None:
   unknown = set(argv[1:]) - {'run', 'report'}
   if unknown:
     raise SystemExit(f'minatar_online: no step {", ".join(unknown)}; there are run and report.')
-  output, chosen = pathlib.Path(FLAGS.output), argv[1:] or ('run', 'report')
+  output, chosen = run_flags.folder(FLAGS.output), argv[1:] or ('run', 'report')
   if 'run' in chosen:
     try:
       parallel_runs.run_all(
-        [job(run, output) for run in RUNS],
+        run_flags.chosen([job(run, output) for run in RUNS if run.game in FLAGS.games]),
         processes=FLAGS.processes,
         compilation_cache=output / 'compiled',
       )
@@ -164,7 +166,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', 'runs/minatar_online', 'Directory for the runs.')
-  flags.DEFINE_string('results', None, 'Where report reads and writes; OUTPUT/report by default.')
-  flags.DEFINE_integer('processes', None, 'Runs at once; by default one a core.', lower_bound=1)
+  run_flags.define('minatar_online')
+  flags.DEFINE_list('games', list(GAMES), 'Only these games.')
   app.run(main)

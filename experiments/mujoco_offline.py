@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import mujoco_online
+import run_flags
 from absl import app, flags
 
 from implicit_rl.analysis import curves, style, tables
@@ -109,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
   unknown = set(argv[1:]) - set(steps)
   if unknown:
     raise SystemExit(f'mujoco_offline: no step {", ".join(unknown)}; there are {", ".join(steps)}')
-  output, replays = pathlib.Path(FLAGS.output), pathlib.Path(FLAGS.replays)
+  output, replays = map(run_flags.folder, (FLAGS.output, FLAGS.replays))
   chosen = argv[1:] or steps
   planned = [run for run in RUNS if not FLAGS.tasks or run.task in FLAGS.tasks]
   needed = [run for run in mujoco_online.LEARNS if run.task in {run.task for run in planned}]
@@ -117,9 +118,10 @@ def main(argv: Sequence[str]) -> None:
   settings = {'processes': FLAGS.processes, 'compilation_cache': output / 'compiled'}
   try:
     if jobs:
-      parallel_runs.run_all(jobs, **settings)
+      parallel_runs.run_all(run_flags.chosen(jobs), **settings)
     if 'run' in chosen:
-      parallel_runs.run_all([job(run, output, replays) for run in planned], **settings)
+      jobs = [job(run, output, replays) for run in planned]
+      parallel_runs.run_all(run_flags.chosen(jobs), **settings)
   except (OSError, ValueError) as error:
     raise SystemExit(f'mujoco_offline: {error}') from error
   if 'report' in chosen:
@@ -127,9 +129,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', 'runs/mujoco_offline', 'Directory for the runs.')
+  run_flags.define('mujoco_offline')
   flags.DEFINE_string('replays', 'runs/mujoco_online', "Directory of mujoco_online.py's runs.")
-  flags.DEFINE_string('results', None, 'Where report reads and writes; OUTPUT/report by default.')
   flags.DEFINE_list('tasks', [], 'Only these tasks; by default all.')
-  flags.DEFINE_integer('processes', None, 'Runs at once; by default one a core.', lower_bound=1)
   app.run(main)

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
+import run_flags
 from absl import app, flags
 
 from implicit_rl.analysis import curves, runs, style, tables
@@ -201,12 +202,14 @@ def main(argv: Sequence[str]) -> None:
   unknown = set(argv[1:]) - {'run', 'report'}
   if unknown:
     raise SystemExit(f'mujoco_online: no step {", ".join(unknown)}; there are run and report.')
-  output, chosen = pathlib.Path(FLAGS.output), argv[1:] or ('run', 'report')
+  output, chosen = run_flags.folder(FLAGS.output), argv[1:] or ('run', 'report')
   if 'run' in chosen:
     planned = [(run, output) for run in RUNS] + [(run, output / 'long') for run in LONG]
     try:
       parallel_runs.run_all(
-        [job(run, place) for run, place in planned if not FLAGS.tasks or run.task in FLAGS.tasks],
+        run_flags.chosen(
+          [job(run, at) for run, at in planned if not FLAGS.tasks or run.task in FLAGS.tasks]
+        ),
         processes=FLAGS.processes,
         compilation_cache=output / 'compiled',
       )
@@ -217,8 +220,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', 'runs/mujoco_online', 'Directory for the runs.')
-  flags.DEFINE_string('results', None, 'Where report reads and writes; OUTPUT/report by default.')
+  run_flags.define('mujoco_online')
   flags.DEFINE_list('tasks', [], 'Only these tasks; by default all.')
-  flags.DEFINE_integer('processes', None, 'Runs at once; by default one a core.', lower_bound=1)
   app.run(main)

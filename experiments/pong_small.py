@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import run_flags
 from absl import app, flags
 
 from implicit_rl.analysis import curves, runs, style, tables
@@ -130,14 +131,14 @@ def main(argv: Sequence[str]) -> None:
     raise SystemExit(
       f'pong_small: no step {", ".join(unknown)}; steps are online, offline, report.'
     )
-  folder, chosen = pathlib.Path(FLAGS.output), argv[1:] or [*steps, 'report']
+  folder, chosen = run_flags.folder(FLAGS.output), argv[1:] or [*steps, 'report']
   scale = Scale(FLAGS.steps, FLAGS.updates, FLAGS.evaluation_steps)
   jobs = {run: job(run, folder, scale) for run in RUNS}
   for step, todo in steps.items():
     if step in chosen:
       try:
         parallel_runs.run_all(
-          [jobs[run] for run in todo],
+          run_flags.chosen([jobs[run] for run in todo]),
           processes=FLAGS.processes,
           compilation_cache=folder / 'compiled',
         )
@@ -148,8 +149,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', 'runs/pong_small', 'Directory for the runs and the log.')
-  flags.DEFINE_string('results', None, 'Where report reads and writes; OUTPUT/report by default.')
+  run_flags.define('pong_small')
   default = Scale()
   flags.DEFINE_integer('steps', default.steps, 'Environment steps of an online run.')
   flags.DEFINE_integer('updates', default.updates, 'Gradient updates of an offline run.')
@@ -158,5 +158,4 @@ if __name__ == '__main__':
     default.evaluation_steps,
     'Environment steps of an evaluation at the least; games are played to their end.',
   )
-  flags.DEFINE_integer('processes', None, 'Runs at once; by default one a core.', lower_bound=1)
   app.run(main)

@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Sequence
 
 import pandas as pd
+import run_flags
 from absl import app, flags
 
 from implicit_rl import regimes
@@ -169,7 +170,7 @@ def main(argv: Sequence[str]) -> None:
   """Runs, then reports; with `report`, reports alone."""
   if argv[1:] not in ([], ['report']):
     raise SystemExit(f'regimes: no step {" ".join(argv[1:])}; there is report.')
-  output = pathlib.Path(FLAGS.output)
+  output = run_flags.folder(FLAGS.output)
   try:
     chosen = [regimes.find(name) for name in FLAGS.regimes] or regimes.REGIMES
     if not argv[1:]:
@@ -179,18 +180,17 @@ def main(argv: Sequence[str]) -> None:
         print(f'--replays: no {FLAGS.replays}, so {", ".join(left_out)} are left out.')
       planned = [job for pair in order(chosen) for job in jobs(*pair, output, FLAGS.replays)]
       cache = output / 'compiled'
+      planned = run_flags.chosen(planned)
       parallel_runs.run_all(planned, processes=FLAGS.processes, compilation_cache=cache)
-    report(output, pathlib.Path(FLAGS.results or output))
+    report(output, pathlib.Path(FLAGS.results or output / 'report'))
   except (OSError, ValueError) as error:
     raise SystemExit(f'regimes: {error}') from error
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', 'runs/regimes', 'Directory for the runs.')
-  flags.DEFINE_string('results', None, 'Where rows.csv is written and read; OUTPUT by default.')
+  run_flags.define('regimes', processes=1)
   flags.DEFINE_list('regimes', [], 'Only these regimes.')
   flags.DEFINE_string(
     'replays', REPLAYS, 'Replays that experiments/minatar_offline.py made; some regimes need them.'
   )
-  flags.DEFINE_integer('processes', 1, 'Runs at once.', lower_bound=1)
   app.run(main)

@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument('--first_seed', type=int, default=10, help='seeds count up from here')
   parser.add_argument('--processes', type=int, default=2, help='parallel runs')
   parser.add_argument('--only', nargs='*', help='figures: names such as figure_2')
+  parser.add_argument('--rows', type=int, help='figures: end runs after that many measured rows')
   parser.add_argument('--limit', type=int, help='map: run only that many cells')
   parser.add_argument('--table', type=pathlib.Path, help='map: only draw this map.csv')
   parser.add_argument('--draw_only', action='store_true', help='only draw the existing runs')
@@ -29,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   unknown = set(options.only or ()) - set(experiments.FIGURES)
   if unknown:
     parser.error(f'Unknown figures {sorted(unknown)}; known: {", ".join(experiments.FIGURES)}.')
-  if options.limit is not None and options.limit < 1:
-    parser.error('--limit must be at least 1.')
+  for name in ('limit', 'rows'):
+    if getattr(options, name) is not None and getattr(options, name) < 1:
+      parser.error(f'--{name} must be at least 1.')
   seeds = range(options.first_seed, options.first_seed + options.seeds)
   try:
     options.output.mkdir(parents=True, exist_ok=True)
@@ -45,6 +47,8 @@ def _say(line: str) -> None:
 
 def _figures(options: argparse.Namespace, seeds: Sequence[int]) -> int:
   chosen = {n: f for n, f in experiments.FIGURES.items() if not options.only or n in options.only}
+  if options.rows:
+    chosen = {name: experiments.shortened(figure, options.rows) for name, figure in chosen.items()}
   configs = [config for figure in chosen.values() for config in figure.variants.values()]
   if not options.draw_only:
     configs.sort(key=runs.cost, reverse=True)  # Long runs first, so that no process ends alone.

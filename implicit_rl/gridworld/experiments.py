@@ -106,6 +106,16 @@ FIGURES = {
   ),
 }
 
+
+def shortened(figure: Figure, rows: int) -> Figure:
+  """Returns a figure whose runs end after `rows` rows of measures beside the initial one."""
+  shorter = {
+    name: replace(config, iterations=rows * config.log_every)
+    for name, config in figure.variants.items()
+  }
+  return figure._replace(variants=shorter)
+
+
 # The map. A cell is a configuration; all use MAP_UPDATES gradient steps.
 _DATA: Axis = {
   'uniform 500': {'data_size': 500},

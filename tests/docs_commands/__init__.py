@@ -1,0 +1,1 @@
+"""The commands and the Python of README, CONTRIBUTING.md and docs/."""
