@@ -48,8 +48,10 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 # JAX makes a context for each program that it lowers: 5 of the 7 ms that a small one takes, and the
 # tests lower some 50,000. Here the programs of a file share one.
 mlir.make_ir_context = functools.cache(mlir.make_ir_context)
-# What the imports left is never garbage: without it a full collection takes a tenth of a second.
+# A full collection takes a fifth of a second, and comes often while programs are traced: a tenth of
+# the tests' time. Young garbage is collected as ever.
 gc.freeze()
+gc.set_threshold(5000, 20, 1000)
 
 
 def pytest_collection_modifyitems(items):

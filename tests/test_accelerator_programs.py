@@ -11,8 +11,6 @@ from implicit_rl.running.vmapped_loops import VmappedLoops
 from tests.running.test_compiled_online_loop import make
 from tests.test_programs import ATARI, MINATAR, operations, prepare
 
-PLATFORMS = ('cuda', 'tpu')
-
 
 def scan_of_updates(kind):
   """K updates of a learner with the penalty, and what they are called with."""
@@ -68,7 +66,7 @@ def check(function, arguments, platform):
     assert not found[work, False], work
 
 
-@pytest.mark.parametrize('platform', PLATFORMS)
+@pytest.mark.parametrize('platform', ['cuda', pytest.param('tpu', marks=pytest.mark.exhaustive)])
 def test_all_work_stands_in_one_loop_that_asks_nothing_of_the_host(program, platform):
   check(*program, platform)
 

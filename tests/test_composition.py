@@ -209,7 +209,9 @@ HEADS['rem'] = HEADS['qr-dqn']
   ('name', 'conservative'),
   cases(
     [(name, conservative) for name in LOSSES for conservative in (False, True)],
-    lambda name, conservative: (name == 'qr-dqn') == conservative,
+    lambda name, conservative: (
+      (name in ('dqn', 'c51', 'rem') and not conservative) or (name == 'qr-dqn' and conservative)
+    ),
   ),
 )
 def test_derivatives_of_value_losses_compose(name, conservative):

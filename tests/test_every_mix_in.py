@@ -1,10 +1,10 @@
 """Every shipped mix-in acts, reports and resumes bit for bit, in every setting.
 
-A mix-in is a file of the folders KINDS below gin_configs; a new one is found by itself. Offline on
-MinAtar each is trained alone. Elsewhere those that go together share a program, since compiling one
-for each takes ten times as long (`make test-all` does): what a setting can get wrong is how the
-learner's state travels through its loop, and that is one for all. So `make test` has one group for
-each setting, with a remedy of each kind. A mix-in that excludes another, such as two activations,
+A mix-in is a file of the folders KINDS below gin_configs; a new one is found by itself. `make test`
+trains each remedy alone offline on MinAtar, and a remedy of each kind together online. `make
+test-all` trains each mix-in alone in every setting, and in groups whose members share a program:
+what a setting can get wrong is how the learner's state travels through its loop, and that is one
+for all. A mix-in that excludes another, such as two activations,
 is in a group of its own. Seeds that train as one vmapped program share the groups.
 """
 
@@ -262,7 +262,10 @@ def resumed(make, setting, mix_ins, directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('mix_in', [x for x in MIX_INS if x not in LEFT_OUT['offline MinAtar']])
+@pytest.mark.parametrize(
+  'mix_in',
+  cases(((x,) for x in MIX_INS if x not in LEFT_OUT['offline MinAtar']), REMEDIES.__contains__),
+)
 def test_each_alone_acts_reports_and_resumes(mix_in, make, plain, tmp_path):
   agent, metrics = resumed(make, 'offline MinAtar', [mix_in], tmp_path)
   # On Pong, without rewards in a batch, products of tanh may have one that underflows.
@@ -291,7 +294,9 @@ CASES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('setting, group', cases(CASES, lambda setting, group: group == 'kinds'))
+@pytest.mark.parametrize(
+  'setting, group', cases(CASES, lambda *one: one == ('online MinAtar', 'kinds'))
+)
 def test_a_group_acts_reports_and_resumes(setting, group, make, tmp_path):
   check_together(setting, applicable(setting, group), make, tmp_path)
 
@@ -337,11 +342,10 @@ VMAPPED = [
 ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.usefixtures('cpu_kernels')
-@pytest.mark.parametrize(
-  'setting, group', cases(VMAPPED, lambda *one: one == ('offline MinAtar', 'gelu'))
-)
+@pytest.mark.parametrize('setting, group', VMAPPED)
 def test_vmapped_seeds_of_a_group_are_separate_ones(setting, group, make):
   seeds = [make(setting, applicable(setting, group), seed=seed) for seed in (1, 2)]
   starts = [jax.tree.map(np.array, one.state) for one in seeds]
@@ -380,7 +384,8 @@ RUNS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', cases(((kind,) for kind in RUNS), 'offline'.__eq__))
+@pytest.mark.parametrize('kind', RUNS)
+@pytest.mark.exhaustive
 def test_a_run_of_all_remedies_is_resumed_as_if_never_interrupted(kind, tmp_path):
   """The command line, killed in its second iteration: one run with nearly every remedy."""
   experiment_file, bindings = RUNS[kind]

@@ -1,6 +1,7 @@
 """Networks: shapes, named features, and equality with Flax's and Dopamine's own."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from flax import linen as nn
 from implicit_rl import networks
 from implicit_rl.cpu import conv
 from implicit_rl.heads import QHead
+from tests.cases import cases
 from tests.dopamine_parameters import as_dopamines
 
 KEY = jax.random.PRNGKey(0)
@@ -182,20 +184,26 @@ def test_a_policys_hidden_layers_are_its_own():
   assert tuple(actor.layers) == ('actor_hidden/Dense_0', 'actor_hidden/Dense_1')
 
 
-@pytest.mark.parametrize('name', NETWORKS)
-@pytest.mark.parametrize('layer_norm', [False, True])
+ACTIVATIONS = [
+  ('tanh', np.tanh),
+  ('gelu', lambda x: 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))),
+  ('linear', lambda x: x),
+  ('elu', lambda x: np.where(x > 0, x, np.expm1(x))),
+  ('leaky_relu', lambda x: np.where(x > 0, x, 0.01 * x)),
+  ('crelu', lambda x: np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], axis=-1)),
+  ('fourier', lambda x: np.concatenate([np.sin(x), np.cos(x)], axis=-1)),
+  ('hadamard', lambda x: np.prod([np.tanh(half) for half in np.split(x, 2, axis=-1)], axis=0)),
+]
+
+
 @pytest.mark.parametrize(
-  ('activation', 'expected'),
-  [
-    ('tanh', np.tanh),
-    ('gelu', lambda x: 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))),
-    ('linear', lambda x: x),
-    ('elu', lambda x: np.where(x > 0, x, np.expm1(x))),
-    ('leaky_relu', lambda x: np.where(x > 0, x, 0.01 * x)),
-    ('crelu', lambda x: np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], axis=-1)),
-    ('fourier', lambda x: np.concatenate([np.sin(x), np.cos(x)], axis=-1)),
-    ('hadamard', lambda x: np.prod([np.tanh(half) for half in np.split(x, 2, axis=-1)], axis=0)),
-  ],
+  ('name', 'layer_norm', 'activation', 'expected'),
+  cases(
+    [(*one, *two) for one in itertools.product(NETWORKS, [False, True]) for two in ACTIVATIONS],
+    lambda name, layer_norm, activation, _: (
+      (name == 'MLP' and not layer_norm) or (activation == 'crelu' and name != 'NatureCNN')
+    ),
+  ),
 )
 def test_every_hidden_layer_has_the_chosen_activation(name, layer_norm, activation, expected):
   network, params, states = made(name, activation=activation, layer_norm=layer_norm)
@@ -224,7 +232,9 @@ def test_layers_that_nothing_reads_cost_nothing():
   assert cost(values) == cost(plain)
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize(
+  'name', cases(((one,) for one in NETWORKS), ('MinAtarCNN', 'MLP').__contains__)
+)
 @pytest.mark.parametrize(
   'dtype', ['bfloat16', pytest.param(jnp.float16, marks=pytest.mark.exhaustive)]
 )

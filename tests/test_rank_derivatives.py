@@ -5,6 +5,7 @@ A Hessian-vector product's reference is the central difference of the gradient i
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from implicit_rl import rank
+from tests.cases import cases
 from tests.test_rank import DEGENERATE, SCALARS, name_of
 
 SHAPES = [(2, 2), (3, 5), (5, 3), (6, 8), (12, 12), (32, 40), (40, 20)]
@@ -73,8 +75,14 @@ def matrices(shape, seed):
   return np.stack(drawn), directions
 
 
-@pytest.mark.parametrize('shape', SHAPES)
-@pytest.mark.parametrize('way', WAYS, ids=name_of)
+@pytest.mark.parametrize(
+  ('way', 'shape'),
+  cases(
+    itertools.product(WAYS, SHAPES),
+    lambda way, shape: way is forward_over_reverse or shape in ((5, 3), (32, 40)),
+  ),
+  ids=lambda one: getattr(one, '__name__', str(one)),
+)
 def test_hessian_vector_products_equal_float64_central_differences(way, shape):
   x, directions = matrices(shape, seed=sum(shape))
   expected = np.stack([hessian_product_64(*one) for one in zip(x, directions, strict=True)])

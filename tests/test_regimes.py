@@ -55,7 +55,7 @@ def test_gin_reads_every_regime_and_control():
 
 @pytest.mark.parametrize(
   ('regime', 'control'),
-  cases(TRAINED, lambda regime, control: control is None and (not regime.online or regime.on_host)),
+  cases(TRAINED, lambda regime, control: control is None and not regime.online),
   ids=['-'.join(filter(None, (r.name, c))) for r, c in TRAINED],
 )
 def test_a_regime_trains(regime, control, tmp_path):

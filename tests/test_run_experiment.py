@@ -42,7 +42,6 @@ def test_every_gin_file_is_read():
 RUN = [
   f'gin_configs/{name}.gin'
   for name in (
-    'minatar/offline_fqe',
     'minatar/online_dqn',
     'atari/offline_c51',
     'mujoco/offline_cql',

@@ -292,6 +292,7 @@ def test_a_source_that_lacks_something_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_dopamines_own_runner_drives_our_agent(tmp_path):
   """Dopamine's Runner, unmodified: train, evaluate, log, checkpoint, resume."""
   from implicit_rl.compat import dopamine_compat  # noqa: F401

@@ -46,8 +46,8 @@ NETWORKS = {
 PAIRS = [(agent, 'MLP') for agent in VALUE_AGENTS] + [
   (agent, network) for agent in ('DQN', 'Rainbow') for network in NETWORKS if network != 'MLP'
 ]
-# Of those, one for each network and for each way that outputs are made.
-KEPT = [('DQN', 'NatureCNN'), ('Rainbow', 'MinAtarCNN'), ('QR-DQN', 'MLP'), ('CQL', 'MLP')]
+# Of those, one with convolutions and one without.
+KEPT = [('Rainbow', 'MinAtarCNN'), ('QR-DQN', 'MLP')]
 SOME_PAIRS = cases(PAIRS, lambda *pair: pair in KEPT)
 CRITICS = {'SAC': sac.SACAgent, 'CQL': continuous_cql.ContinuousCQLAgent}
 
@@ -106,7 +106,7 @@ def test_value_agents_take_all_remedies_at_once(agent, network, files):
   ('agent', 'injected'),
   cases(
     [(agent, injected) for agent in CRITICS for injected in (False, True)],
-    lambda agent, injected: agent == 'SAC' or injected,
+    lambda agent, injected: agent == 'SAC' and not injected,
   ),
 )
 def test_critics_take_all_loss_terms(agent, injected, files):
@@ -137,7 +137,10 @@ ACTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['with a state', 'terms without', 'operations without'])
+@pytest.mark.parametrize(
+  'kind',
+  cases([('with a state',), ('terms without',), ('operations without',)], 'with a state'.__eq__),
+)
 def test_seeds_side_by_side_are_separate_seeds(kind, files):
   bind(files)
   setting = settings.make('dqn')

@@ -66,6 +66,7 @@ def test_one_program_for_all_seeds_trains_what_separate_runs_do(on_device, separ
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_seeds_go_on_from_where_each_stands(separate, tmp_path):
   """One seed has done two iterations alone; the other catches up, the last one is done together."""
   two = SETTINGS | {'OfflineRunner.num_iterations': 2}
@@ -75,6 +76,7 @@ def test_seeds_go_on_from_where_each_stands(separate, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_seeds_as_processes_are_separate_runs(tmp_path):
   """What they print is in their directories."""
   launch(tmp_path, HOST, seed=1, **{'OnlineRunner.num_seeds': 2})

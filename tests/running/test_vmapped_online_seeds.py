@@ -50,6 +50,7 @@ def newest(folder, seed):
   return tree
 
 
+@pytest.mark.exhaustive
 def test_one_program_plays_and_learns_what_separate_runs_do(together, tmp_path):
   """What was played is equal, learnt numbers are to rounding; the first and the last seed."""
   for seed in (SEEDS[0], SEEDS[-1]):
