@@ -54,6 +54,7 @@ def test_buffers_take_turns_and_are_compared(log):
   assert float(rows[0][6].replace(',', '')) > 7056
 
 
+@pytest.mark.exhaustive
 def test_a_store_grows_by_repeating_and_frames_are_compressed(log):
   rows = rows_of('data_scale.py', '--replays', log, log, '--millions', 0.003, 0.01, '--calls', 1)
   counts = [int(row[0].replace(',', '')) for row in rows]

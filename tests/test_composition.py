@@ -144,6 +144,7 @@ def test_the_kernels_change_rounding_alone(name):
 
 
 @each_head
+@pytest.mark.exhaustive
 def test_the_kernels_change_rounding_alone_in_heads(head):
   network, _, states = made('NatureCNN', head=head)
   params = network.init(jax.random.key(0), states)

@@ -35,6 +35,7 @@ def test_every_table_has_a_row_and_says_what_was_left_out(tmp_path, capsys):
   assert 'ReDo' in ' '.join(sections['Penalty and remedies']['left_out'])
 
 
+@pytest.mark.exhaustive
 def test_an_update_of_minatar_is_the_same_in_every_way():
   checks = dict(correctness.cases(['MinAtar'], 64, 16))
   for name in ('srank by SVD', 'MinAtar: scan = dispatch', 'MinAtar: vmapped = separate'):

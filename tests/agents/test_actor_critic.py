@@ -71,6 +71,7 @@ def test_data_of_numbered_actions_is_refused():
     make(ContinuousCQLAgent, num_samples=0)
 
 
+@pytest.mark.exhaustive
 def test_offline_cql_learns_its_multiplier_and_measures_both_critics(hopper_replay):
   source = functools.partial(VectorReplay, path=hopper_replay)
   agent = make(ContinuousCQLAgent, source, num_samples=2, threshold=-50.0)

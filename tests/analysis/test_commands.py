@@ -33,6 +33,7 @@ def check_figure(stem, *said):
   return pd.read_csv(f'{stem}.csv')
 
 
+@pytest.mark.exhaustive
 def test_curves_of_real_runs(real_runs, tmp_path):
   run('curves', real_runs, '--metric', 'srank', 'td_error', '--output', tmp_path / 'curves')
   data = check_figure(
@@ -98,6 +99,7 @@ def test_an_ending_chooses_the_format_and_a_wrong_one_is_refused(study, tmp_path
   assert 'a.gif ends in none of .png' in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive
 def test_spectra_of_real_runs(real_runs, tmp_path):
   run('spectra', real_runs, '--output', tmp_path / 'spectra')
   said = 'DQN (seed 3)', 'index i, from the largest', 'gradient updates', 'i = 64', 'σᵢ / σ₁'

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from implicit_rl.diagnostics import ntk, plasticity, probes, sharpness
 from implicit_rl.networks import MLP
 from implicit_rl.types import QOutputs
+from tests.cases import cases
 from tests.command_line import MUJOCO, MUJOCO_REPLAY, OFFLINE, ONLINE, run
 from tests.diagnostics.setting import KEY, Setting
 
@@ -50,7 +51,7 @@ def dense_gradients(function, params, inputs):
   return np.float64(np.stack(rows))
 
 
-@pytest.mark.parametrize('chunk', [1, 4, 5, 64])
+@pytest.mark.parametrize('chunk', cases(((one,) for one in [1, 4, 5, 64]), (5).__eq__))
 def test_the_kernel_equals_dense_gradients_in_any_chunks(chunk):
   setting = Setting(MLP, size=20, hidden_units=(8, 8))
   value = lambda params, s: setting.network.apply(params, s[None]).q_values[0, 1]
@@ -196,6 +197,7 @@ def test_probes_are_tested_on_the_other_half_where_returns_are_known():
     ),
   ],
 )
+@pytest.mark.exhaustive
 def test_all_of_them_in_a_run(gin_file, settings, keys, tmp_path):
   (row,) = run(tmp_path, gin_file, 'gin_configs/diagnostics/all.gin', **settings, **SMALL)
   common = (

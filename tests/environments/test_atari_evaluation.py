@@ -78,6 +78,7 @@ PARAMS = np.uint32(2654435761)
 KEY = jax.random.key(5)
 
 
+@pytest.mark.exhaustive
 def test_evaluation_is_a_loop_over_episodes(monkeypatch):
   monkeypatch.setattr(atari_evaluation, '_STEPS_PER_COPY', 1)
   sizes = []

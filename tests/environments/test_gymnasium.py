@@ -315,6 +315,7 @@ def test_it_is_killed_resumed_and_trains_offline_on_its_own_log(tmp_path):
   assert [row['updates'] for row in rows] == [3, 6] and rows[-1]['eval_return'] >= 8
 
 
+@pytest.mark.exhaustive
 def test_a_log_of_images_trains_offline_with_what_the_run_printed(tmp_path, capsys):
   """Of a task whose name differs from the folder's, as 'my_module:MyGame-v0' does."""
   task, pixels = 'gymnasium:CartPole-v1', {'pixels': True, 'grey': True, 'image_size': 16}

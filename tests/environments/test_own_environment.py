@@ -56,6 +56,7 @@ def page(tmp_path_factory):
     yield folder
 
 
+@pytest.mark.exhaustive
 def test_it_trains_evaluates_logs_is_killed_and_resumes(page, tmp_path):
   """After SIGKILL in its second iteration it ends bit for bit as the run that was left alone."""
   gin_file = page / 'my_games.gin'
@@ -252,6 +253,7 @@ def test_images_of_ones_own_are_logged_and_read(lamp, tmp_path):
   assert (batch.discount == 0).sum() == 20 and set(np.unique(batch.state)) == {0, 200}
 
 
+@pytest.mark.exhaustive
 def test_continuous_actions_train_and_are_logged_and_read(lamp, tmp_path):
   gin_file = tmp_path / 'push.gin'
   gin_file.write_text(

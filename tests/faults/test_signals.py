@@ -7,7 +7,6 @@ import signal
 import pytest
 
 from implicit_rl.logs import checkpoints
-from tests.cases import cases
 from tests.command_line import ATARI_REPLAY, MINATAR_REPLAY, OFFLINE, ONLINE
 from tests.faults import processes
 
@@ -77,9 +76,8 @@ CASES = {
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-  'case', cases([(case,) for case in CASES], lambda case: case == 'offline, training')
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize('case', CASES)
 def test_a_signal_saves_and_the_rest_is_as_if_there_was_none(case, tmp_path):
   gin_file, bindings, number, phase = CASES[case]
   stopped, whole = tmp_path / 'stopped', tmp_path / 'whole'

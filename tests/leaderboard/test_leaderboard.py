@@ -296,6 +296,7 @@ def start(path, output):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_readers_method_joins_with_a_line_and_a_kill_loses_nothing(tmp_path):
   """All processes are killed once the first rows are there; the same command does the rest."""
   (tmp_path / 'my_remedy.py').write_text(MY_REMEDY)

@@ -180,12 +180,14 @@ def test_an_exported_policy_runs_without_this_package(breakout, tmp_path):
     f'np.savez({str(tmp_path / "out.npz")!r}, actions=actions, q_values=q_values)'
   )
   subprocess.run([sys.executable, '-c', code], check=True, cwd=tmp_path)
-  out = np.load(tmp_path / 'out.npz')
+  with np.load(tmp_path / 'out.npz') as file:
+    out = dict(file)
   expected = breakout.agent.apply(breakout.params, states).q_values
   np.testing.assert_allclose(out['q_values'], expected, rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(out['actions'], np.argmax(out['q_values'], axis=-1))
 
 
+@pytest.mark.exhaustive
 def test_continuous_actions_are_played_and_exported(hopper):
   observation = hopper.make_environment(0).reset()
   action = hopper.policy(observation)

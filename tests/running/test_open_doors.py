@@ -200,6 +200,7 @@ def test_a_run_with_remedies_that_is_killed_ends_as_one_that_never_was(path, out
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_seeds_as_one_program_are_separate_runs(outside, tmp_path):
   gin_file, bindings = PATHS['offline']
   files = [gin_file, outside / 'one.gin', outside / 'two.gin']

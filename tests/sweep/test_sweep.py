@@ -243,6 +243,7 @@ def test_what_slurm_requeues_is_the_same_launch(monkeypatch):
   assert jobs.new_launch() == jobs.new_launch() == '17_3'
 
 
+@pytest.mark.exhaustive
 def test_an_element_of_the_slurm_array_does_its_run(tmp_path, spec_file, monkeypatch, capsys):
   """The script itself is run, as SLURM would with element 7; only `srun` is left out."""
   monkeypatch.chdir(ROOT)
@@ -281,7 +282,7 @@ def test_the_cost_is_that_of_the_arithmetic(spec_file, monkeypatch, capsys):
     ({}, ['--data_dir=absent'], '--data_dir: no such directory: absent'),
     ({}, ['--cpus=0'], '--cpus must be at least 1'),
     ({}, ['--cpus=1', '--address=auto'], 'with --address the cluster reports'),
-    ({'slurm': {'partitoin': 'x'}}, ['--print_slurm'], r'slurm\.partitoin is no parameter'),
+    ({'slurm': {'partitoin': 'x'}}, ['--print_slurm'], r'slurm\.partitoin is not a parameter'),
     ({'measured': {}}, ['--estimate'], r'small\.yaml: measured\.updates_per_second is missing'),
   ],
 )
