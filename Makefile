@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
   $$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
   && { echo $$p; break; }; done)
-# Test processes at once; some wait for processes of their own. Each grows to 4 GB, most of it compiled programs.
-JOBS ?= 3
+# Test processes at once. Each grows to 4 GB or so, most of it compiled programs.
+JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=30
 STAMP := $(VENV)/.installed
 BROWSER := $(or $(CHROMIUM),$(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
@@ -32,7 +32,7 @@ $(STAMP): setup.py
 demo: $(STAMP)  ## Trains offline DQN on CartPole with remedies and controls, draws the comparison
 	$(BIN)/python -m implicit_rl.demo
 
-test: $(STAMP)  ## Runs the tests but the exhaustive ones (JOBS=3 processes at once)
+test: $(STAMP)  ## Runs the tests but the exhaustive ones (JOBS=2 processes at once)
 	@$(BROWSER_NOTE)
 	$(PYTEST) -m 'not exhaustive$(if $(BROWSER),, and not browser)'
 

@@ -134,7 +134,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
   for name in ('mine.npz', 'mine.hdf5', 'mine.parquet'):
     (tmp_path / name).write_bytes(b'nothing of the kind')
-    refused(name, rf'{name} is not an .*')
+    refused(name, rf'{name} is not an? .*')
   np.savez(tmp_path / 'pickle.npz', **steps() | {'rewards': np.array([{}] * 12)})
   refused('pickle.npz', 'pickle.npz: rewards cannot be read')
   ragged = steps() | {'observations': [[1.0]] * 11 + [[1.0, 2.0]]}
