@@ -18,7 +18,7 @@ _SHORT = {
   'OnlineRunner': {**_BOTH, 'training_steps': 32},  # environment steps
 }
 _AGENT = ('Agent.batch_size = 8',)
-_ONLINE_AGENT = ('Agent.min_replay_history = 16',)  # environment steps
+_ONLINE_AGENT = ('Agent.min_replay_history = 32',)  # environment steps; 8 games, 3-step returns
 
 
 def define(name: str, processes: int | None = None) -> None:

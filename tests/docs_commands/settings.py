@@ -17,6 +17,9 @@ _TINY_PONG = '--quick --processes=1 --steps=80 --updates=10 --output=runs/pong_s
 SMALL = {
   'implicit-rl --help': '',
   'implicit-rl analysis': '',
+  'implicit-rl analysis aggregates': '--reps=50',
+  'implicit-rl analysis improvement': '--reps=50',
+  'implicit-rl analysis profiles': '--reps=50',
   'implicit-rl configs': '',
   'implicit-rl data': '',
   'implicit-rl demo': '--seeds=1 --iterations=1',
