@@ -41,6 +41,7 @@ from implicit_rl import cpu
 # Also mends tensorflow-probability for rlax, which the tests compare losses with.
 from implicit_rl.compat import dopamine_compat  # noqa: F401
 from implicit_rl.data.formats import vector_files
+from implicit_rl.running import run_directory
 
 # A [B] array against a [B, 1] one is a silent bug, never a wish. Code of others that is laxer runs
 # under `with jax.numpy_rank_promotion('allow')`.
@@ -94,6 +95,8 @@ def _isolated():
   yield
   gin.clear_config()
   cpu.use_kernels(False)  # What starts a run in this process turns them on.
+  for path in list(run_directory._held):  # The gridworld's runs hold theirs until the process ends.
+    run_directory.release(path)
   for name in _variables():
     del os.environ[name]
   os.environ.update(before)

@@ -90,6 +90,7 @@ MIX_INS = {
 }
 
 
+@pytest.mark.exhaustive
 def test_mix_ins_change_the_network_they_say(tmp_path):
   """All at once in a run; one by one in the network that gin then builds."""
   paths = {f'gin_configs/{name}': changed for name, changed in MIX_INS.items()}
@@ -189,6 +190,7 @@ def test_the_shipped_settings_are_the_papers(gin_file):
     pytest.param('gin_configs/minatar/online_dqn.gin', marks=pytest.mark.exhaustive),
   ],
 )
+@pytest.mark.exhaustive
 def test_a_recorded_configuration_runs_again(gin_file, tmp_path):
   first = tmp_path / pathlib.Path(gin_file).stem  # An online one, or not, by its name.
   rows = run(first, gin_file, PENALTY, seed=2)

@@ -48,7 +48,7 @@ def flaxs(width, size, stride, padding, rectify):
     (2, 2, 12, 12, 3),  # In colour.
   ],
 )
-@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
+@pytest.mark.parametrize('padding', ['SAME', pytest.param('VALID', marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize('rectify', [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_values_and_gradients_are_those_of_flaxs_convolution(shape, padding, rectify):
   setting = (5, 4, 3, padding)  # Strides that leave a rest.

@@ -72,6 +72,7 @@ def assert_logged(found, row, but=()):
   return names
 
 
+@pytest.mark.exhaustive
 def test_our_agent_by_the_foreign_path_equals_its_log(trained):
   loaded = implicit_rl.load_run(trained)
   agent, batch = loaded.agent, loaded.fixed_batch()
@@ -138,6 +139,7 @@ def test_an_added_diagnostic_is_measured_whether_due_or_not(trained, own_measure
   np.testing.assert_allclose(found.arrays['thirds'], rewards[:3])
 
 
+@pytest.mark.exhaustive
 def test_a_page_of_several_runs(trained, own_measure, tmp_path, capsys):
   cloning = tmp_path / 'runs' / 'cloning'
   run(cloning, 'gin_configs/minatar/offline_behaviour_cloning.gin', **SMALL)

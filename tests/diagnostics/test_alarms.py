@@ -102,6 +102,7 @@ def test_bad_settings_are_refused(setting, value, line):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_alarm_is_told_once_also_of_a_run_that_goes_on(tmp_path, capsys):
   first, line = tmp_path / 'first', 'alarm values: Q is'
   launch(first, GIN_FILE, **DIVERGING)

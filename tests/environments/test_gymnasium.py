@@ -350,6 +350,7 @@ def test_a_log_of_images_trains_offline_with_what_the_run_printed(tmp_path, caps
   assert line in capsys.readouterr().out
 
 
+@pytest.mark.exhaustive
 def test_continuous_actions_train_and_are_logged(tmp_path):
   gin_file = 'gin_configs/gymnasium/pendulum_online_sac.gin'
   online = {k: v for k, v in SHORT.items() if 'MLP' not in k} | settings('OnlineRunner')

@@ -88,6 +88,7 @@ def test_it_trains_evaluates_logs_is_killed_and_resumes(page, tmp_path):
     assert len(a['rewards']) == rows[-1]['environment_steps']
 
 
+@pytest.mark.exhaustive
 def test_it_trains_offline_on_what_it_logged(page, tmp_path):
   """Every step of the log is one that the rules of the game take."""
   online = tmp_path / 'online'

@@ -123,6 +123,7 @@ def test_digests_tell_configurations_apart():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_command_line_draws_figures_and_resumes(tmp_path, monkeypatch, capsys):
   figure = experiments.Figure(
     'tiny',

@@ -45,6 +45,7 @@ def test_a_bar_is_for_a_terminal(monkeypatch):
 
 
 @pytest.mark.parametrize('history', cases(((one,) for one in [8, 100]), (100).__eq__))
+@pytest.mark.exhaustive
 def test_a_runs_log_has_lines_alone_and_says_while_it_waits(tmp_path, capfd, history):
   settings = {'Agent.min_replay_history': history, 'OnlineRunner.num_iterations': 2}
   run(tmp_path, ONLINE, **settings)

@@ -79,6 +79,7 @@ def test_the_units_that_are_replaced_are_those_of_a_loop(name):
   assert total > 5
 
 
+@pytest.mark.exhaustive
 def test_before_maturity_it_trains_as_without():
   ends = []
   for remedies in ({}, {'cbp': ContinualBackprop(1.0, maturity=3)}):

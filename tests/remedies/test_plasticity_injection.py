@@ -90,6 +90,7 @@ def test_a_fresh_head_takes_over_and_no_value_changes(name):
 
 
 @pytest.mark.parametrize('name', cases(((one,) for one in ['Rainbow', 'SAC']), 'Rainbow'.__eq__))
+@pytest.mark.exhaustive
 def test_the_frozen_heads_stay_whatever_else_moves_weights(name):
   """Weight decay and L2-init move every array that is trained."""
   adam = optimizers.actor_critic_adam() if name == 'SAC' else optax.adam(1e-2)
