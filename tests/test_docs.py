@@ -173,6 +173,7 @@ def test_the_search_finds_pages_from_the_disk(built):
 
 
 @pytest.mark.browser
+@pytest.mark.exhaustive
 def test_the_search_finds_pages_over_http(built):
   handler = functools.partial(Server, directory=built)
   with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:

@@ -184,6 +184,7 @@ given = implicit_rl.diagnose_features({'features': features})
 """
 
 
+@pytest.mark.exhaustive
 def test_the_small_distribution_measures_with_its_requirements_alone(small, tmp_path):
   """With the numbers of the whole package; and it says what only that one has."""
   folder, files, metadata = small

@@ -406,6 +406,7 @@ def test_results_without_their_checkpoints_are_not_overwritten(tmp_path):
   assert (tmp_path / 'metrics.jsonl').read_bytes() == rows
 
 
+@pytest.mark.exhaustive
 def test_a_run_from_device_memory_learns_what_one_from_the_host_does(tmp_path):
   host, device = (
     run(tmp_path / str(where), MINATAR, PENALTY, **{'TFDSReplay.on_device': where})[0]

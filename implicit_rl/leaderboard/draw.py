@@ -35,6 +35,7 @@ def everything(spec: Spec, results: pathlib.Path, page: pathlib.Path) -> list[pa
   Returns:
     The files.
   """
+  results.mkdir(parents=True, exist_ok=True)
   found = summary.complete(summary.scored(rows.read(results / rows.ROWS), spec), spec)
   excluded = rows.read(results / rows.EXCLUDED)
   methods, correlations = summary.by_method(found, spec), summary.correlations(found, spec)

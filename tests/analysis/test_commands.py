@@ -48,6 +48,7 @@ def test_curves_of_several_games_and_the_band_named_in_the_title(study, tmp_path
   check_figure(tmp_path / 'curves', *said)
 
 
+@pytest.mark.exhaustive
 def test_names_given_by_hand(real_runs, tmp_path):
   run('curves', f'plain={real_runs}/dqn', f'with={real_runs}/dqn_lp', '--output', tmp_path / 'c')
   check_figure(tmp_path / 'c', 'plain (1 run)', 'with (1 run)')
@@ -109,6 +110,7 @@ def test_spectra_of_real_runs(real_runs, tmp_path):
 
 
 @pytest.mark.parametrize('y', ['eval_return', 'td_error'])
+@pytest.mark.exhaustive
 def test_scatter_names_the_correlation(y, study, real_runs, tmp_path):
   run('scatter', study, '--y', y, '--output', tmp_path / 'scatter')
   data = check_figure(tmp_path / 'scatter', 'Spearman', 'Seaquest', 'DQN + penalty', 'mean ρ ')
@@ -116,6 +118,7 @@ def test_scatter_names_the_correlation(y, study, real_runs, tmp_path):
   run('scatter', real_runs, '--y', y, '--output', tmp_path / 'real.png')
 
 
+@pytest.mark.exhaustive
 def test_rliables_figures(study, tmp_path):
   few = '--reps', 30
   run('aggregates', study, '--normalise', 'human', *few, '--output', tmp_path / 'aggregates')

@@ -74,6 +74,7 @@ def test_runner_dqn_and_rainbow_import_and_compute_quietly():
   assert result.stderr == '', 'importing Dopamine should print nothing'
 
 
+@pytest.mark.exhaustive
 def test_tensorflow_sees_no_gpu_and_a_failed_import_still_speaks():
   result = run_python("""
     import os

@@ -61,7 +61,7 @@ SMALL = {
   'python benchmarks/run_all.py': '--quick --only startup.py',
   'python benchmarks/sac.py': "--rounds=1 --updates=8 --only ours 'products alone'",
   'python benchmarks/seeds.py': '--rounds=1 --updates=2 --sizes gridworld',
-  'python benchmarks/seeds.py --brief': "--rounds=1 --updates=2 --sizes 'online gymnax'",
+  'python benchmarks/seeds.py --processor_time': "--rounds=1 --updates=8 --sizes 'online gymnax'",
   'python benchmarks/soak.py': '--minutes=0.1',
   'python benchmarks/startup.py': '--rounds=1 --runs MinAtar',
   'python benchmarks/update_profile.py': "--rounds=1 --agent 'MinAtar DQN'",

@@ -77,7 +77,7 @@ def test_dr3_pulls_at_both_states_and_not_at_the_policy(made):
   assert abs(estimate) > 1e-3
 
 
-@pytest.mark.parametrize('kind', ['dqn', 'sac'])
+@pytest.mark.parametrize('kind', cases(((one,) for one in ['dqn', 'sac']), 'sac'.__eq__))
 def test_terms_of_features_are_numpys(made, kind):
   setting = made[kind]
   found = settings.features(setting, setting.params, setting.batch.state, setting.batch.action)

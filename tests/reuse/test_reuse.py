@@ -45,6 +45,7 @@ def greedy(loaded, observation):
   return int(np.argmax(loaded.agent.apply(loaded.params, observation[None, None]).q_values[0]))
 
 
+@pytest.mark.exhaustive
 def test_the_policy_is_greedy_in_the_networks_values(breakout):
   environment = breakout.make_environment(3)
   observation = environment.reset()

@@ -44,6 +44,7 @@ def joint(measuring, agents, iteration):
   return [measured for measured, _ in found]
 
 
+@pytest.mark.exhaustive
 def test_all_measures_of_each_seed_are_those_of_the_agent_alone():
   together, alone = agents_of(DQNAgent), agents_of(DQNAgent)
   measuring = VmappedMeasuring(together)

@@ -253,6 +253,7 @@ def write_minari(
     name,
     buffers,
     env=game,
+    eval_env=game,
     observation_space=box(-np.inf, np.inf, first.observation.shape[1:], np.float32),
     action_space=box(-1, 1, first.action.shape[1:], np.float32)
     if first.action.ndim > 1

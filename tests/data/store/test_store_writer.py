@@ -119,6 +119,7 @@ prepare.prepare(Noise(4000, slow=0.03), sys.argv[1], chunk_size=4, commit_rows=3
 """
 
 
+@pytest.mark.exhaustive
 def test_a_writer_that_is_killed_is_continued_to_the_same_bytes(tmp_path):
   expected = prepare.prepare(Noise(4000), tmp_path / 'whole', chunk_size=4)
   rng, kills, rows = random.Random(0), 0, []
