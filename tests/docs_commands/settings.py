@@ -22,7 +22,7 @@ SMALL = {
   'implicit-rl analysis profiles': '--reps=50',
   'implicit-rl configs': '',
   'implicit-rl data': '',
-  'implicit-rl demo': '--seeds=1 --iterations=1',
+  'implicit-rl demo': '--seeds=2 --iterations=1',
   'implicit-rl diagnose': '',
   'implicit-rl environments': '',
   'implicit-rl evaluate': '--episodes=2',
