@@ -13,6 +13,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -74,7 +75,9 @@ def run(logs, store, kill_at=None, delay=0.0):
   while ended is None:
     if kill_at is not None and safe_rows(store) >= kill_at:
       time.sleep(delay)
-      process.kill()
+      os.kill(
+        process.pid, signal.SIGKILL
+      )  # Popen's own would take the status of one that has ended.
       kill_at = None
     pid, status, usage = os.wait4(process.pid, os.WNOHANG)
     ended = (status, usage) if pid else None
