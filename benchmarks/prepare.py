@@ -75,9 +75,8 @@ def run(logs, store, kill_at=None, delay=0.0):
   while ended is None:
     if kill_at is not None and safe_rows(store) >= kill_at:
       time.sleep(delay)
-      os.kill(
-        process.pid, signal.SIGKILL
-      )  # Popen's own would take the status of one that has ended.
+      # Popen's own kill would take the status of a process that has ended.
+      os.kill(process.pid, signal.SIGKILL)
       kill_at = None
     pid, status, usage = os.wait4(process.pid, os.WNOHANG)
     ended = (status, usage) if pid else None
