@@ -5,8 +5,8 @@
   python experiments/regimes.py report --results=docs/results/regimes
 
 The first runs what is not there yet, one run after the other: it resumes where it was stopped.
-`report` collects the finished runs' rows, or takes those that are kept in --results where there is
-no run, and prints the tables of docs/regimes. Run it from the repository's root.
+`report` adds the finished runs' rows to those that are kept in --results, and prints the tables of
+docs/regimes. Run it from the repository's root.
 """
 
 from __future__ import annotations
@@ -153,13 +153,22 @@ def values_table(rows: pd.DataFrame, regime: regimes.Regime) -> str:
   return tables.markdown(pd.DataFrame(found)) if found else ''
 
 
+def merged(kept: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+  """The kept rows with the new ones, which replace those of the same regime and control."""
+  key = lambda rows: list(zip(rows['regime'], rows['control'], strict=True))
+  left = kept[[one not in set(key(new)) for one in key(kept)]]
+  rank = {regime.name: number for number, regime in enumerate(regimes.REGIMES)}
+  rows = pd.concat([left, new], ignore_index=True)
+  return rows.sort_values('regime', key=lambda names: names.map(rank), kind='stable')
+
+
 def report(output: pathlib.Path, results: pathlib.Path) -> None:
-  """Writes the rows of the finished runs to CSV, unless none is there, and prints the tables."""
-  rows = collect(output) if output.is_dir() else pd.DataFrame()
+  """Adds the rows of the finished runs to the CSV of results, and prints the tables."""
+  new = collect(output) if output.is_dir() else pd.DataFrame()
   path = results / 'rows.csv'
-  if len(rows):
+  if len(new):
     results.mkdir(parents=True, exist_ok=True)
-    style.write_csv(rows, path)
+    style.write_csv(merged(pd.read_csv(path), new) if path.exists() else new, path)
   rows = pd.read_csv(path)
   print(verdict_table(rows))
   for regime in regimes.REGIMES:

@@ -149,6 +149,14 @@ def test_runs_become_rows(tmp_path, monkeypatch):
   assert rows[['srank', 'centred_effective_rank', 'td_error']].notna().all(axis=None)
 
 
+def test_new_rows_replace_those_of_the_same_runs_and_the_rest_stays():
+  row = lambda regime, control, srank: {'regime': regime, 'control': control, 'srank': srank}
+  kept = [row('catch', 'fqe', 1), row('catch', 'fqe', 2), row('cartpole', 'clipped', 3)]
+  new = [row('deep_sea', 'fqe', 4), row('catch', 'fqe', 5)]
+  rows = script.merged(pd.DataFrame(kept), pd.DataFrame(new))
+  assert rows.to_dict('records') == [kept[2], new[1], new[0]]
+
+
 def test_what_is_judged_runs_first():
   chosen = [regimes.find(name) for name in ('cartpole', 'random_targets')]
   names = [(regime.name, control) for regime, control in script.order(chosen)]

@@ -184,11 +184,7 @@ def test_the_shipped_settings_are_the_papers(gin_file):
 
 
 @pytest.mark.parametrize(
-  'gin_file',
-  [
-    'gin_configs/minatar/offline_rainbow.gin',
-    pytest.param('gin_configs/minatar/online_dqn.gin', marks=pytest.mark.exhaustive),
-  ],
+  'gin_file', ['gin_configs/minatar/offline_rainbow.gin', 'gin_configs/minatar/online_dqn.gin']
 )
 @pytest.mark.exhaustive
 def test_a_recorded_configuration_runs_again(gin_file, tmp_path):

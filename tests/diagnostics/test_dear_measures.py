@@ -189,11 +189,10 @@ def test_probes_are_tested_on_the_other_half_where_returns_are_known():
       OFFLINE | {'MinAtarCNN.hidden_units': 16},
       ('probe_return_r2', 'churn_actions', 'gradient_dormant_units/PatchConv_0'),
     ),
-    pytest.param(
+    (
       'gin_configs/mujoco/online_sac.gin',
       ONLINE | MUJOCO | MUJOCO_REPLAY | {'Agent.min_replay_history': 8},
       ('probe_action_r2', 'srank/critic_hidden_1/Dense_0', 'srank/target_2'),
-      marks=pytest.mark.exhaustive,
     ),
   ],
 )

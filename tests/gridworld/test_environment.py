@@ -84,9 +84,7 @@ def test_an_episode_that_is_saved_goes_on():
   assert play(one, 40) == play(GridworldEnvironment(seed=5), 40)
 
 
-@pytest.mark.parametrize(
-  'source', ['DeviceReplay', pytest.param('OnlineReplay', marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize('source', ['DeviceReplay', 'OnlineReplay'])
 @pytest.mark.exhaustive
 def test_dqn_trains_in_both_loops_and_offline_on_what_it_logged(source, tmp_path):
   settings = SHORT | {'Agent.source': f'@{source}', f'{source}.capacity': 1000}
