@@ -260,7 +260,7 @@ def test_networks_compute_in_a_chosen_dtype(name, dtype):
   )
 
 
-@pytest.mark.parametrize('noisy', [False, True])
+@pytest.mark.parametrize('noisy', cases(((one,) for one in [False, True]), bool))
 def test_one_state_has_the_values_that_it_has_among_others(noisy):
   """Acting multiplies a large kernel with a vector, learning with a matrix."""
   state = np.random.default_rng(0).integers(0, 256, (3, 4, 84, 84), dtype=np.uint8)

@@ -42,6 +42,7 @@ def test_curves_of_real_runs(real_runs, tmp_path):
   assert data.groupby(['variant', 'metric']).size().tolist() == [3, 3, 3, 3]
 
 
+@pytest.mark.exhaustive
 def test_curves_of_several_games_and_the_band_named_in_the_title(study, tmp_path):
   run('curves', study, '--band', 'std', '--x', 'iteration', '--output', tmp_path / 'curves')
   said = 'Seaquest', 'iteration', '± 1 standard deviation', 'DQN + penalty (3 runs)'

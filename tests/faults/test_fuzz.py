@@ -159,6 +159,7 @@ def test_frame_store(folder):
   assert_sound(read, inputs, errors)
 
 
+@pytest.mark.exhaustive
 def test_raw_logs(folder):
   """Each file of a log in turn, as it lies on disk and, packed anew, within."""
   rng = random.Random(3)

@@ -46,6 +46,7 @@ def test_updates_due_are_exact(n):
   assert primed == [one + 7 * (s > 40) for one, s in zip(got, steps, strict=True)]
 
 
+@pytest.mark.exhaustive
 def test_priming_updates_are_done_once_at_the_first_turn_after_the_history():
   agent, loop = make(n=0.25, priming_updates=9)
   counts = []
