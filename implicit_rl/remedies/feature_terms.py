@@ -19,15 +19,43 @@ from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.remedies.base import LossTerm
 from implicit_rl.remedies.forward import features_of
-from implicit_rl.types import Batch, LossAux, Params, PRNGKey
+from implicit_rl.types import Batch, LossAux, Metrics, Params, PRNGKey
 
 
+@dataclasses.dataclass(frozen=True)
 class FeatureTerm(LossTerm, abc.ABC):
-  """A term that is a function of Φ; a subclass defines it."""
+  """A term that is a function of Φ; a subclass defines it.
+
+  Attributes:
+    period: gradient updates from one that has the term to the next. There the term is multiplied
+      by `period`, and in between it is 0: the same mean at less cost, known as lazy regularisation
+      (Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020). Seeds
+      that train as one program compute the term at every update.
+
+  Raises:
+    ValueError: if `period` is below 1 or not a whole number, or for an invalid weight.
+  """
+
+  period: int = dataclasses.field(default=1, kw_only=True)  # gradient updates
+
+  def __post_init__(self):
+    """Checks the settings."""
+    super().__post_init__()
+    check_number(f'{type(self).__name__}.period', self.period, least=1, whole=True)
 
   @abc.abstractmethod
   def of_features(self, features: jax.Array) -> jax.Array:
     """Φ [B, d] -> the term [] before its weight."""
+
+  def init(self, context: Context, params: Params, key: PRNGKey) -> jax.Array | None:
+    """Returns the number of updates done, [] int32; None if every update has the term."""
+    del context, params, key
+    return jnp.zeros((), jnp.int32) if self.period > 1 else None
+
+  def observe(self, extra: jax.Array | None, metrics: Metrics) -> jax.Array | None:
+    """Counts the update."""
+    del metrics
+    return None if extra is None else extra + 1
 
   def term(
     self,
@@ -40,7 +68,11 @@ class FeatureTerm(LossTerm, abc.ABC):
     extra: Any,
   ) -> jax.Array:
     """Returns the sum over the critics, []."""
-    return sum(map(self.of_features, features_of(aux.outputs)), jnp.zeros(()))
+    total = lambda: sum(map(self.of_features, features_of(aux.outputs)), jnp.zeros(()))
+    if extra is None:
+      return total()
+    due = extra % self.period == 0
+    return jax.lax.cond(due, lambda: self.period * total(), lambda: jnp.zeros(()))
 
 
 @gin.configurable
@@ -111,7 +143,7 @@ class Decorrelation(FeatureTerm):
   variance: float = 25.0
 
   def __post_init__(self):
-    """Checks the shares."""
+    """Checks the settings."""
     super().__post_init__()
     check_number('Decorrelation.covariance', self.covariance, least=0)
     check_number('Decorrelation.variance', self.variance, least=0)

@@ -127,6 +127,28 @@ def test_terms_of_wide_and_tall_features_are_numpys(shape):
     np.testing.assert_allclose(found, value, rtol=1e-5)
 
 
+@pytest.mark.parametrize('kind', cases(((one,) for one in ['dqn', 'sac']), 'sac'.__eq__))
+def test_a_term_with_a_period_acts_as_much_in_fewer_updates(made, kind):
+  still = lambda *arguments: (jnp.zeros(()), made[kind].loss(*arguments)[1])
+  setting = made[kind]._replace(loss=still)  # The term alone moves the parameters.
+  sgd, key = optax.sgd(1e-2), lambda: jax.random.PRNGKey(0)
+  lazy = setting.learner({'one': NuclearNorm(0.5, period=3)}, optimizer=sgd)
+  plain = setting.learner({'one': NuclearNorm(0.5)}, optimizer=sgd)
+  state = lazy.init(jax.tree.map(jnp.copy, setting.params), key())
+  for update in range(7):
+    before = jax.tree.map(np.array, state.params)
+    start = plain.init(jax.tree.map(jnp.asarray, before), key())
+    once, expected = plain.update(start, setting.batch)
+    state, info = lazy.update(state, setting.batch)
+    times = 3 if update % 3 == 0 else 0
+    moved = jax.tree.map(lambda b, o, times=times: b + times * (o - b), before, once.params)
+    assert_close(state.params, moved)
+    value = times * expected.metrics['Losses/NuclearNorm']
+    np.testing.assert_allclose(info.metrics['Losses/NuclearNorm'], value, rtol=1e-5)
+  assert value != 0  # Of the seventh update.
+  assert state.extra['one'] == 7 and 'one' not in once.extra
+
+
 def test_a_relative_nuclear_norm_does_not_ask_features_to_grow():
   features = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
   remedies = NuclearNorm(), NuclearNorm(relative=False)
