@@ -105,9 +105,9 @@ def test_a_remedys_cost_at_its_period_is_that_of_its_mix_in(monkeypatch):
   assert remedies.kind_of('remedies/redo', files['redo']) == remedies.OPERATION
   row = remedies.measure('MinAtar', files['nap'], 0, 1, 2)
   assert row[1:] == ['1.5', '1.15 (1.10 to 1.20)']  # No bound.
-  path = ROOT / 'gin_configs/penalties/nuclear_norm.gin'  # A term that acts at every 8th update.
+  path = ROOT / 'gin_configs/penalties/nuclear_norm.gin'  # A term that acts at every 4th update.
   row = remedies.measure('MinAtar', path, 0, 1, 2)
-  assert row[2:] == ['1.15 (1.10 to 1.20)', '11.00', '8', '2.381', '1.05: no']
+  assert row[2:] == ['1.15 (1.10 to 1.20)', '11.00', '4', '3.612', '1.05: no']
   path = ROOT / 'gin_configs/penalties/stable_rank.gin'
   row = remedies.measure('MinAtar', path, 0, 1, 2)
   assert row[2:] == ['1.15 (1.10 to 1.20)', '', '', '', '1.05: no']
