@@ -108,7 +108,7 @@ def test_a_remedys_cost_at_its_period_is_that_of_its_mix_in(monkeypatch):
   path = ROOT / 'gin_configs/penalties/nuclear_norm.gin'  # A term that acts at every 4th update.
   row = remedies.measure('MinAtar', path, 0, 1, 2)
   assert row[2:] == ['1.15 (1.10 to 1.20)', '11.00', '4', '3.612', '1.05: no']
-  path = ROOT / 'gin_configs/penalties/stable_rank.gin'
+  path = ROOT / 'gin_configs/penalties/decorrelation.gin'
   row = remedies.measure('MinAtar', path, 0, 1, 2)
   assert row[2:] == ['1.15 (1.10 to 1.20)', '', '', '', '1.05: no']
   names = [*remedies.OF_FEATURES, *(name for left in remedies.LEFT_OUT.values() for name in left)]
