@@ -1,4 +1,4 @@
-"""docs/reproduction.md quotes what experiments/paper_rows.py computes from the kept rows."""
+"""Pages quote what is computed from the kept rows."""
 
 import pandas as pd
 import paper_rows
@@ -30,3 +30,20 @@ def test_the_page_quotes_every_correlation_of_td_error_and_rank():
   rows = pd.read_csv(ROOT / paper_rows.RESULTS / 'minatar_online' / 'runs.csv')
   for game, pair in paper_rows.correlations(rows).groupby('game'):
     assert f'{game} {" and ".join(pair["ρ"])}' in quoted(), game
+
+
+def test_the_table_of_terms_periods_is_that_of_its_rows():
+  rows = pd.read_csv(ROOT / 'docs/results/remedies/term_periods.csv')
+  page = (ROOT / 'docs/remedies.md').read_text().split('### Periods of terms')[1].split('\n## ')[0]
+  table = [line for line in page.splitlines() if line.startswith('|')][2:]
+  methods = rows['remedy'].unique()
+  assert len(table) == len(methods) == 6
+  for line, method in zip(table, methods, strict=True):
+    for regime in ('gridworld_small_data', 'dead_relu', 'late_reward'):
+      chosen = rows[(rows['remedy'] == method) & (rows['regime'] == regime)]
+      assert sorted(chosen['seed']) == list(range(5))
+      cell = '; '.join(
+        f'{values.mean():.1f} ± {values.sem():.1f}'
+        for values in (chosen['effective_rank'], chosen['final_return'])
+      )
+      assert f'| {cell} |' in line
