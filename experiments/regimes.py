@@ -57,7 +57,7 @@ def iterations(gin_files: tuple[str, ...], online: bool) -> int:
 def jobs(
   regime: regimes.Regime, control: str | None, output: pathlib.Path, replays: str = REPLAYS
 ) -> list[parallel_runs.Job]:
-  """What to run for a regime or a control: a job for all seeds, or one a seed on the host."""
+  """What to run for a regime or a control: a job for all seeds, or one for each."""
   folder = output / regime.name / (control or 'regime')
   files = regime.gin_files(control)
   count, seeds = iterations(files, regime.online), regimes.SEEDS
@@ -66,7 +66,7 @@ def jobs(
     f'{runner}.keep_checkpoints = 1',
     *[f'TFDSReplay.data_dir = {replays!r}'] * regime.needs_replay,
   )
-  if regime.on_host:
+  if regime.seeds_apart:
     return [
       parallel_runs.Job(folder / f'seed_{seed}', files, bindings, seed, count) for seed in seeds
     ]
