@@ -3,10 +3,10 @@
     python benchmarks/remedies.py
     python benchmarks/remedies.py --sizes MinAtar --only remedies/redo --rounds=5
 
-Of what acts every so many updates three things are measured: an update at which it is not due, one
-at which it is, and what that makes at the mix-in's period. Terms that read nothing but the batch's
-features are to cost at most 5% and operations at most 2%, at their period if they have one; the
-others have no bound and fewer rounds. Batches are in memory.
+Of an operation three things are measured: an update at which it is not due, one at which it is, and
+what that makes at the mix-in's period. Terms that read nothing but the batch's features are to cost
+at most 5% (timed over whole periods), operations at most 2%; the others have no bound and fewer
+rounds. Batches are in memory.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ LEFT_OUT = {
   },
 }
 TOGETHER = {'Atari': 1, 'MinAtar': 64}  # updates in a call
-CALLS = {'Atari': 4, 'MinAtar': 1}  # in a round
-# Of mix-ins with a bound, and of the update without one: differences of 1% are to be seen.
-ROUNDS = {'Atari': 9, 'MinAtar': 41}
-COPIES = {'Atari': 1, 'MinAtar': 4}
+CALLS = {'Atari': 4, 'MinAtar': 1}  # in a round: multiples of the terms' periods in updates
+ROUNDS = {'Atari': 9, 'MinAtar': 41}  # of mix-ins with a bound: enough to resolve 1%
+OTHER_ROUNDS = {'Atari': 3, 'MinAtar': 7}
+COPIES = {'Atari': 1, 'MinAtar': 4}  # Of a short update, memory placement changes the time.
 NONE, WITH, DUE = 'without', 'with', 'with, at each update'
 
 
@@ -69,27 +69,24 @@ def kind_of(name: str, path: pathlib.Path) -> str:
   return OPERATION if period_of(path) else OTHER
 
 
-def updates_of(size: str, copies: int, **settings: Any) -> Callable[[int], Any]:
-  """As `penalty.updates_of`, for several agents after one another.
-
-  Two copies of the same program differ by up to 1% on MinAtar, by where their memory happens to be.
-  """
-  works = [penalty.updates_of(size, TOGETHER[size], **settings) for _ in range(copies)]
-  return lambda count: [work(count) for work in works] and copies * count
+def updates_of(size: str, **settings: Any) -> Callable[[int], Any]:
+  """As `penalty.updates_of`, for several agents after one another."""
+  works = [penalty.updates_of(size, TOGETHER[size], **settings) for _ in range(COPIES[size])]
+  return lambda count: [work(count) for work in works] and len(works) * count
 
 
 def measure(
   size: str, path: pathlib.Path, without: Callable[[int], Any], calls: int, rounds: int
 ) -> list[str]:
-  """Returns a row of a table; `without` is the update of none, which rows share."""
+  """Returns a row of a table; `without` is the update of none, which all rows share."""
   name, period = f'{path.parent.name}/{path.stem}', period_of(path)
-  bound = BOUNDS[kind_of(name, path)]
-  bindings = {WITH: [f'{period[0]} = {NEVER}'] if period else []}
-  if period:
+  kind = kind_of(name, path)
+  bindings = {WITH: []}
+  if kind == OPERATION:
+    bindings = {WITH: [f'{period[0]} = {NEVER}']}
     bindings[DUE] = [f'{period[0]} = 1', *SOONER.get(name, ())]
-  copies = COPIES[size] if bound else 1
   made = {
-    version: updates_of(size, copies, bindings=lines, mix_ins=(str(path),))
+    version: updates_of(size, bindings=lines, mix_ins=(str(path),))
     for version, lines in bindings.items()
   }
   results = turns.in_turn({NONE: without, **made}, calls, rounds)
@@ -98,29 +95,33 @@ def measure(
     for version, taken in results.items()
   }
   middle = {version: statistics.median(found) for version, found in shares.items()}
-  at_period = middle[WITH]
-  if period:
-    at_period += (middle[DUE] - middle[WITH]) / period[1]
-  spread = f'{middle[WITH]:.2f} ({min(shares[WITH]):.2f} to {max(shares[WITH]):.2f})'
-  row = [name, f'{1e3 * turns.middle(results, NONE) / TOGETHER[size]:.3g}', spread]
-  if bound is None:
-    return row
-  due = [f'{middle[DUE]:.2f}', f'{period[1]:,}', f'{at_period:.3f}'] if period else ['', '', '']
-  return [*row, *due, f'{bound:.2f}: {"yes" if at_period <= bound else "no"}']
+  took = middle[WITH]
+  row = [name, f'{1e3 * turns.middle(results, NONE) / TOGETHER[size]:.3g}']
+  row += [f'{took:.3f} ({min(shares[WITH]):.2f} to {max(shares[WITH]):.2f})']
+  if kind == OPERATION:
+    took += (middle[DUE] - middle[WITH]) / period[1]
+    row += [f'{middle[DUE]:.2f}', f'{period[1]:,}', f'{took:.3f}']
+  elif kind == TERM:
+    row += [str(period[1] if period else 1)]
+  bound = BOUNDS[kind]
+  return row if bound is None else [*row, f'{bound:.2f}: {"yes" if took <= bound else "no"}']
 
 
 HEADER = ['mix-in', 'CPU ms without', 'time by its']
-BOUNDED = [*HEADER, 'where it is due', 'period', 'at its period', 'at most']
-HEADERS = {TERM: BOUNDED, OPERATION: BOUNDED, OTHER: HEADER}
+HEADERS = {
+  TERM: [*HEADER, 'period', 'at most'],
+  OPERATION: [*HEADER, 'where it is due', 'period', 'at its period', 'at most'],
+  OTHER: HEADER,
+}
 
 
 def main() -> None:
   """Measures and prints."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--rounds', type=int, help=f'of mix-ins with a bound; default {ROUNDS}')
-  parser.add_argument('--other-rounds', type=int, default=3, help='of those without')
+  parser.add_argument('--rounds', type=int, help='of mix-ins with a bound')
+  parser.add_argument('--other-rounds', type=int, help='of those without')
   parser.add_argument('--sizes', nargs='*', default=list(penalty.GIN), choices=list(penalty.GIN))
-  parser.add_argument('--calls', type=int, help='in a round: 64 updates each in MinAtar')
+  parser.add_argument('--calls', type=int, help='in a round: 4 times 64 updates in MinAtar')
   parser.add_argument('--only', nargs='*', help='mix-ins such as remedies/redo')
   options = parser.parse_args()
   os.environ.update(turns.threads(1))
@@ -133,23 +134,25 @@ def main() -> None:
     parser.error(f'--only: no mix-in {", ".join(sorted(unknown))} in gin_configs.')
   for size in options.sizes:
     calls, tables = options.calls or CALLS[size], {title: [] for title in BOUNDS}
-    bounded = options.rounds or ROUNDS[size]
-    without = updates_of(size, COPIES[size], mix_ins=())
+    bounded, others = options.rounds or ROUNDS[size], options.other_rounds or OTHER_ROUNDS[size]
+    without = updates_of(size, mix_ins=())
     for name, path in paths.items():
       if name in LEFT_OUT[size] or (options.only and name not in options.only):
         continue
       kind = kind_of(name, path)
-      rounds = bounded if BOUNDS[kind] else options.other_rounds
+      rounds = bounded if BOUNDS[kind] else others
       tables[kind].append(measure(size, path, without, calls, rounds))
       print(f'{size}: {" | ".join(tables[kind][-1])}', file=sys.stderr, flush=True)
     print(f'### {size}\n')
     for title, rows in tables.items():
       if rows:
         print(f'{title}:\n\n{turns.markdown(HEADERS[title], rows)}\n', flush=True)
-    why = '; '.join(f'{name} {reason}' for name, reason in LEFT_OUT[size].items())
+    if not options.only:
+      why = '; '.join(f'{name} {reason}' for name, reason in LEFT_OUT[size].items())
+      print(f'Not timed: {why}.\n')
     print(
-      f'Not timed: {why}. Medians (least to most) of {bounded} rounds, of the rest '
-      f'{options.other_rounds}; one thread; {machine.line()}.\n',
+      f'Medians (least to most) of {bounded} rounds, without a bound {others}; one thread; '
+      f'{machine.line()}.\n',
       flush=True,
     )
 

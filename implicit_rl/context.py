@@ -52,6 +52,7 @@ class Context:
     layers: names of the hidden layers from input to output, the keys of `outputs.layers`; empty if
       the network does not name them.
     batch: shapes and dtypes of an update's batch, `jax.ShapeDtypeStruct`s; None if not known.
+    updates: [] int32, gradient updates done before this one; None outside a loss term.
   """
 
   apply: Apply = _NO_APPLY
@@ -64,6 +65,7 @@ class Context:
   initial: Params | None = None
   layers: tuple[str, ...] = ()
   batch: Batch | None = None
+  updates: jax.Array | None = None
 
 
 def trained(params: Params) -> Params:

@@ -77,7 +77,8 @@ def make_update(
   active = _active(remedies)
   context = dataclasses.replace(context or Context(), loss=loss, optimizer=optimizer)
 
-  def objective(params, target_params, batch, key, extra):
+  def objective(params, target_params, batch, key, extra, updates):
+    now = dataclasses.replace(context, updates=updates)
     loss_value, aux = loss(params, target_params, batch, key)
     metrics = dict(aux.metrics)
     total = loss_value
@@ -89,7 +90,7 @@ def make_update(
       if type(remedy).loss_term is Remedy.loss_term:
         continue  # Adding a zero would change the program.
       term, found = remedy.loss_term(
-        context, params, target_params, batch, aux, named_key(key, name), extra.get(name)
+        now, params, target_params, batch, aux, named_key(key, name), extra.get(name)
       )
       total = total + term
       add_new(metrics, found, f'Remedies.{name}')
@@ -100,7 +101,7 @@ def make_update(
   def update(state: LearnerState, batch: Batch) -> tuple[LearnerState, UpdateInfo]:
     key = jax.random.fold_in(state.key, state.updates)
     gradients, info = jax.grad(objective, has_aux=True)(
-      state.params, state.target_params, batch, key, state.extra
+      state.params, state.target_params, batch, key, state.extra, state.updates
     )
     # The barrier stops XLA from keeping the squares that it computes for Adam, as large as the
     # network, until the norm is summed.

@@ -30,8 +30,8 @@ class Regime(NamedTuple):
     last: rows at the end of a run that the metric is averaged over.
     online: whether the agent acts; otherwise it trains offline.
     seeds_apart: whether each seed is a process of its own, not all one vmapped program: where the
-      agent acts step by step on the host, and in long runs of convolutions, which on a CPU are
-      five times as slow under vmap (MinAtar, 5 seeds).
+      agent acts step by step on the host, and where training takes long on a CPU, on which
+      processes are the faster way (docs/scaling.md).
     needs_replay: whether the regime needs a replay that does not ship with the package;
       `experiments/minatar_offline.py replays` makes it.
   """

@@ -101,16 +101,16 @@ def test_a_remedys_cost_at_its_period_is_that_of_its_mix_in(monkeypatch):
   monkeypatch.setattr(remedies.turns, 'in_turn', lambda *arguments: results)
   row = remedies.measure('MinAtar', files['redo'], 0, 1, 2)
   # (1.1 + 1.2) / 2, and a thousandth of 11 less that.
-  assert row[1:] == ['1.5', '1.15 (1.10 to 1.20)', '11.00', '1,000', '1.160', '1.02: no']
+  assert row[1:] == ['1.5', '1.150 (1.10 to 1.20)', '11.00', '1,000', '1.160', '1.02: no']
   assert remedies.kind_of('remedies/redo', files['redo']) == remedies.OPERATION
   row = remedies.measure('MinAtar', files['nap'], 0, 1, 2)
-  assert row[1:] == ['1.5', '1.15 (1.10 to 1.20)']  # No bound.
-  path = ROOT / 'gin_configs/penalties/nuclear_norm.gin'  # A term that acts at every 4th update.
-  row = remedies.measure('MinAtar', path, 0, 1, 2)
-  assert row[2:] == ['1.15 (1.10 to 1.20)', '11.00', '4', '3.612', '1.05: no']
-  path = ROOT / 'gin_configs/penalties/decorrelation.gin'
-  row = remedies.measure('MinAtar', path, 0, 1, 2)
-  assert row[2:] == ['1.15 (1.10 to 1.20)', '', '', '', '1.05: no']
+  assert row[1:] == ['1.5', '1.150 (1.10 to 1.20)']  # No bound.
+  for name, period in (('nuclear_norm', '4'), ('decorrelation', '1')):  # Timed as they are.
+    row = remedies.measure('MinAtar', ROOT / f'gin_configs/penalties/{name}.gin', 0, 1, 2)
+    assert row[2:] == ['1.150 (1.10 to 1.20)', period, '1.05: no']
+    assert all(
+      calls * remedies.TOGETHER[size] % int(period) == 0 for size, calls in remedies.CALLS.items()
+    )
   names = [*remedies.OF_FEATURES, *(name for left in remedies.LEFT_OUT.values() for name in left)]
   assert all((ROOT / f'gin_configs/{name}.gin').exists() for name in names)
 

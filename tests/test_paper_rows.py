@@ -34,7 +34,7 @@ def test_the_page_quotes_every_correlation_of_td_error_and_rank():
 
 def test_the_table_of_terms_periods_is_that_of_its_rows():
   rows = pd.read_csv(ROOT / 'docs/results/remedies/term_periods.csv')
-  page = (ROOT / 'docs/remedies.md').read_text().split('### Periods of terms')[1].split('\n## ')[0]
+  page = (ROOT / 'docs/remedies.md').read_text().split('## Periods of terms')[1].split('\n## ')[0]
   table = [line for line in page.splitlines() if line.startswith('|')][2:]
   methods = rows['remedy'].unique()
   assert len(table) == len(methods) == 6

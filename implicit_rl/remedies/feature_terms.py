@@ -19,7 +19,7 @@ from implicit_rl.compat.settings import check_number
 from implicit_rl.context import Context
 from implicit_rl.remedies.base import LossTerm
 from implicit_rl.remedies.forward import features_of
-from implicit_rl.types import Batch, LossAux, Metrics, Params, PRNGKey
+from implicit_rl.types import Batch, LossAux, Params, PRNGKey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,10 @@ class FeatureTerm(LossTerm, abc.ABC):
   """A term that is a function of Φ; a subclass defines it.
 
   Attributes:
-    period: gradient updates from one that has the term to the next. There the term is multiplied
-      by `period`, and in between it is 0: the same mean at less cost, known as lazy regularisation
-      (Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020). Seeds
-      that train as one program compute the term at every update.
+    period: gradient updates from one that has the term to the next; the first has it. There the
+      term is multiplied by `period`, and in between it is 0: the same mean at less cost, known as
+      lazy regularisation (Karras et al., "Analyzing and Improving the Image Quality of StyleGAN",
+      CVPR 2020).
 
   Raises:
     ValueError: if `period` is below 1 or not a whole number, or for an invalid weight.
@@ -47,16 +47,6 @@ class FeatureTerm(LossTerm, abc.ABC):
   def of_features(self, features: jax.Array) -> jax.Array:
     """Φ [B, d] -> the term [] before its weight."""
 
-  def init(self, context: Context, params: Params, key: PRNGKey) -> jax.Array | None:
-    """Returns the number of updates done, [] int32; None if every update has the term."""
-    del context, params, key
-    return jnp.zeros((), jnp.int32) if self.period > 1 else None
-
-  def observe(self, extra: jax.Array | None, metrics: Metrics) -> jax.Array | None:
-    """Counts the update."""
-    del metrics
-    return None if extra is None else extra + 1
-
   def term(
     self,
     context: Context,
@@ -67,11 +57,17 @@ class FeatureTerm(LossTerm, abc.ABC):
     key: PRNGKey,
     extra: Any,
   ) -> jax.Array:
-    """Returns the sum over the critics, []."""
+    """Returns the sum over the critics, [], times `period` where it is due, else 0.
+
+    Raises:
+      ValueError: if there is a period, and the context has no number of updates.
+    """
     total = lambda: sum(map(self.of_features, features_of(aux.outputs)), jnp.zeros(()))
-    if extra is None:
+    if self.period == 1:
       return total()
-    due = extra % self.period == 0
+    if context.updates is None:
+      raise ValueError(f'{type(self).__name__}.period = {self.period} needs `context.updates`.')
+    due = context.updates % self.period == 0
     return jax.lax.cond(due, lambda: self.period * total(), lambda: jnp.zeros(()))
 
 

@@ -14,6 +14,7 @@ from implicit_rl.remedies.feature_terms import Decorrelation, NuclearNorm, Stabl
 from implicit_rl.remedies.infer import InFeR
 from implicit_rl.remedies.l2_init import L2Init
 from implicit_rl.remedies.pfo import PFO
+from implicit_rl.types import LearnerState
 from tests.cases import cases
 from tests.remedies import setting as settings
 
@@ -146,7 +147,21 @@ def test_a_term_with_a_period_acts_as_much_in_fewer_updates(made, kind):
     value = times * expected.metrics['Losses/NuclearNorm']
     np.testing.assert_allclose(info.metrics['Losses/NuclearNorm'], value, rtol=1e-5)
   assert value != 0  # Of the seventh update.
-  assert state.extra['one'] == 7 and 'one' not in once.extra
+  assert 'one' not in state.extra  # The learner's own count says when: a checkpoint has no other.
+  with pytest.raises(ValueError, match=r'NuclearNorm\.period = 3 needs `context\.updates`'):
+    setting.term(NuclearNorm(period=3))
+
+
+def test_seeds_that_train_as_one_program_also_skip_a_term_that_is_not_due(made):
+  setting, branches = made['dqn'], {}
+  axes = LearnerState(0, 0, 0, 0, None, 0)  # The learner's: one count for all seeds.
+  for period in (1, 3):
+    learner = setting.learner({'one': NuclearNorm(period=period)})
+    state = learner.init(jax.tree.map(jnp.copy, setting.params), jax.random.PRNGKey(0))
+    two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)._replace(updates=state.updates)
+    update = jax.vmap(learner.pure_update, in_axes=(axes, None), out_axes=(axes, 0))
+    branches[period] = str(jax.make_jaxpr(update)(two, setting.batch)).count('cond[')
+  assert branches[3] == branches[1] + 2  # Forward and backward.
 
 
 def test_a_relative_nuclear_norm_does_not_ask_features_to_grow():
