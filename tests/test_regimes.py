@@ -179,3 +179,26 @@ def test_the_page_shows_the_tables_of_the_kept_rows():
     assert f'gin_configs/regimes/{regime.name}.gin' in section
     assert all(f'`{control}`' in section for control in regime.controls)
     assert script.values_table(rows, regime) in section
+
+
+@pytest.mark.parametrize(
+  ('name', 'sentence'),
+  [
+    (
+      'breakout',
+      'Both start with the same entropy rank, {dqn[0]:.0f} and {mc[0]:.0f} after 24,000 updates. '
+      "DQN's falls from {dqn[1]:.0f} to {dqn[12]:.0f}",
+    ),
+    ('asterix', 'from {dqn[0]:.0f} after 24,000 updates to {dqn[12]:.0f}'),
+    ('asterix', 'stays at {mc[0]:.0f} to {mc[12]:.0f} with Monte Carlo targets'),
+  ],
+)
+def test_the_page_tells_how_ranks_change_over_400_epochs_as_the_rows_do(name, sentence):
+  page = ' '.join((ROOT / 'docs/regimes/index.md').read_text().split())
+  rows = pd.read_csv(ROOT / 'docs/results/regimes/rows.csv')
+  regime = regimes.find(f'minatar_long_{name}')
+  dqn, mc = (
+    script.part(rows, regime, control).groupby('iteration')['effective_rank'].mean()
+    for control in (None, 'monte_carlo')
+  )
+  assert sentence.format(dqn=dqn, mc=mc) in page

@@ -14,7 +14,6 @@ from implicit_rl.remedies.feature_terms import Decorrelation, NuclearNorm, Stabl
 from implicit_rl.remedies.infer import InFeR
 from implicit_rl.remedies.l2_init import L2Init
 from implicit_rl.remedies.pfo import PFO
-from implicit_rl.types import LearnerState
 from tests.cases import cases
 from tests.remedies import setting as settings
 
@@ -154,13 +153,13 @@ def test_a_term_with_a_period_acts_as_much_in_fewer_updates(made, kind):
 
 def test_seeds_that_train_as_one_program_also_skip_a_term_that_is_not_due(made):
   setting, branches = made['dqn'], {}
-  axes = LearnerState(0, 0, 0, 0, None, 0)  # The learner's: one count for all seeds.
+  two = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)
+  batches = jax.tree.map(lambda leaf: leaf[None], two(setting.batch))
   for period in (1, 3):
     learner = setting.learner({'one': NuclearNorm(period=period)})
-    state = learner.init(jax.tree.map(jnp.copy, setting.params), jax.random.PRNGKey(0))
-    two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)._replace(updates=state.updates)
-    update = jax.vmap(learner.pure_update, in_axes=(axes, None), out_axes=(axes, 0))
-    branches[period] = str(jax.make_jaxpr(update)(two, setting.batch)).count('cond[')
+    states = two(learner.init(jax.tree.map(jnp.copy, setting.params), jax.random.PRNGKey(0)))
+    traced = jax.make_jaxpr(learner.over_seeds(2).update_many)(states, batches)
+    branches[period] = str(traced).count('cond[')
   assert branches[3] == branches[1] + 2  # Forward and backward.
 
 
